@@ -1,0 +1,44 @@
+# Every target has one line of help: `make help`.
+SHELL := /bin/bash
+CARGO ?= cargo
+PREFIX ?= /usr/local
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test check fmt bench-hooks install clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what the build and the tests need, where it is missing
+	@sh lb-bpf/setup.sh
+
+build: setup ## build the agent and lbctl, optimised
+	$(CARGO) build --release -p lb-agent
+
+run: setup ## the quickstart: a service address answered by two backends, on this host (root)
+	$(CARGO) build -p lb-agent -p integration --bins
+	@target/debug/quickstart
+
+test: setup ## everything: unit, property, layering and real-kernel tests (root)
+	$(CARGO) build --workspace --exclude lb-bpf --bins
+	$(CARGO) test --workspace --exclude lb-bpf
+
+check: setup ## the quick loop: formatting, lints, unit tests (no root)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test -p lb-common -p lb-agent --lib --tests
+
+fmt: ## format all code
+	$(CARGO) fmt --all
+
+bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for one object a line; root)
+	$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench-hooks $(if $(JSON),--json)
+
+install: build ## install lb-agent and lbctl below PREFIX
+	install -D -m 0755 target/release/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent
+	install -D -m 0755 target/release/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
+
+clean: ## remove what was built
+	$(CARGO) clean

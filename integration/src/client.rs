@@ -1,0 +1,131 @@
+//! Clients that dial a frontend and say who answered.
+
+use socket2::{SockRef, Socket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+/// How long an answer on the loopback device may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An open TCP connection, after the backend's greeting.
+#[derive(Debug)]
+pub struct Call {
+    /// The connection; closed with a reset, so that no port is left in TIME_WAIT.
+    pub stream: TcpStream,
+    /// Who answered.
+    pub tag: String,
+    /// The client's address as the backend sees it.
+    pub seen: SocketAddr,
+}
+
+/// A backend's answer to a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Who answered.
+    pub tag: String,
+    /// The client's address as the backend sees it.
+    pub seen: SocketAddr,
+    /// What the datagram said.
+    pub text: String,
+    /// Where the answer says it comes from.
+    pub source: SocketAddr,
+}
+
+/// Connects and reads the greeting.
+pub fn dial(to: SocketAddr) -> io::Result<Call> {
+    Call::over(TcpStream::connect(to)?)
+}
+
+/// A UDP socket that gives up waiting for an answer after a while.
+pub fn udp(local: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(local).expect("a UDP socket can be bound");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    socket
+}
+
+/// Sends a datagram to `to` and waits for the answer.
+pub fn ask(socket: &UdpSocket, to: SocketAddr) -> io::Result<Reply> {
+    socket.send_to(b"hello", to)?;
+    reply(socket)
+}
+
+/// Sends a datagram on a connected socket and waits for the answer.
+pub fn ask_connected(socket: &UdpSocket) -> io::Result<Reply> {
+    socket.send(b"hello")?;
+    reply(socket)
+}
+
+/// Waits for the next answer.
+pub fn reply(socket: &UdpSocket) -> io::Result<Reply> {
+    let mut buffer = [0; 2048];
+    let (length, source) = socket.recv_from(&mut buffer)?;
+    Reply::parse(&buffer[..length], source)
+}
+
+/// The cookie by which the kernel tables know a socket.
+pub fn cookie(socket: &impl std::os::fd::AsFd) -> u64 {
+    SockRef::from(socket).cookie().expect("a socket has a cookie")
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Reads the greeting on a connected stream.
+    pub fn over(stream: impl Into<Socket>) -> io::Result<Self> {
+        let socket = stream.into();
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        let mut stream = TcpStream::from(socket);
+        let (tag, seen) = parse_greeting(&read_line(&mut stream)?)?;
+        Ok(Self { stream, tag, seen })
+    }
+
+    /// What getpeername(2) says.
+    #[track_caller]
+    pub fn peer(&self) -> SocketAddr {
+        self.stream.peer_addr().expect("a connected socket has a peer")
+    }
+
+    /// Whether the connection still carries data to the backend and back.
+    pub fn echoes(&mut self, text: &str) -> bool {
+        let mut back = vec![0; text.len()];
+        let sent = self.stream.write_all(text.as_bytes());
+        sent.and_then(|()| self.stream.read_exact(&mut back)).is_ok() && back == text.as_bytes()
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// Parses the answer of a UDP backend.
+    pub fn parse(answer: &[u8], source: SocketAddr) -> io::Result<Self> {
+        let answer = String::from_utf8_lossy(answer);
+        let (greeting, text) = answer.split_once('\n').ok_or_else(|| not_a_greeting(&answer))?;
+        let (tag, seen) = parse_greeting(greeting)?;
+        Ok(Self { tag, seen, text: text.to_owned(), source })
+    }
+}
+
+fn read_line(stream: &mut TcpStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte)?;
+        match byte {
+            [b'\n'] => return String::from_utf8(line).map_err(io::Error::other),
+            [other] => line.push(other),
+        }
+    }
+}
+
+fn parse_greeting(line: &str) -> io::Result<(String, SocketAddr)> {
+    let (tag, seen) = line.split_once(' ').ok_or_else(|| not_a_greeting(line))?;
+    let seen = seen.parse().map_err(|_| not_a_greeting(line))?;
+    Ok((tag.to_owned(), seen))
+}
+
+fn not_a_greeting(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("`{text}` is no backend's greeting"))
+}

@@ -1,0 +1,69 @@
+//! Running the binaries under test to their end.
+
+use crate::wait::within;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed to standard output.
+    pub stdout: String,
+    /// What it printed to standard error.
+    pub stderr: String,
+}
+
+/// The path of one of the workspace's binaries, in the profile that the test was built in.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test knows its own path");
+    let profile = test.ancestors().nth(2).expect("tests live in target/<profile>/deps");
+    let path = profile.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make test` (or `cargo build`) first",
+        path.display()
+    );
+    path
+}
+
+/// Runs a command to its end; one that does not end in time is killed and fails the test. Output
+/// goes through files in `scratch`, which can't fill up as pipes do.
+pub fn run(command: &mut Command, scratch: &Path) -> Finished {
+    let name = std::thread::current().id();
+    let stdout = scratch.join(format!("{name:?}.out"));
+    let stderr = scratch.join(format!("{name:?}.err"));
+    let create = |path: &Path| File::create(path).expect("the scratch directory is writable");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(create(&stdout))
+        .stderr(create(&stderr))
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't run {command:?}: {error}"));
+    let status = exit_of(&mut child, Duration::from_secs(60));
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let (stdout, stderr) = (read(&stdout), read(&stderr));
+    match status {
+        Some(status) => Finished { code: status.code(), stdout, stderr },
+        None => panic!("{command:?} did not end; it printed {stdout}\n{stderr}"),
+    }
+}
+
+/// Waits for a child to end; kills it and returns `None` if it has not before the deadline.
+pub fn exit_of(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
+    let status = within(deadline, || child.try_wait().expect("a child can be waited for"));
+    if status.is_none() {
+        kill(child);
+    }
+    status
+}
+
+/// Ends a child with SIGKILL and waits for it.
+pub fn kill(child: &mut Child) {
+    // Killing one that has ended already is refused, which is as good.
+    let _ = child.kill();
+    child.wait().expect("a child can be waited for");
+}

@@ -1,0 +1,233 @@
+//! The agent's HTTP API on a Unix socket. JSON everywhere, errors included: `{"error": "..."}`.
+//!
+//! | endpoint | answers |
+//! |---|---|
+//! | `GET /v1/status` | [`AgentStatus`](crate::status::AgentStatus): readiness, hooks, sources, work, warnings, rejections |
+//! | `GET /v1/services` | every [`ServiceStatus`], by name, counters read now |
+//! | `GET /v1/services/{name}` | one [`ServiceStatus`]; a name may contain `/` and `:`. 404 names the closest service, or why it was refused |
+//! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
+//! | `GET /livez` | 200 while the agent answers at all |
+//! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
+//!
+//! The API decides nothing: it shows what the reconcile loop published last, with counters read from
+//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`].
+
+mod closest;
+mod socket;
+
+pub(crate) use closest::closest;
+pub use socket::{BindError, bind};
+
+use crate::status::{Counters, Published, ServiceStatus};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::{oneshot, watch};
+
+/// How long answers that are under way may take once a stop was asked for.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+const ENDPOINTS: &str =
+    "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /livez and /readyz";
+
+/// What every handler sees.
+#[derive(Clone)]
+struct Shared {
+    published: watch::Receiver<Arc<Published>>,
+    counters: Arc<dyn Counters>,
+}
+
+/// An error as the client gets it.
+struct Failure {
+    status: StatusCode,
+    error: String,
+}
+
+/// Answers requests on `listener` until `shutdown` completes; answers that are under way then get
+/// a moment to finish, idle connections do not hold it up.
+pub async fn serve(
+    listener: UnixListener,
+    published: watch::Receiver<Arc<Published>>,
+    counters: Arc<dyn Counters>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = router(Shared {
+        published,
+        counters,
+    });
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        shutdown.await;
+        drop(stopping);
+    });
+    let overtime = async {
+        // Only ever ends by the sender being dropped, which is the signal.
+        let _ = stopped.await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        done = server => done,
+        () = overtime => Ok(()),
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
+        .route("/v1/services/{*name}", get(service))
+        .route("/v1/maps", get(maps))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(shared)
+}
+
+// === handlers ===
+
+async fn status(State(shared): State<Shared>) -> Response {
+    Json(&shared.now().agent).into_response()
+}
+
+async fn services(State(shared): State<Shared>) -> Result<Response, Failure> {
+    let mut services = shared.now().state.services.clone();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(shared.filled(services).await?).into_response())
+}
+
+async fn service(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    let published = shared.now();
+    let found = published
+        .state
+        .services
+        .iter()
+        .find(|service| service.name == name);
+    let found = found
+        .ok_or_else(|| unknown_service(&published, &name))?
+        .clone();
+    let filled = shared.filled(vec![found]).await?;
+    Ok(Json(filled.first()).into_response())
+}
+
+async fn maps(State(shared): State<Shared>) -> Result<Response, Failure> {
+    let tables = shared.read_kernel(|counters| counters.tables()).await?;
+    Ok(Json(tables).into_response())
+}
+
+async fn livez() -> Response {
+    Json(json!({ "live": true })).into_response()
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let agent = &shared.now().agent;
+    let status = if agent.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(json!({ "ready": agent.ready, "pending": agent.pending })),
+    )
+        .into_response()
+}
+
+async fn no_such_endpoint(uri: Uri) -> Failure {
+    let error = format!("no endpoint `{}`; there are {ENDPOINTS}", uri.path());
+    Failure {
+        status: StatusCode::NOT_FOUND,
+        error,
+    }
+}
+
+async fn wrong_method(uri: Uri) -> Failure {
+    let error = format!("`{}` is read-only: use GET", uri.path());
+    Failure {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        error,
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// What was published last.
+    fn now(&self) -> Arc<Published> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    async fn filled(
+        &self,
+        mut services: Vec<ServiceStatus>,
+    ) -> Result<Vec<ServiceStatus>, Failure> {
+        self.read_kernel(move |counters| {
+            counters.fill(&mut services)?;
+            Ok(services)
+        })
+        .await
+    }
+
+    /// Reading tables is system calls, many of them: it must not hold up a runtime thread.
+    async fn read_kernel<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Counters) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let counters = Arc::clone(&self.counters);
+        let result = match tokio::task::spawn_blocking(move || read(&*counters)).await {
+            Ok(result) => result,
+            Err(panicked) => Err(panicked.into()),
+        };
+        result.map_err(|error| Failure {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            error: format!("cannot read the kernel tables: {error:#}"),
+        })
+    }
+}
+
+// === impl Failure ===
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self { status, error } = self;
+        (status, Json(json!({ "error": error }))).into_response()
+    }
+}
+
+/// A service may be unknown because it was refused, or because it was misspelt: say which.
+fn unknown_service(published: &Published, name: &str) -> Failure {
+    let refused = published
+        .agent
+        .rejections
+        .iter()
+        .find(|r| r.service.as_deref() == Some(name));
+    let names = published
+        .state
+        .services
+        .iter()
+        .map(|service| service.name.as_str());
+    let error = match (refused, closest(name, names)) {
+        (Some(rejection), _) => {
+            format!(
+                "service `{name}` was refused: {}: {}",
+                rejection.origin, rejection.reason
+            )
+        }
+        (None, Some(other)) => format!("no service `{name}`; did you mean `{other}`?"),
+        (None, None) => format!("no service `{name}`"),
+    };
+    Failure {
+        status: StatusCode::NOT_FOUND,
+        error,
+    }
+}

@@ -1,0 +1,237 @@
+//! Wiring only: builds the parts in the order of a start, joins them, and takes them down.
+
+use crate::api;
+use crate::config::{self, Config, FileSource};
+use crate::dataplane::pinned::Pinned;
+use crate::dataplane::preflight::{self, PreflightError};
+use crate::dataplane::{Kernel, PinLock, Settings, detach};
+use crate::desired::{self, Input};
+use crate::model::{Rejection, Snapshot};
+use crate::plan::{Limits, Observed, Planner};
+use crate::reconcile::{Files, Reconciler};
+use crate::report::Identity;
+use crate::source::{Feed, file};
+use crate::store;
+use anyhow::Context;
+use lb_common::LAYOUT_VERSION;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Settings that the command line may give in place of the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Overrides {
+    /// Attach to this cgroup2 directory instead of the root of the hierarchy
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+    /// Pin tables and links below this directory of bpffs
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
+    /// Keep state file and snapshot cache here
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Serve the API on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Detach the programs and remove the tables when stopped
+    #[arg(long)]
+    pub detach_on_exit: bool,
+}
+
+/// Why a command failed, as far as the exit code is concerned.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is wrong: every problem, one line each. Exit code 64.
+    Configuration(Vec<String>),
+    /// Anything else. Exit code 1.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Reads the configuration; nothing is touched yet.
+fn read_config(path: &Path, overrides: &Overrides) -> Result<Config, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::Configuration(vec![format!("{}: {error}; name a readable file", path.display())])
+    })?;
+    let mut config = config::parse(path, &text)
+        .map_err(|problems| Failure::Configuration(problems.iter().map(one_line).collect()))?;
+    let Overrides { cgroup, pin_dir, state_dir, socket, detach_on_exit } = overrides.clone();
+    config.cgroup = cgroup.or(config.cgroup);
+    config.pin_dir = pin_dir.unwrap_or(config.pin_dir);
+    config.state_dir = state_dir.unwrap_or(config.state_dir);
+    config.socket = socket.unwrap_or(config.socket);
+    config.detach_on_exit |= detach_on_exit;
+    Ok(config)
+}
+
+/// `origin: service: reason`.
+fn one_line(rejection: &Rejection) -> String {
+    let Rejection { origin, service, reason } = rejection;
+    match service {
+        Some(service) => format!("{origin}: service {service}: {reason}"),
+        None => format!("{origin}: {reason}"),
+    }
+}
+
+/// `lb-agent run`.
+pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
+    let config = read_config(path, overrides)?;
+    let host = preflight::check(config.cgroup.as_deref(), &config.pin_dir).map_err(|e| match e {
+        PreflightError::Configuration(problem) => Failure::Configuration(vec![problem]),
+        PreflightError::Host(problem) => Failure::Other(anyhow::anyhow!(problem)),
+    })?;
+    for warning in &host.warnings {
+        tracing::warn!("{warning}");
+    }
+    let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
+    let lock = PinLock::acquire(&pins)?;
+    let listener = api::bind(&config.socket)?;
+
+    let settings =
+        Settings { sizes: config.tables, features: host.features, netns: host.netns };
+    let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
+    let files = Files {
+        state: config.state_dir.join("state.json"),
+        snapshots: config.state_dir.join("snapshots.json"),
+    };
+    let feeds = spawn_sources(path, &config, &files);
+    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings: host.warnings };
+    let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files)?;
+
+    let counters = Arc::new(Pinned::open(&config.pin_dir)?);
+    let (stop_api, api_stopped) = oneshot::channel::<()>();
+    let stopping = async {
+        // The sender is dropped when the loop has ended, which is the signal.
+        drop(api_stopped.await);
+    };
+    let api = tokio::spawn(api::serve(listener, reconciler.published(), counters, stopping));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = reconciler
+        .run(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    drop(stop_api);
+    api.await.context("the API's task")?.context("the API")?;
+    ended?;
+    // The tables are unmapped before their pins go.
+    drop(reconciler);
+    if config.detach_on_exit {
+        detach(&config.pin_dir)?;
+        tracing::info!("detached: nothing is translated any more");
+    } else {
+        tracing::info!("stopped: the programs stay attached (`lb-agent detach` removes them)");
+    }
+    drop(lock);
+    Ok(())
+}
+
+fn limits(config: &Config) -> Limits {
+    let config::TableSizes { frontends, services, rows, backends, .. } = config.tables;
+    Limits { frontends, services, rows, backends }
+}
+
+/// The files that are sources, in order of precedence: the main one first if it has services.
+fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
+    let mut cached: BTreeMap<String, Arc<Snapshot>> =
+        store::load(&files.snapshots).ok().flatten().unwrap_or_else(|| {
+            tracing::debug!("no cached snapshots");
+            BTreeMap::new()
+        });
+    let addresses = host_addresses();
+    let mut feeds = Vec::new();
+    let mut spawn = |path: &Path, claims, main| {
+        let cached = cached.remove(&*file::source_name(path));
+        feeds.push(file::spawn(path.to_owned(), claims, main, cached));
+    };
+    if config.has_services || config.sources.is_empty() {
+        spawn(path, config.claims(addresses.clone()), true);
+    }
+    for source in &config.sources {
+        spawn(&source.path, source.claims(addresses.clone()), false);
+    }
+    feeds
+}
+
+/// Addresses of this host's interfaces. A failure only means that none is protected from being
+/// claimed by mistake.
+fn host_addresses() -> Vec<IpAddr> {
+    match nix::ifaddrs::getifaddrs() {
+        Ok(interfaces) => interfaces.filter_map(|interface| interface_ip(&interface)).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the host's own addresses are not known");
+            Vec::new()
+        }
+    }
+}
+
+fn interface_ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address.as_ref()?;
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
+/// `lb-agent check`: reads everything that `run` would read, and tries whether it fits. Returns how
+/// many services are good.
+pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
+    let config = read_config(path, overrides)?;
+    let addresses = host_addresses();
+    let mut problems = Vec::new();
+    let mut snapshots = Vec::new();
+    let mut read = |path: &Path, claims, main| match file::read(path, &claims, main) {
+        Ok(translation) => {
+            problems.extend(translation.rejections.iter().map(one_line));
+            snapshots.push((file::source_name(path), translation.snapshot));
+        }
+        Err(rejection) => problems.push(one_line(&rejection)),
+    };
+    if config.has_services || config.sources.is_empty() {
+        read(path, config.claims(addresses.clone()), true);
+    }
+    for source @ FileSource { path, .. } in &config.sources {
+        read(path, source.claims(addresses.clone()), false);
+    }
+    let inputs: Vec<Input<'_>> = snapshots
+        .iter()
+        .map(|(source, snapshot)| Input { source, snapshot: Some(snapshot), synced: true })
+        .collect();
+    let desired = desired::merge(&inputs);
+    problems.extend(desired.rejections.iter().map(one_line));
+    let mut planner =
+        Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;
+    problems.extend(planner.plan(&desired).rejections.iter().map(one_line));
+    if problems.is_empty() {
+        return Ok(desired.services.len());
+    }
+    Err(Failure::Configuration(problems))
+}
+
+/// `lb-agent detach`: removes links and tables. Returns whether there were any.
+pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Failure> {
+    let pin_dir = match (path, &overrides.pin_dir) {
+        (Some(path), _) => read_config(path, overrides)?.pin_dir,
+        (None, Some(pin_dir)) => pin_dir.clone(),
+        (None, None) => Config::default().pin_dir,
+    };
+    let pins = pin_dir.join(LAYOUT_VERSION.to_string());
+    if !pins.is_dir() {
+        return Ok(false);
+    }
+    let lock = PinLock::acquire(&pins)?;
+    let found = detach(&pin_dir)?;
+    drop(lock);
+    Ok(found)
+}

@@ -1,0 +1,310 @@
+//! The main configuration file: typed settings with their defaults, and which files are sources.
+//!
+//! Pure: text in, settings or a list of everything that is wrong out. The services that may stand
+//! in the same file are read by [`crate::source::spec`].
+
+use crate::claims::Claims;
+use crate::model::Rejection;
+use crate::yaml::{Document, Item, Place, Reader};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// The keys of the main file.
+const KEYS: [&str; 9] = [
+    "cgroup",
+    "pin_dir",
+    "state_dir",
+    "socket",
+    "detach_on_exit",
+    "vip_ranges",
+    "tables",
+    "sources",
+    "services",
+];
+
+/// Longest path of a Unix socket that the kernel takes.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Most entries a table may be given: 64 Mi, beyond any host's memory for the larger rows.
+const MAX_ENTRIES: u32 = 1 << 26;
+
+/// The settings of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The cgroup to attach to; by default the root of the cgroup2 hierarchy.
+    pub cgroup: Option<PathBuf>,
+    /// Where tables and links are pinned; the layout version is appended.
+    pub pin_dir: PathBuf,
+    /// Where the state file and the snapshot cache live.
+    pub state_dir: PathBuf,
+    /// The Unix socket of the API.
+    pub socket: PathBuf,
+    /// Whether a graceful stop also detaches the programs.
+    pub detach_on_exit: bool,
+    /// What the services of this file may claim.
+    pub vip_ranges: Option<Vec<IpNet>>,
+    /// Sizes of the kernel tables.
+    pub tables: TableSizes,
+    /// Further files, by precedence after this one.
+    pub sources: Vec<FileSource>,
+    /// Whether this file is itself a source: it has `services:`.
+    pub has_services: bool,
+}
+
+/// Most entries of each kernel table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Frontends.
+    pub frontends: u32,
+    /// Services.
+    pub services: u32,
+    /// Rows of all blocks, those that await their grace period included.
+    pub rows: u32,
+    /// Backends, counted once per service they are in.
+    pub backends: u32,
+    /// Open sockets in the direct-mapped table; a power of two.
+    pub connections: u32,
+    /// Open sockets that found their place there taken.
+    pub overflow: u32,
+    /// Clients with affinity.
+    pub affinity: u32,
+}
+
+/// A further file of services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSource {
+    /// The file.
+    pub path: PathBuf,
+    /// What its services may claim.
+    pub vip_ranges: Option<Vec<IpNet>>,
+}
+
+// === impl Config ===
+
+/// Reads the main file. The list of problems is never empty.
+pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Rejection>> {
+    let document =
+        Document::parse(&path.display().to_string(), text).map_err(|problem| vec![problem])?;
+    from_document(path, &document)
+}
+
+/// [`parse`] for a document that is already parsed.
+pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, Vec<Rejection>> {
+    let origin = path.display().to_string();
+    let mut reader = Reader::new(&origin);
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let mut config = Config::default();
+    for field in reader.fields(document.item(), "`key: value` lines", &KEYS) {
+        let (key, item) = (field.key, field.item);
+        let mut path = |default| read_path(&mut reader, item, key, directory).unwrap_or(default);
+        match key {
+            "cgroup" => config.cgroup = Some(path(PathBuf::new())),
+            "pin_dir" => config.pin_dir = path(config.pin_dir),
+            "state_dir" => config.state_dir = path(config.state_dir),
+            "socket" => {
+                config.socket = path(config.socket);
+                let length = config.socket.as_os_str().len();
+                if length > MAX_SOCKET_PATH {
+                    reader.reject(
+                        item.place,
+                        format!(
+                            "the socket's path has {length} bytes; the kernel takes \
+                             {MAX_SOCKET_PATH}, use a shorter one"
+                        ),
+                    );
+                }
+            }
+            "detach_on_exit" => config.detach_on_exit = reader.flag(item, key),
+            "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item)),
+            "tables" => config.tables = read_tables(&mut reader, item),
+            "sources" => config.sources = read_sources(&mut reader, item, directory),
+            _ => config.has_services = true,
+        }
+    }
+    repeated_sources(&mut reader, document, path, &config);
+    if !config.has_services && document.item().get("sources").is_none() {
+        let reason =
+            "nothing to serve: add `services:` (`services: []` for none yet) or `sources:`";
+        reader.reject(Place::default(), reason);
+    }
+    if reader.rejections.is_empty() { Ok(config) } else { Err(reader.rejections) }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cgroup: None,
+            pin_dir: "/sys/fs/bpf/lb".into(),
+            state_dir: "/var/lib/lb-agent".into(),
+            socket: "/run/lb-agent/agent.sock".into(),
+            detach_on_exit: false,
+            vip_ranges: None,
+            tables: TableSizes::default(),
+            sources: Vec::new(),
+            has_services: false,
+        }
+    }
+}
+
+impl Config {
+    /// What the services in the main file may claim.
+    pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
+        Claims { ranges: self.vip_ranges.clone(), host_addresses }
+    }
+
+    /// The keys whose values differ, other than `services`.
+    pub fn changed_settings(&self, now: &Self) -> Vec<&'static str> {
+        // In full, so that a new setting can't be forgotten.
+        let Self {
+            cgroup,
+            pin_dir,
+            state_dir,
+            socket,
+            detach_on_exit,
+            vip_ranges,
+            tables,
+            sources,
+            has_services: _,
+        } = self;
+        [
+            ("cgroup", *cgroup == now.cgroup),
+            ("pin_dir", *pin_dir == now.pin_dir),
+            ("state_dir", *state_dir == now.state_dir),
+            ("socket", *socket == now.socket),
+            ("detach_on_exit", *detach_on_exit == now.detach_on_exit),
+            ("vip_ranges", *vip_ranges == now.vip_ranges),
+            ("tables", *tables == now.tables),
+            ("sources", *sources == now.sources),
+        ]
+        .into_iter()
+        .filter_map(|(key, same)| (!same).then_some(key))
+        .collect()
+    }
+}
+
+// === impl TableSizes ===
+
+impl Default for TableSizes {
+    fn default() -> Self {
+        Self {
+            frontends: 65_536,
+            services: 65_536,
+            rows: 262_144,
+            backends: 262_144,
+            connections: 262_144,
+            overflow: 65_536,
+            affinity: 65_536,
+        }
+    }
+}
+
+// === impl FileSource ===
+
+impl FileSource {
+    /// What the services in this file may claim.
+    pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
+        Claims { ranges: self.vip_ranges.clone(), host_addresses }
+    }
+}
+
+fn read_path(
+    reader: &mut Reader<'_>,
+    item: Item<'_>,
+    key: &str,
+    directory: &Path,
+) -> Option<PathBuf> {
+    let what = format!("a path for `{key}`");
+    reader.parse(item, &what, |text| Ok::<_, String>(directory.join(text)))
+}
+
+fn read_ranges(reader: &mut Reader<'_>, list: Item<'_>) -> Vec<IpNet> {
+    let what = "a list for `vip_ranges`, such as [10.96.0.0/12]";
+    let items = reader.list(list, what);
+    items
+        .filter_map(|item| reader.parse(item, "a range such as 10.96.0.0/12", parse_range))
+        .collect()
+}
+
+fn parse_range(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        return Err(format!("`{text}` is an address, not a range; write {text}/{length}"));
+    }
+    let range: IpNet = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not a range; write it as 10.96.0.0/12 or fd00::/8"))?;
+    match range {
+        // Frontends are compared as IPv4 then, so such a range would allow nothing.
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => {
+            Err(format!("`{text}` is IPv4 in IPv6 clothes; write it as 10.96.0.0/12"))
+        }
+        range => Ok(range.trunc()),
+    }
+}
+
+fn read_tables(reader: &mut Reader<'_>, item: Item<'_>) -> TableSizes {
+    let mut sizes = TableSizes::default();
+    let keys = ["frontends", "services", "rows", "backends", "connections", "overflow", "affinity"];
+    for field in reader.fields(item, "a mapping for `tables`", &keys) {
+        let (key, item) = (field.key, field.item);
+        let lowest = if key == "connections" { 2 } else { 1 };
+        let size = reader.number(item, key, lowest..=MAX_ENTRIES);
+        match key {
+            "frontends" => sizes.frontends = size,
+            "services" => sizes.services = size,
+            "rows" => sizes.rows = size,
+            "backends" => sizes.backends = size,
+            "overflow" => sizes.overflow = size,
+            "affinity" => sizes.affinity = size,
+            _ => {
+                sizes.connections = size;
+                if !size.is_power_of_two() {
+                    let next = size.next_power_of_two();
+                    let reason =
+                        format!("`connections` must be a power of two, not {size}; use {next}");
+                    reader.reject(item.place, reason);
+                }
+            }
+        }
+    }
+    sizes
+}
+
+fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Vec<FileSource> {
+    let mut sources = Vec::new();
+    for item in reader.list(list, "a list for `sources`, such as `- file: more.yaml`") {
+        let (mut path, mut vip_ranges) = (None, None);
+        for field in
+            reader.fields(item, "a source such as `file: more.yaml`", &["file", "vip_ranges"])
+        {
+            if field.key == "file" {
+                path = read_path(reader, field.item, "file", directory);
+            } else {
+                vip_ranges = Some(read_ranges(reader, field.item));
+            }
+        }
+        if item.is_mapping() && item.get("file").is_none() {
+            reader.reject(item.place, "a source needs a `file`");
+        }
+        sources.extend(path.map(|path| FileSource { path, vip_ranges }));
+    }
+    sources
+}
+
+/// A file twice would be in conflict with itself.
+fn repeated_sources(reader: &mut Reader<'_>, document: &Document, main: &Path, config: &Config) {
+    let mut seen = vec![main];
+    for source in &config.sources {
+        if seen.contains(&source.path.as_path()) {
+            let place = document.item().get("sources").map(|item| item.place).unwrap_or_default();
+            let file = source.path.display();
+            reader
+                .reject(place, format!("source `{file}` stands twice, or is this file; remove it"));
+        }
+        seen.push(&source.path);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Asks the agent on its Unix socket, and decides what a failure means: nobody there (the pinned
+//! tables can be read instead), no permission, or an answer that is an error.
+
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
+use nix::unistd::{Gid, Group};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// From connecting to the last byte of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the agent that listens on one socket.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// No agent there, or none that answers.
+    #[error("no agent answers on {}: {reason}", .socket.display())]
+    Absent {
+        /// The socket.
+        socket: PathBuf,
+        /// What was seen.
+        reason: String,
+    },
+    /// The socket is there, and not for us.
+    #[error("permission denied on {}: run lbctl as root or as a member of {group}", .socket.display())]
+    Denied {
+        /// The socket.
+        socket: PathBuf,
+        /// The group that may connect, as far as can be told.
+        group: String,
+    },
+    /// The agent answered with an error.
+    #[error("{0}")]
+    Refused(String),
+    /// The agent answered with something else.
+    #[error("cannot read the answer of the agent on {}: {reason}; use the lbctl of the agent's version", .socket.display())]
+    Garbled {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The body of every error.
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: String,
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// The answer to `GET path`.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
+            .await
+            .unwrap_or_else(|_| Err(self.absent(format!("no answer within {PATIENCE:?}"))))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| self.garbled(error));
+        }
+        match serde_json::from_slice(&body) {
+            Ok(ErrorBody { error }) => Err(AskError::Refused(error)),
+            Err(_) => Err(self.garbled(format!("status {status}"))),
+        }
+    }
+
+    async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), AskError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|e| self.unreachable(e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| self.absent(e))?;
+        // Its errors reach us through the request; it ends when the sender is dropped.
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header(HOST, "lb-agent")
+            .body(Empty::<Bytes>::new())
+            .map_err(|e| self.garbled(e))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| self.absent(e))?;
+        let status = response.status();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|e| self.absent(e))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn unreachable(&self, error: io::Error) -> AskError {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => AskError::Denied {
+                socket: self.socket.clone(),
+                group: group_of(&self.socket),
+            },
+            io::ErrorKind::NotFound => self.absent("no such socket"),
+            io::ErrorKind::ConnectionRefused => self.absent("nobody listens"),
+            _ => self.absent(error),
+        }
+    }
+
+    fn absent(&self, reason: impl ToString) -> AskError {
+        AskError::Absent {
+            socket: self.socket.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn garbled(&self, reason: impl ToString) -> AskError {
+        AskError::Garbled {
+            socket: self.socket.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The group that may connect to `socket`, in words. Its directory may be closed to us as well.
+fn group_of(socket: &Path) -> String {
+    let Ok(metadata) = std::fs::metadata(socket) else {
+        return "its group".to_owned();
+    };
+    match Group::from_gid(Gid::from_raw(metadata.gid())) {
+        Ok(Some(group)) => format!("group `{}`", group.name),
+        _ => format!("group {}", metadata.gid()),
+    }
+}

@@ -1,0 +1,253 @@
+//! The texts of `describe` and `status`: labelled lines, then a table per section; a section with
+//! nothing in it is left out. Pure.
+
+use super::human::{age, micros, moment, percent};
+use super::render::{Look, affinity, id, no_backend, policy, since, state};
+use super::report::{Description, NoAgent, backend_lines};
+use super::table::Table;
+use crate::model::{Rejection, Scope};
+use crate::status::{AgentStatus, ServiceStatus, SourceStatus, WorkStatus};
+use std::time::SystemTime;
+
+/// How far the content of a section is moved in.
+const INDENT: usize = 2;
+
+/// `describe`
+pub(super) fn service(description: &Description, look: Look) -> String {
+    let Description {
+        service,
+        rejections,
+    } = description;
+    let ServiceStatus {
+        name,
+        id: kernel_id,
+        source,
+        counters,
+        ..
+    } = service;
+    let active: u64 = service.backends.iter().map(|backend| backend.active).sum();
+    let kept = service
+        .affinity
+        .map_or_else(|| "none".to_owned(), |kept| affinity(kept, " for "));
+    let mut text = labelled([
+        ("Name:", name.clone()),
+        ("Source:", source.clone()),
+        ("ID:", id(*kernel_id)),
+        ("Policy:", policy(service.policy).to_owned()),
+        ("Affinity:", kept),
+        ("No backend:", no_backend(service.no_backend).to_owned()),
+        ("Active:", active.to_string()),
+        ("Connects:", counters.connects.to_string()),
+        ("Refused:", counters.no_backend.to_string()),
+        ("Untracked:", counters.untracked.to_string()),
+    ]);
+
+    let mut frontends = Table::new(["FRONTEND", "SCOPE", "INSTALLED", "USABLE"]);
+    for frontend in &service.frontends {
+        frontends.push([
+            frontend.frontend.to_string(),
+            scope(frontend.scope).to_owned(),
+            yes(frontend.installed),
+            frontend.usable.to_string(),
+        ]);
+    }
+    section(&mut text, "Frontends", &frontends, look);
+
+    let mut backends = Table::new([
+        "BACKEND", "STATE", "WEIGHT", "SHARE", "ACTIVE", "CONNECTS", "SINCE", "ID",
+    ]);
+    for line in backend_lines(service) {
+        backends.push([
+            line.address.to_string(),
+            state(line.state).to_owned(),
+            line.weight.to_string(),
+            percent(line.share_percent),
+            line.active.to_string(),
+            line.connects.to_string(),
+            since(&line, look),
+            id(line.id),
+        ]);
+    }
+    section(&mut text, "Backends", &backends, look);
+    rejected(&mut text, rejections, look);
+    text
+}
+
+/// `status`
+pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
+    let AgentStatus {
+        version,
+        pid,
+        started,
+        layout,
+        cgroup,
+        pin_dir,
+        ready,
+        pending,
+        ..
+    } = agent;
+    let mut text = labelled([
+        (
+            "Agent:",
+            if *ready { "serving" } else { "not ready" }.to_owned(),
+        ),
+        ("Version:", version.clone()),
+        ("PID:", pid.to_string()),
+        ("Started:", when(Some(*started), look)),
+        ("Cgroup:", cgroup.display().to_string()),
+        (
+            "Pinned in:",
+            format!("{} (layout {layout})", pin_dir.display()),
+        ),
+    ]);
+    lines(&mut text, "Pending", pending);
+
+    let mut sources = Table::new([
+        "SOURCE",
+        "SYNCED",
+        "REVISION",
+        "DELIVERED",
+        "SERVICES",
+        "ERROR",
+    ]);
+    for source in &agent.sources {
+        let SourceStatus {
+            name,
+            synced,
+            revision,
+            delivered,
+            services,
+            error,
+        } = source;
+        sources.push([
+            name.clone(),
+            yes(*synced),
+            revision.to_string(),
+            if look.wide {
+                moment(*delivered)
+            } else {
+                age(*delivered, look.now)
+            },
+            services.to_string(),
+            error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    section(&mut text, "Sources", &sources, look);
+
+    let mut hooks = Table::new(["HOOK", "PROGRAM", "LINK"]);
+    for hook in &agent.hooks {
+        hooks.push([
+            hook.hook.clone(),
+            hook.program_id.to_string(),
+            hook.link_id.to_string(),
+        ]);
+    }
+    section(&mut text, "Hooks", &hooks, look);
+    text.push_str("\nWork:\n");
+    text.push_str(&work(&agent.work));
+    lines(&mut text, "Warnings", &agent.warnings);
+    rejected(&mut text, &agent.rejections, look);
+    text
+}
+
+/// `status` when no agent answers
+pub(super) fn no_agent(no_agent: &NoAgent) -> String {
+    let NoAgent {
+        ready: _,
+        pending,
+        pin_dir,
+        pinned_services,
+        pinned_error,
+    } = no_agent;
+    let served = match (pinned_services, pinned_error) {
+        (Some(1), _) => format!("1 service, by the tables pinned in {}", pin_dir.display()),
+        (Some(n), _) => format!(
+            "{n} services, by the tables pinned in {}",
+            pin_dir.display()
+        ),
+        (None, error) => format!("unknown: {}", error.as_deref().unwrap_or("no tables")),
+    };
+    let mut text = labelled([("Agent:", "absent".to_owned()), ("Served:", served)]);
+    lines(&mut text, "Pending", pending);
+    text
+}
+
+fn work(work: &WorkStatus) -> String {
+    let WorkStatus {
+        rounds,
+        publishes,
+        grace_periods,
+        failures,
+        last_round_micros,
+        longest_round_micros,
+        last_error,
+    } = work;
+    let mut table = Table::new([]);
+    for (label, value) in [
+        ("Rounds:", rounds.to_string()),
+        ("Failed rounds:", failures.to_string()),
+        ("Publishes:", publishes.to_string()),
+        ("Grace periods:", grace_periods.to_string()),
+        ("Last round:", micros(*last_round_micros)),
+        ("Longest round:", micros(*longest_round_micros)),
+        (
+            "Last error:",
+            last_error.clone().unwrap_or_else(|| "none".to_owned()),
+        ),
+    ] {
+        table.push([label.to_owned(), value]);
+    }
+    table.text(false, INDENT)
+}
+
+fn labelled<const N: usize>(pairs: [(&str, String); N]) -> String {
+    let mut table = Table::new([]);
+    for (label, value) in pairs {
+        table.push([label.to_owned(), value]);
+    }
+    table.text(false, 0)
+}
+
+fn section(text: &mut String, title: &str, table: &Table, look: Look) {
+    if !table.is_empty() {
+        text.push_str(&format!("\n{title}:\n{}", table.text(look.headers, INDENT)));
+    }
+}
+
+fn lines(text: &mut String, title: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        text.push_str(&format!("\n{title}:\n"));
+        lines
+            .iter()
+            .for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+}
+
+fn rejected(text: &mut String, rejections: &[Rejection], look: Look) {
+    let mut table = Table::new(["ORIGIN", "SERVICE", "REASON"]);
+    for Rejection {
+        origin,
+        service,
+        reason,
+    } in rejections
+    {
+        let service = service.clone().unwrap_or_else(|| "-".to_owned());
+        table.push([origin.clone(), service, reason.clone()]);
+    }
+    section(text, "Rejected", &table, look);
+}
+
+fn when(then: Option<SystemTime>, look: Look) -> String {
+    format!("{} ({} ago)", moment(then), age(then, look.now))
+}
+
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+fn scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Everywhere => "everywhere",
+        Scope::Host => "host",
+    }
+}

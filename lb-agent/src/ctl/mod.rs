@@ -1,0 +1,217 @@
+//! `lbctl`: shows what is being served and how the agent does.
+//!
+//! This file decides the command line and the exit codes: 0 for what was asked, 1 when it was not
+//! found, failed, or is not healthy, 64 for bad usage. Where the answers come from is [`origin`]'s
+//! to decide, what they look like is [`render`]'s, and when they are shown again is [`watch`]'s.
+
+mod client;
+mod details;
+mod human;
+mod offline;
+mod origin;
+mod render;
+mod report;
+mod table;
+mod watch;
+
+use crate::config::Config;
+use crate::model::ServiceName;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use origin::Origin;
+use report::Report;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// `EX_USAGE` of sysexits(3).
+const BAD_USAGE: u8 = 64;
+
+/// Show what the load balancer serves, and how its agent does.
+///
+/// Asks the agent on its Unix socket. When no agent answers, says so and reads the pinned tables
+/// itself. Exit codes: 0 ok, 1 not found, failed or not healthy, 64 bad usage.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lbctl",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the services
+    Services,
+    /// List backends: where connections end up, how many, and since when
+    Backends {
+        /// Only the backends of this service
+        service: Option<ServiceName>,
+    },
+    /// Show all there is to know about a service
+    // clap would list the global options as required ones in the usage of an error.
+    #[command(override_usage = "lbctl describe [OPTIONS] <SERVICE>")]
+    Describe {
+        /// The service's name
+        service: ServiceName,
+    },
+    /// Show the agent: readiness, sources, hooks, refused items; exit code 1 unless it is ready
+    Status,
+    /// List the kernel tables: how full they are, and their memory
+    Maps,
+}
+
+/// Where the agent is, or was.
+#[derive(Debug, Args)]
+struct Places {
+    /// The agent's socket
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    #[arg(default_value_os_t = Config::default().socket)]
+    socket: PathBuf,
+    /// Where the tables are pinned; read when no agent answers
+    #[arg(long, global = true, env = "LB_PIN_DIR", value_name = "DIR")]
+    #[arg(default_value_os_t = Config::default().pin_dir)]
+    pin_dir: PathBuf,
+    /// Where the agent keeps its state file; read when no agent answers
+    #[arg(long, global = true, env = "LB_STATE_DIR", value_name = "DIR")]
+    #[arg(default_value_os_t = Config::default().state_dir)]
+    state_dir: PathBuf,
+}
+
+/// How to show it.
+#[derive(Debug, Args)]
+struct Output {
+    /// The form of the output
+    #[arg(
+        short = 'o',
+        long = "output",
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORM"
+    )]
+    form: Form,
+    /// Leave out the lines with column names
+    #[arg(long, global = true)]
+    no_headers: bool,
+    /// Show it again every second in a terminal, elsewhere whenever it changed; Ctrl-C ends it
+    #[arg(short, long, global = true)]
+    watch: bool,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// The table with more columns
+    Wide,
+    /// JSON, as the agent's API has it
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// Names only, one per line
+    Name,
+}
+
+/// The whole of `lbctl`, from the process's arguments to its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => {
+            // Nobody is left to tell when even this cannot be printed.
+            let _ = refused.print();
+            return if refused.exit_code() == 0 {
+                ExitCode::SUCCESS
+            } else {
+                BAD_USAGE.into()
+            };
+        }
+    };
+    // Two threads: the watch must end on Ctrl-C also while it is stuck writing to a full pipe.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli {
+        verb,
+        places,
+        output,
+    } = cli;
+    let origin = Origin::new(places);
+    if output.watch {
+        return watch::watch(&origin, &verb, &output).await;
+    }
+    let answer = origin.ask(&verb).await?;
+    if let Some(note) = &answer.note {
+        say(note);
+    }
+    show(&render::render(&answer.report, &output, SystemTime::now())?)?;
+    Ok(exit_code(&answer.report))
+}
+
+fn exit_code(report: &Report) -> ExitCode {
+    if report.healthy() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Whether somebody still reads what is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Listening,
+    Gone,
+}
+
+/// The one place that writes to standard output. `lbctl services | head` is no error.
+fn show(text: &str) -> io::Result<Reader> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::Listening),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// The one place that writes to standard error: a line about something that went wrong.
+fn say(line: &str) {
+    // Nobody is left to tell when even this cannot be printed.
+    let _ = writeln!(io::stderr().lock(), "lbctl: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

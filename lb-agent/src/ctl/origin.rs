@@ -1,0 +1,140 @@
+//! Where answers come from: the agent, or, when none answers, the pinned tables. Decides when to
+//! turn to the tables and what to tell the user about it; nothing about looks.
+
+use super::client::{AskError, Client};
+use super::offline::Leftovers;
+use super::report::{NoAgent, Report};
+use super::{Places, Verb};
+use crate::api::closest;
+use crate::model::ServiceName;
+use crate::status::{AgentStatus, ServiceStatus};
+use std::path::PathBuf;
+
+/// The agent, and the places where it leaves its tables and its state.
+#[derive(Debug)]
+pub(super) struct Origin {
+    client: Client,
+    pin_dir: PathBuf,
+    state_dir: PathBuf,
+}
+
+/// What there is to show, and what must be said about where it is from.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What to show.
+    pub(super) report: Report,
+    /// A line for standard error.
+    pub(super) note: Option<String>,
+}
+
+// === impl Origin ===
+
+impl Origin {
+    pub(super) fn new(places: Places) -> Self {
+        let Places {
+            socket,
+            pin_dir,
+            state_dir,
+        } = places;
+        Self {
+            client: Client::new(socket),
+            pin_dir,
+            state_dir,
+        }
+    }
+
+    /// The answer to `verb`.
+    pub(super) async fn ask(&self, verb: &Verb) -> anyhow::Result<Answer> {
+        match self.ask_agent(verb).await {
+            Ok(report) => Ok(Answer { report, note: None }),
+            Err(absent @ AskError::Absent { .. }) => self.ask_tables(verb, &absent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn ask_agent(&self, verb: &Verb) -> Result<Report, AskError> {
+        let client = &self.client;
+        Ok(match verb {
+            Verb::Services => Report::services(client.get("/v1/services").await?),
+            Verb::Backends { service: None } => Report::backends(client.get("/v1/services").await?),
+            Verb::Backends {
+                service: Some(name),
+            } => Report::backends(vec![client.get(&service_path(name)).await?]),
+            Verb::Describe { service: name } => {
+                let service: ServiceStatus = client.get(&service_path(name)).await?;
+                let agent: AgentStatus = client.get("/v1/status").await?;
+                Report::service(service, agent.rejections)
+            }
+            Verb::Status => Report::Status(Box::new(client.get("/v1/status").await?)),
+            Verb::Maps => Report::Maps(client.get("/v1/maps").await?),
+        })
+    }
+
+    fn ask_tables(&self, verb: &Verb, absent: &AskError) -> anyhow::Result<Answer> {
+        let leftovers = Leftovers::open(&self.pin_dir, &self.state_dir);
+        if let Verb::Status = verb {
+            return Ok(Answer {
+                report: self.no_agent(absent, leftovers),
+                note: None,
+            });
+        }
+        let leftovers = leftovers.map_err(|error| {
+            anyhow::anyhow!(
+                "{absent}, and {error:#}: start the agent with `lb-agent run -c FILE`, or name its \
+                 socket with --socket"
+            )
+        })?;
+        let named = leftovers
+            .nameless
+            .as_ref()
+            .map(|why| format!(", {why}"))
+            .unwrap_or_default();
+        let note = format!(
+            "{absent}; reading the tables pinned in {}{named}",
+            self.pin_dir.display()
+        );
+        let report = match verb {
+            Verb::Maps => Report::Maps(leftovers.tables()?),
+            Verb::Backends {
+                service: Some(name),
+            } => Report::backends(vec![find(leftovers.services()?, name)?]),
+            Verb::Describe { service: name } => {
+                Report::service(find(leftovers.services()?, name)?, Vec::new())
+            }
+            Verb::Backends { service: None } => Report::backends(leftovers.services()?),
+            Verb::Services | Verb::Status => Report::services(leftovers.services()?),
+        };
+        Ok(Answer {
+            report,
+            note: Some(note),
+        })
+    }
+
+    fn no_agent(&self, absent: &AskError, leftovers: anyhow::Result<Leftovers>) -> Report {
+        let served = leftovers.and_then(|leftovers| leftovers.services());
+        Report::NoAgent(NoAgent {
+            ready: false,
+            pending: vec![absent.to_string()],
+            pin_dir: self.pin_dir.clone(),
+            pinned_services: served.as_ref().ok().map(Vec::len),
+            pinned_error: served.err().map(|error| format!("{error:#}")),
+        })
+    }
+}
+
+fn service_path(name: &ServiceName) -> String {
+    // A service name has no character that a path could not carry.
+    format!("/v1/services/{name}")
+}
+
+fn find(services: Vec<ServiceStatus>, name: &ServiceName) -> anyhow::Result<ServiceStatus> {
+    let names = services.iter().map(|service| service.name.as_str());
+    let hint = match closest(name.as_str(), names) {
+        Some(other) => format!("; did you mean `{other}`?"),
+        None => String::new(),
+    };
+    services
+        .into_iter()
+        .find(|service| service.name == name.as_str())
+        .ok_or_else(|| anyhow::anyhow!("no service `{name}`{hint}"))
+}

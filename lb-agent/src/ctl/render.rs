@@ -1,0 +1,254 @@
+//! What a report looks like: its form, and the tables of the listing verbs. The longer texts of
+//! `describe` and `status` are in [`super::details`]. Pure.
+
+use super::human::{age, bytes, moment, percent, span};
+use super::report::{BackendLine, Report};
+use super::table::Table;
+use super::{Form, Output, details};
+use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy};
+use crate::status::{ServiceStatus, TableStatus};
+use anyhow::Context as _;
+use std::time::SystemTime;
+
+/// How a table is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// With more columns.
+    pub(super) wide: bool,
+    /// With column names.
+    pub(super) headers: bool,
+    /// What ages are counted to.
+    pub(super) now: SystemTime,
+}
+
+/// `report` in the form asked for; always ends in a line feed unless it is empty.
+pub(super) fn render(report: &Report, output: &Output, now: SystemTime) -> anyhow::Result<String> {
+    let wide = output.form == Form::Wide;
+    let look = Look {
+        wide,
+        headers: !output.no_headers,
+        now,
+    };
+    Ok(match output.form {
+        Form::Table | Form::Wide => text(report, look),
+        Form::Json => {
+            serde_json::to_string_pretty(report).context("cannot write this as JSON")? + "\n"
+        }
+        Form::Yaml => serde_saphyr::to_string(report).context("cannot write this as YAML")?,
+        Form::Name => names(report).into_iter().map(|name| name + "\n").collect(),
+    })
+}
+
+fn text(report: &Report, look: Look) -> String {
+    match report {
+        Report::Services(services) => services_table(services, look).text(look.headers, 0),
+        Report::Backends(lines) => backends_table(lines, look).text(look.headers, 0),
+        Report::Service(description) => details::service(description, look),
+        Report::Status(agent) => details::agent(agent, look),
+        Report::NoAgent(no_agent) => details::no_agent(no_agent),
+        Report::Maps(tables) => maps_table(tables, look).text(look.headers, 0),
+    }
+}
+
+fn names(report: &Report) -> Vec<String> {
+    match report {
+        Report::Services(services) => services.iter().map(|s| s.name.clone()).collect(),
+        // An address has no `/`, so the last one parts the two.
+        Report::Backends(lines) => lines
+            .iter()
+            .map(|line| format!("{}/{}", line.service, line.address))
+            .collect(),
+        Report::Service(description) => vec![description.service.name.clone()],
+        Report::Status(agent) => vec![if agent.ready { "serving" } else { "pending" }.to_owned()],
+        Report::NoAgent(_) => vec!["absent".to_owned()],
+        Report::Maps(tables) => tables.iter().map(|table| table.name.clone()).collect(),
+    }
+}
+
+fn services_table(services: &[ServiceStatus], look: Look) -> Table {
+    let usual = [
+        "NAME",
+        "FRONTENDS",
+        "BACKENDS",
+        "POLICY",
+        "AFFINITY",
+        "NO-BACKEND",
+        "ACTIVE",
+        "CONNECTS",
+        "REFUSED",
+        "SOURCE",
+    ];
+    let more: &[_] = if look.wide { &["UNTRACKED", "ID"] } else { &[] };
+    let mut table = Table::new(usual.into_iter().chain(more.iter().copied()));
+    for service in services {
+        let frontends = service.frontends.iter().map(|f| f.frontend);
+        let active: u64 = service.backends.iter().map(|backend| backend.active).sum();
+        let mut cells = vec![
+            service.name.clone(),
+            summary(frontends, look),
+            format!("{}/{}", usable(service), service.backends.len()),
+            policy(service.policy).to_owned(),
+            service
+                .affinity
+                .map_or_else(|| "-".to_owned(), |kept| affinity(kept, "/")),
+            no_backend(service.no_backend).to_owned(),
+            active.to_string(),
+            service.counters.connects.to_string(),
+            service.counters.no_backend.to_string(),
+            service.source.clone(),
+        ];
+        if look.wide {
+            cells.extend([service.counters.untracked.to_string(), id(service.id)]);
+        }
+        table.push(cells);
+    }
+    table
+}
+
+fn backends_table(lines: &[BackendLine], look: Look) -> Table {
+    let usual = [
+        "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "CONNECTS", "SOURCE",
+        "SINCE",
+    ];
+    let more: &[_] = if look.wide { &["SHARE", "ID"] } else { &[] };
+    let mut table = Table::new(usual.into_iter().chain(more.iter().copied()));
+    for line in lines {
+        let mut cells = vec![
+            line.service.clone(),
+            summary(line.frontends.iter().copied(), look),
+            line.address.to_string(),
+            state(line.state).to_owned(),
+            line.weight.to_string(),
+            line.active.to_string(),
+            line.connects.to_string(),
+            line.source.clone(),
+            since(line, look),
+        ];
+        if look.wide {
+            cells.extend([percent(line.share_percent), id(line.id)]);
+        }
+        table.push(cells);
+    }
+    table
+}
+
+fn maps_table(tables: &[TableStatus], look: Look) -> Table {
+    let more: &[_] = if look.wide {
+        &["TYPE", "KEY", "VALUE", "ID"]
+    } else {
+        &[]
+    };
+    let mut table = Table::new(
+        ["TABLE", "USED", "MAX", "FILL", "MEMORY"]
+            .iter()
+            .chain(more)
+            .copied(),
+    );
+    for map in tables {
+        let TableStatus {
+            name,
+            kind,
+            id,
+            key_size,
+            value_size,
+            max_entries,
+            used,
+            memory,
+        } = map;
+        // Socket storage has no size of its own: it grows with the sockets.
+        let most = Some(*max_entries).filter(|most| *most > 0);
+        let fill = used
+            .zip(most)
+            .map(|(used, most)| 100.0 * used as f64 / f64::from(most));
+        let unknown = || "-".to_owned();
+        let mut cells = vec![
+            name.clone(),
+            used.map_or_else(unknown, |used| used.to_string()),
+            most.map_or_else(unknown, |most| most.to_string()),
+            fill.map_or_else(unknown, percent),
+            memory.map_or_else(unknown, bytes),
+        ];
+        if look.wide {
+            cells.extend([
+                kind.clone(),
+                key_size.to_string(),
+                value_size.to_string(),
+                id.to_string(),
+            ]);
+        }
+        table.push(cells);
+    }
+    table
+}
+
+/// Backends that get new connections: those a frontend leads to, of either family.
+fn usable(service: &ServiceStatus) -> usize {
+    let most = |v4: bool| {
+        let family = service
+            .frontends
+            .iter()
+            .filter(|f| f.frontend.address.is_ipv4() == v4);
+        family
+            .map(|frontend| frontend.usable)
+            .max()
+            .unwrap_or_default()
+    };
+    most(true) + most(false)
+}
+
+/// The first frontend and how many more there are; all of them when there is room.
+fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
+    let texts: Vec<String> = frontends.map(|frontend| frontend.to_string()).collect();
+    match texts.as_slice() {
+        [] => "-".to_owned(),
+        all if look.wide => all.join(","),
+        [only] => only.clone(),
+        [first, others @ ..] => format!("{first} +{}", others.len()),
+    }
+}
+
+/// When a backend came into its state: the moment itself where there is room, else how long ago.
+pub(super) fn since(line: &BackendLine, look: Look) -> String {
+    if look.wide {
+        moment(line.since)
+    } else {
+        age(line.since, look.now)
+    }
+}
+
+pub(super) fn id(id: Option<u32>) -> String {
+    id.map_or_else(|| "-".to_owned(), |id| id.to_string())
+}
+
+pub(super) fn state(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Disabled => "disabled",
+    }
+}
+
+pub(super) fn policy(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Random => "random",
+        Policy::LeastConnections => "least_connections",
+    }
+}
+
+pub(super) fn no_backend(no_backend: NoBackend) -> &'static str {
+    match no_backend {
+        NoBackend::Refuse => "refuse",
+        NoBackend::Unreachable => "unreachable",
+        NoBackend::Pass => "pass",
+    }
+}
+
+pub(super) fn affinity(affinity: Affinity, between: &str) -> String {
+    let client = match affinity.client {
+        Client::Netns => "netns",
+        Client::Uid => "uid",
+        Client::Cgroup => "cgroup",
+        Client::Process => "process",
+    };
+    format!("{client}{between}{}", span(affinity.timeout_seconds))
+}

@@ -1,0 +1,239 @@
+//! What a verb shows, as data: the JSON of `-o json`, and what a table is made from. Decides the
+//! order and what is derived (a backend's share); holds no text. Pure.
+
+use crate::model::{AdminState, Frontend, Rejection};
+use crate::status::{AgentStatus, BackendStatus, ServiceStatus, TableStatus};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The answer to a verb.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Report {
+    /// `services`
+    Services(Vec<ServiceStatus>),
+    /// `backends`
+    Backends(Vec<BackendLine>),
+    /// `describe`
+    Service(Box<Description>),
+    /// `status`
+    Status(Box<AgentStatus>),
+    /// `status` when no agent answers
+    NoAgent(NoAgent),
+    /// `maps`
+    Maps(Vec<TableStatus>),
+}
+
+/// A backend with what is to be known of its service.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct BackendLine {
+    /// The service's name.
+    pub(super) service: String,
+    /// The service's frontends of the backend's family: those that can lead to it.
+    pub(super) frontends: Vec<Frontend>,
+    /// Address and port.
+    pub(super) address: SocketAddr,
+    /// Its id in the kernel tables, if it is there.
+    pub(super) id: Option<u32>,
+    /// What the operator says.
+    pub(super) state: AdminState,
+    /// Relative share of new connections.
+    pub(super) weight: u16,
+    /// The part of new connections that its weight gives it among those ready, in percent.
+    pub(super) share_percent: f64,
+    /// Open sockets.
+    pub(super) active: u64,
+    /// Sockets sent to it since it was added.
+    pub(super) connects: u64,
+    /// Which source said so.
+    pub(super) source: String,
+    /// Since when it is in this state.
+    #[serde(with = "humantime_serde")]
+    pub(super) since: Option<SystemTime>,
+}
+
+/// A service with what was refused of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Description {
+    /// The service.
+    #[serde(flatten)]
+    pub(super) service: ServiceStatus,
+    /// Items of it that were refused.
+    pub(super) rejections: Vec<Rejection>,
+}
+
+/// What can be said of an agent that does not answer.
+#[derive(Debug, Serialize)]
+pub(super) struct NoAgent {
+    /// Always false: a reader of `status` looks here first.
+    pub(super) ready: bool,
+    /// Why it is not ready.
+    pub(super) pending: Vec<String>,
+    /// Where the tables were looked for.
+    pub(super) pin_dir: PathBuf,
+    /// Services that the pinned tables serve, where they can be read.
+    pub(super) pinned_services: Option<usize>,
+    /// Why the tables cannot be read, if so.
+    pub(super) pinned_error: Option<String>,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Services by name, their frontends and backends by address.
+    pub(super) fn services(mut services: Vec<ServiceStatus>) -> Self {
+        sort(&mut services);
+        Self::Services(services)
+    }
+
+    /// The backends of these services, by service name and address.
+    pub(super) fn backends(mut services: Vec<ServiceStatus>) -> Self {
+        sort(&mut services);
+        Self::Backends(services.iter().flat_map(backend_lines).collect())
+    }
+
+    /// A service, and those of `rejections` that are about it.
+    pub(super) fn service(mut service: ServiceStatus, mut rejections: Vec<Rejection>) -> Self {
+        sort_parts(&mut service);
+        rejections.retain(|rejection| rejection.service.as_deref() == Some(&service.name));
+        Self::Service(Box::new(Description {
+            service,
+            rejections,
+        }))
+    }
+
+    /// Whether what is shown is as it should be.
+    pub(super) fn healthy(&self) -> bool {
+        match self {
+            Self::Status(agent) => agent.ready,
+            Self::NoAgent(_) => false,
+            Self::Services(_) | Self::Backends(_) | Self::Service(_) | Self::Maps(_) => true,
+        }
+    }
+}
+
+fn sort(services: &mut [ServiceStatus]) {
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services.iter_mut().for_each(sort_parts);
+}
+
+fn sort_parts(service: &mut ServiceStatus) {
+    service.frontends.sort_by_key(|frontend| frontend.frontend);
+    service.backends.sort_by_key(|backend| backend.address);
+}
+
+/// The backends of a service, each with its share.
+pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
+    let ready = |backend: &&BackendStatus| backend.state == AdminState::Ready;
+    let total = |v4: bool| -> u64 {
+        let counting = service
+            .backends
+            .iter()
+            .filter(ready)
+            .filter(|b| b.address.is_ipv4() == v4);
+        counting.map(|backend| u64::from(backend.weight)).sum()
+    };
+    let (total_v4, total_v6) = (total(true), total(false));
+    let line = |backend: &BackendStatus| {
+        let v4 = backend.address.is_ipv4();
+        let share_percent = if ready(&backend) {
+            100.0 * f64::from(backend.weight) / (if v4 { total_v4 } else { total_v6 }) as f64
+        } else {
+            0.0
+        };
+        let frontends = service.frontends.iter().map(|f| f.frontend);
+        BackendLine {
+            service: service.name.clone(),
+            frontends: frontends.filter(|f| f.address.is_ipv4() == v4).collect(),
+            address: backend.address,
+            id: backend.id,
+            state: backend.state,
+            weight: backend.weight,
+            share_percent,
+            active: backend.active,
+            connects: backend.connects,
+            source: service.source.clone(),
+            since: backend.since,
+        }
+    };
+    service.backends.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NoBackend, Policy, Scope};
+    use crate::status::{FrontendStatus, ServiceCounts};
+    use proptest::prelude::*;
+
+    fn service(frontends: &[&str], backends: &[(String, AdminState, u16)]) -> ServiceStatus {
+        let frontends = frontends.iter().map(|text| FrontendStatus {
+            frontend: text.parse().unwrap(),
+            scope: Scope::Everywhere,
+            installed: true,
+            usable: 0,
+        });
+        let backends = backends
+            .iter()
+            .map(|(address, state, weight)| BackendStatus {
+                address: address.parse().unwrap(),
+                id: None,
+                state: *state,
+                weight: *weight,
+                since: None,
+                active: 0,
+                connects: 0,
+            });
+        ServiceStatus {
+            name: "web".to_owned(),
+            id: None,
+            source: "file:x".to_owned(),
+            frontends: frontends.collect(),
+            policy: Policy::Random,
+            affinity: None,
+            no_backend: NoBackend::Refuse,
+            backends: backends.collect(),
+            counters: ServiceCounts::default(),
+        }
+    }
+
+    #[test]
+    fn shares_and_frontends_are_of_the_backends_family() {
+        let backends = [
+            ("10.0.0.1:80".to_owned(), AdminState::Ready, 1),
+            ("10.0.0.2:80".to_owned(), AdminState::Ready, 3),
+            ("10.0.0.3:80".to_owned(), AdminState::Drain, 9),
+            ("[fd00::1]:80".to_owned(), AdminState::Ready, 7),
+            ("[fd00::2]:80".to_owned(), AdminState::Disabled, 7),
+        ];
+        let lines = backend_lines(&service(&["10.96.0.1:80", "[fd00::96]:80"], &backends));
+        let shares: Vec<f64> = lines.iter().map(|line| line.share_percent).collect();
+        assert_eq!(shares, [25.0, 75.0, 0.0, 100.0, 0.0]);
+        for line in lines {
+            let [frontend] = line.frontends.as_slice() else {
+                panic!("{line:?}")
+            };
+            assert_eq!(frontend.address.is_ipv4(), line.address.is_ipv4());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_add_up(weights in proptest::collection::vec((any::<bool>(), 1u16..), 1..20)) {
+            let backends: Vec<_> = weights
+                .iter()
+                .enumerate()
+                .map(|(i, (ready, weight))| {
+                    let state = if *ready { AdminState::Ready } else { AdminState::Drain };
+                    (format!("10.0.0.{i}:80"), state, *weight)
+                })
+                .collect();
+            let lines = backend_lines(&service(&[], &backends));
+            let sum: f64 = lines.iter().map(|line| line.share_percent).sum();
+            let expected = if weights.iter().any(|(ready, _)| *ready) { 100.0 } else { 0.0 };
+            prop_assert!((sum - expected).abs() < 1e-9, "{}", sum);
+        }
+    }
+}

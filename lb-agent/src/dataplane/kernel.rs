@@ -1,0 +1,218 @@
+//! The dataplane that is the kernel.
+
+use super::tables::{self, Shape, TableError, Tables, chain};
+use super::{AttachError, Attached, Dataplane, DataplaneError, Grace, attach, sys};
+use crate::config::TableSizes;
+use crate::plan::block::Block;
+use crate::plan::{Action, Observed};
+use aya::maps::{MapData, MapError, PerCpuValues};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader};
+use lb_common::LAYOUT_VERSION;
+use lb_common::rows::FrontendKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-bpf.o"));
+
+/// From this many insertions on, a batch is cheaper than a call each.
+const BATCH: usize = 64;
+
+/// What the programs and tables are made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Sizes of the tables.
+    pub sizes: TableSizes,
+    /// Bits of [`lb_common::features`].
+    pub features: u32,
+    /// Cookie of the host's network namespace, or 0.
+    pub netns: u64,
+}
+
+/// Tables and programs below one pin directory.
+pub struct Kernel {
+    tables: Tables,
+    object: Ebpf,
+    pins: PathBuf,
+    cgroup: PathBuf,
+    /// Whether the tables were made by this very process.
+    fresh: bool,
+}
+
+impl Kernel {
+    /// Opens the tables below `pin_dir`, or makes them, and hands the programs to the verifier.
+    /// Nothing is attached to `cgroup` yet.
+    pub fn open(pin_dir: &Path, cgroup: &Path, settings: &Settings) -> Result<Self, AttachError> {
+        let pins = pin_dir.join(LAYOUT_VERSION.to_string());
+        let shapes = tables::shapes(&settings.sizes);
+        let failed = |e: TableError| AttachError::Failed {
+            what: "opening the tables".to_owned(),
+            reason: e.to_string(),
+        };
+        let fresh = !check_pins(&pins, &shapes).map_err(failed)?;
+        let paths: Vec<(&str, PathBuf)> =
+            shapes.iter().map(|shape| (shape.name, pins.join(shape.name))).collect();
+
+        let mask = settings.sizes.connections - 1;
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("CONNECTIONS_MASK", &mask, true)
+            .override_global("FEATURES", &settings.features, true)
+            .override_global("HOST_NETNS", &settings.netns, true);
+        for ((name, path), shape) in paths.iter().zip(&shapes) {
+            loader.map_pin_path(name, path.as_path());
+            if shape.entries != 0 {
+                loader.map_max_entries(name, shape.entries);
+            }
+        }
+        let mut object = loader.load(OBJECT).map_err(|e| AttachError::Failed {
+            what: "making the tables".to_owned(),
+            reason: chain(&e),
+        })?;
+        attach::load_programs(&mut object)?;
+        let tables = Tables::open(&pins, true).map_err(failed)?;
+        Ok(Self { tables, object, pins, cgroup: cgroup.to_owned(), fresh })
+    }
+
+    fn write_block(&self, base: u32, block: &Block) -> Result<(), DataplaneError> {
+        let mut row = base;
+        let header = bytemuck::cast(block.header);
+        for value in std::iter::once(&header).chain(&block.rows) {
+            if !self.tables.backends.set(row, *value) {
+                return Err(DataplaneError::new("writing BACKENDS", format!("there is no row {row}")));
+            }
+            row += 1;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, new: &[(FrontendKey, u32)]) -> Result<(), DataplaneError> {
+        let failed = |reason: String| DataplaneError::new("inserting into FRONTENDS", reason);
+        if new.len() < BATCH {
+            for (key, index) in new {
+                // Never an overwrite: the kernel reuses an overwritten element at once.
+                const BPF_NOEXIST: u64 = 1;
+                let key: [u8; 20] = bytemuck::cast(*key);
+                self.tables
+                    .frontends
+                    .insert(key, index, BPF_NOEXIST)
+                    .map_err(|e| failed(chain(&e)))?;
+            }
+            return Ok(());
+        }
+        let (keys, indexes): (Vec<FrontendKey>, Vec<u32>) = new.iter().copied().unzip();
+        let map = MapData::from_pin(self.pins.join("FRONTENDS")).map_err(|e| failed(chain(&e)))?;
+        sys::insert_batch(map.fd().as_fd(), &keys, &indexes).map_err(|e| failed(e.to_string()))
+    }
+
+    fn delete(&mut self, key: FrontendKey) -> Result<(), DataplaneError> {
+        let key: [u8; 20] = bytemuck::cast(key);
+        match self.tables.frontends.remove(&key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(DataplaneError::new("deleting from FRONTENDS", chain(&error))),
+        }
+    }
+
+    fn reset<const N: usize>(
+        table: &mut aya::maps::PerCpuArray<MapData, [u8; N]>,
+        id: u32,
+    ) -> Result<(), DataplaneError> {
+        let what = || DataplaneError::new("resetting counters", format!("id {id}"));
+        let cpus = nr_cpus().map_err(|(path, e)| DataplaneError::new(path, e))?;
+        let zeros = PerCpuValues::try_from(vec![[0; N]; cpus]).map_err(|_| what())?;
+        table.set(id, zeros, 0).map_err(|_| what())
+    }
+}
+
+/// Compares pinned tables with their shapes; whether all were there. A start that was interrupted
+/// may have left some, which serve as well as new ones.
+fn check_pins(pins: &Path, shapes: &[Shape]) -> Result<bool, TableError> {
+    let mut all = true;
+    for shape in shapes {
+        let path = pins.join(shape.name);
+        if !path.exists() {
+            all = false;
+            continue;
+        }
+        let map = MapData::from_pin(&path)
+            .map_err(|e| TableError::Failed { name: shape.name, reason: chain(&e) })?;
+        shape.check(&path, &map)?;
+    }
+    Ok(all)
+}
+
+impl Dataplane for Kernel {
+    fn observe(&mut self) -> Result<Observed, DataplaneError> {
+        let mut frontends = Vec::new();
+        let mut blocks = BTreeMap::new();
+        for (key, index) in self.tables.frontends()? {
+            let block = self.tables.block(index);
+            frontends.push((key, index, block.as_ref().map(|(base, ..)| *base)));
+            if let Some((base, header, rows)) = block {
+                blocks.insert(base, Block { header, rows });
+            }
+        }
+        let active = &self.tables.active;
+        let in_use = |id: &u32| active.get(*id).is_some_and(|sockets| sockets != 0);
+        let active = (0..active.entries()).filter(in_use).collect();
+        Ok(Observed { frontends, blocks, active, fresh: std::mem::take(&mut self.fresh) })
+    }
+
+    fn apply(&mut self, actions: &[Action]) -> Result<(), DataplaneError> {
+        let mut rest = actions;
+        while let Some((action, others)) = rest.split_first() {
+            rest = others;
+            match action {
+                Action::ResetBackend { id } => {
+                    Self::reset(&mut self.tables.backend_stats, *id)?;
+                }
+                Action::ResetService { id } => {
+                    Self::reset(&mut self.tables.service_stats, *id)?;
+                }
+                Action::WriteBlock { base, block } => self.write_block(*base, block)?,
+                Action::Publish { index, word } => {
+                    if !self.tables.blocks.publish(*index, word.0) {
+                        let reason = format!("there is no index {index}");
+                        return Err(DataplaneError::new("writing BLOCKS", reason));
+                    }
+                }
+                Action::InsertFrontend { key, index } => {
+                    let mut new = vec![(*key, *index)];
+                    while let Some((Action::InsertFrontend { key, index }, others)) =
+                        rest.split_first()
+                    {
+                        new.push((*key, *index));
+                        rest = others;
+                    }
+                    self.insert(&new)?;
+                }
+                Action::DeleteFrontend { key } => self.delete(*key)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self, ids: &[u32]) -> Result<BTreeSet<u32>, DataplaneError> {
+        let active = &self.tables.active;
+        let idle: BTreeSet<u32> =
+            ids.iter().filter(|id| active.get(**id) == Some(0)).copied().collect();
+        if !idle.is_empty() {
+            let named = |word| lb_common::rows::AffinityWord(word).backend_id();
+            self.tables.forget_affinity(|_, word| idle.contains(&named(word)))?;
+        }
+        Ok(idle)
+    }
+
+    fn attach(&mut self) -> Result<Attached, DataplaneError> {
+        attach::attach(&self.object, &self.cgroup, &self.pins)
+            .map_err(|error| DataplaneError::new("attaching the programs", error))
+    }
+
+    fn grace(&self) -> Grace {
+        Box::new(|| {
+            sys::wait_for_programs().map_err(|e| DataplaneError::new("waiting for programs", e))
+        })
+    }
+}

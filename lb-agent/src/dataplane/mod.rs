@@ -1,0 +1,60 @@
+//! The door to the kernel: what it holds is observed here, and actions are applied here. Everything
+//! that names the kernel library lies below this module.
+
+mod attach;
+mod fake;
+mod kernel;
+mod lock;
+pub mod pinned;
+pub mod preflight;
+mod sys;
+mod tables;
+
+use crate::plan::{Action, Observed};
+use std::collections::BTreeSet;
+
+pub use attach::{AttachError, Attached, detach};
+pub use fake::Fake;
+pub use kernel::{Kernel, Settings};
+pub use lock::{LockError, PinLock};
+pub use tables::TableError;
+
+/// A wait that may run on another thread.
+pub type Grace = Box<dyn FnOnce() -> Result<(), DataplaneError> + Send>;
+
+/// Why the kernel could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct DataplaneError {
+    /// What was being done.
+    pub what: String,
+    /// What the kernel said.
+    pub reason: String,
+}
+
+/// What plans are applied to.
+pub trait Dataplane {
+    /// What the tables hold.
+    fn observe(&mut self) -> Result<Observed, DataplaneError>;
+
+    /// Takes the steps in order; stops at the first that fails, and then the tables hold what the
+    /// steps before it made of them.
+    fn apply(&mut self, actions: &[Action]) -> Result<(), DataplaneError>;
+
+    /// Those of these backend ids that no socket names. Affinity entries that name them are removed
+    /// first, so that the ids may be given to other backends.
+    fn idle(&mut self, ids: &[u32]) -> Result<BTreeSet<u32>, DataplaneError>;
+
+    /// Lets the programs run, in place of an earlier agent's where there are some. To be called once
+    /// the tables hold what they should.
+    fn attach(&mut self) -> Result<Attached, DataplaneError>;
+
+    /// A wait after which no running program can still see what was there before the call.
+    fn grace(&self) -> Grace;
+}
+
+impl DataplaneError {
+    pub(crate) fn new(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self { what: what.into(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,128 @@
+//! The pinned tables, read without an agent.
+
+use super::tables::{self, Tables, chain};
+use crate::model::{
+    AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope,
+};
+use crate::status::{
+    BackendStatus, Counters, FrontendStatus, ServiceCounts, ServiceStatus, State, TableStatus,
+};
+use anyhow::Context;
+use lb_common::rows::{BlockHeader, ServiceCounters};
+use lb_common::{LAYOUT_VERSION, affinity, no_backend, policy, scope};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The tables below one pin directory.
+pub struct Pinned {
+    pins: PathBuf,
+    tables: Tables,
+}
+
+impl Pinned {
+    /// Opens the tables of this layout version below `pin_dir`, for reading.
+    pub fn open(pin_dir: &Path) -> anyhow::Result<Self> {
+        let pins = pin_dir.join(LAYOUT_VERSION.to_string());
+        if !pins.is_dir() {
+            anyhow::bail!("{} does not exist: no agent has filled tables there", pins.display());
+        }
+        let tables = Tables::open(&pins, false).map_err(|e| anyhow::anyhow!(chain(&e)))?;
+        Ok(Self { pins, tables })
+    }
+
+    /// The services as the tables tell them: without names and sources.
+    pub fn state(&self) -> anyhow::Result<State> {
+        let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
+        for (key, index) in self.tables.frontends()? {
+            let Some((_, header, rows)) = self.tables.block(index) else { continue };
+            let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
+            let address = key.socket_addr();
+            let usable = rows.len() - header.resting as usize;
+            let service =
+                services.entry(header.service_id).or_insert_with(|| unnamed_service(&header));
+            service.frontends.push(FrontendStatus {
+                frontend: Frontend::new(address.ip(), address.port(), protocol),
+                scope: if header.scope == scope::HOST { Scope::Host } else { Scope::Everywhere },
+                installed: true,
+                usable,
+            });
+            for (slot, row) in rows.iter().enumerate() {
+                if service.backends.iter().any(|backend| backend.id == Some(row.id)) {
+                    continue;
+                }
+                service.backends.push(BackendStatus {
+                    address: SocketAddr::new(row.address.into(), u16::from_be(row.port)),
+                    id: Some(row.id),
+                    state: if slot < usable { AdminState::Ready } else { AdminState::Drain },
+                    weight: row.weight,
+                    since: None,
+                    active: 0,
+                    connects: 0,
+                });
+            }
+        }
+        let mut services: Vec<ServiceStatus> = services.into_values().collect();
+        for service in &mut services {
+            service.frontends.sort_by_key(|frontend| frontend.frontend);
+            service.backends.sort_by_key(|backend| backend.address);
+        }
+        self.fill(&mut services)?;
+        Ok(State { services })
+    }
+}
+
+impl Counters for Pinned {
+    fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+        fill(&self.tables, services)
+    }
+
+    fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
+        tables::describe(&self.pins, &self.tables).context("reading the pinned tables")
+    }
+}
+
+/// Fills the counters of services that have ids.
+fn fill(tables: &Tables, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+    for service in services {
+        if let Some(id) = service.id {
+            let ServiceCounters { connects, no_backend, untracked } = tables.service_counters(id)?;
+            service.counters = ServiceCounts { connects, no_backend, untracked };
+        }
+        for backend in &mut service.backends {
+            if let Some(id) = backend.id {
+                backend.active = tables.active.get(id).unwrap_or(0);
+                backend.connects = tables.backend_counters(id)?.connects;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
+    let client = match header.affinity {
+        affinity::UID => Client::Uid,
+        affinity::CGROUP => Client::Cgroup,
+        affinity::PROCESS => Client::Process,
+        _ => Client::Netns,
+    };
+    let timeout_seconds = header.affinity_timeout;
+    ServiceStatus {
+        name: format!("service-{}", header.service_id),
+        id: Some(header.service_id),
+        source: "-".to_owned(),
+        frontends: Vec::new(),
+        policy: match header.policy {
+            policy::LEAST_CONNECTIONS => Policy::LeastConnections,
+            _ => Policy::Random,
+        },
+        affinity: (header.affinity != affinity::NONE).then_some(Affinity { client, timeout_seconds }),
+        no_backend: match header.no_backend {
+            no_backend::UNREACHABLE => NoBackend::Unreachable,
+            no_backend::PASS => NoBackend::Pass,
+            _ => NoBackend::Refuse,
+        },
+        backends: Vec::new(),
+        counters: ServiceCounts::default(),
+    }
+}

@@ -1,0 +1,241 @@
+//! What must be so before anything is touched; each failure names its remedy.
+
+use super::sys;
+use aya::programs::ProgramType;
+use aya::sys::is_helper_supported;
+use aya::util::KernelVersion;
+use aya_obj::generated::bpf_func_id::{BPF_FUNC_set_retval, BPF_FUNC_skc_to_mptcp_sock};
+use caps::{CapSet, Capability};
+use lb_common::{LAYOUT_VERSION, features};
+use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, statfs};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+const CGROUP_V1_MAGIC: FsType = FsType(0x27_e0eb);
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Why the agent can't start here.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// The configuration asks for what can't be.
+    #[error("{0}")]
+    Configuration(String),
+    /// The host lacks something.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The cgroup to attach to.
+    pub cgroup: PathBuf,
+    /// Bits of [`lb_common::features`].
+    pub features: u32,
+    /// Cookie of the host's network namespace; 0 if the kernel does not tell.
+    pub netns: u64,
+    /// What the kernel can't do, and what that means.
+    pub warnings: Vec<String>,
+}
+
+/// Checks privileges, cgroup, bpffs and kernel; mounts bpffs if nobody has.
+pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightError> {
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|e| PreflightError::Host(format!("/proc/self/mounts: {e}; mount /proc")))?;
+    let cgroup = find_cgroup(cgroup, &mounts)?;
+    check_capabilities()?;
+    prepare_bpffs(pin_dir)?;
+    refuse_other_layouts(pin_dir)?;
+    let mut warnings = Vec::new();
+    // Later kernels charge tables to the cgroup's memory and ignore the limit.
+    if is_before(5, 11)
+        && let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
+    {
+        warnings.push(format!(
+            "RLIMIT_MEMLOCK can't be raised ({}), and this kernel counts tables against it: start \
+             the agent as root or with LimitMEMLOCK=infinity",
+            errno.desc()
+        ));
+    }
+    let features = probe(&mut warnings);
+    let netns = sys::netns_cookie()
+        .map_err(|e| PreflightError::Host(format!("reading the network namespace's cookie: {e}")))?;
+    Ok(Host { cgroup, features, netns: netns.unwrap_or(0), warnings })
+}
+
+/// The configured cgroup, or the root of the cgroup2 hierarchy, wherever it is mounted.
+fn find_cgroup(asked: Option<&Path>, mounts: &str) -> Result<PathBuf, PreflightError> {
+    let root = cgroup2_mount(mounts);
+    let Some(asked) = asked else {
+        return root.ok_or_else(|| {
+            PreflightError::Host(
+                "no cgroup2 hierarchy is mounted; mount one with `mount -t cgroup2 none \
+                 /sys/fs/cgroup/unified`, or boot with systemd.unified_cgroup_hierarchy=1"
+                    .to_owned(),
+            )
+        });
+    };
+    let hint = match &root {
+        Some(root) => format!("use a directory below {}, where cgroup2 is mounted", root.display()),
+        None => "mount cgroup2 first: mount -t cgroup2 none /sys/fs/cgroup/unified".to_owned(),
+    };
+    let path = asked.display();
+    match statfs(asked).map(|found| found.filesystem_type()) {
+        Ok(CGROUP2_SUPER_MAGIC) if asked.is_dir() => Ok(asked.to_owned()),
+        Ok(CGROUP_V1_MAGIC) => Err(PreflightError::Configuration(format!(
+            "cgroup: {path} is a cgroup v1 path, and programs attach to cgroup2 only; {hint}"
+        ))),
+        Ok(_) => Err(PreflightError::Configuration(format!(
+            "cgroup: {path} is no cgroup2 directory; {hint}"
+        ))),
+        Err(errno) => Err(PreflightError::Configuration(format!(
+            "cgroup: {path}: {}; make it with mkdir, or {hint}",
+            errno.desc()
+        ))),
+    }
+}
+
+/// Where the cgroup2 hierarchy is mounted. The first mount counts: later ones may be partial views.
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (target, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(target.replace("\\040", " ")))
+    })
+}
+
+fn check_capabilities() -> Result<(), PreflightError> {
+    let effective = caps::read(None, CapSet::Effective)
+        .map_err(|e| PreflightError::Host(format!("reading this process's capabilities: {e}")))?;
+    let has = |capability| effective.contains(&capability);
+    let bpf = has(Capability::CAP_SYS_ADMIN) || has(Capability::CAP_BPF);
+    if bpf && has(Capability::CAP_NET_ADMIN) {
+        return Ok(());
+    }
+    Err(PreflightError::Host(
+        "not enough privilege: loading and attaching programs needs CAP_BPF and CAP_NET_ADMIN; \
+         start the agent as root, or give its unit AmbientCapabilities=CAP_BPF CAP_NET_ADMIN \
+         CAP_PERFMON"
+            .to_owned(),
+    ))
+}
+
+fn prepare_bpffs(pin_dir: &Path) -> Result<(), PreflightError> {
+    if !on_bpffs(pin_dir) && pin_dir.starts_with(BPFFS) && Path::new(BPFFS).is_dir() {
+        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|errno| {
+            PreflightError::Host(format!(
+                "bpffs is not mounted at {BPFFS} and mounting it failed ({}); run `mount -t bpf bpf \
+                 {BPFFS}` as root",
+                errno.desc()
+            ))
+        })?;
+    }
+    if !on_bpffs(pin_dir) {
+        return Err(PreflightError::Configuration(format!(
+            "pin_dir: {} is not on bpffs; choose a directory below {BPFFS}, or mount one there: mount \
+             -t bpf bpf DIRECTORY",
+            pin_dir.display()
+        )));
+    }
+    let directory = pin_dir.join(LAYOUT_VERSION.to_string());
+    fs::create_dir_all(&directory).map_err(|e| {
+        PreflightError::Host(format!("pin_dir: can't make {}: {e}; are you root?", directory.display()))
+    })
+}
+
+/// Whether the deepest existing ancestor lies on bpffs.
+fn on_bpffs(path: &Path) -> bool {
+    path.ancestors()
+        .find(|ancestor| ancestor.exists())
+        .and_then(|existing| statfs(existing).ok())
+        .is_some_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Tables of another layout would go on translating beside ours.
+fn refuse_other_layouts(pin_dir: &Path) -> Result<(), PreflightError> {
+    let entries = fs::read_dir(pin_dir)
+        .map_err(|e| PreflightError::Host(format!("pin_dir: {}: {e}", pin_dir.display())))?;
+    let own = LAYOUT_VERSION.to_string();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name != own.as_str() {
+            return Err(PreflightError::Host(format!(
+                "pin_dir: {} was made by another version of the agent (this one has layout {own}); \
+                 run `lb-agent detach` of that version, or choose another pin_dir",
+                entry.path().display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What the running kernel can do, and what the user must know of what it can't.
+fn probe(warnings: &mut Vec<String>) -> u32 {
+    let mut found = 0;
+    let helper = |helper| is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false);
+    if helper(BPF_FUNC_set_retval) {
+        found |= features::SET_RETVAL;
+    } else {
+        warnings.push(
+            "this kernel lacks bpf_set_retval (5.18): a service without backends answers EPERM \
+             whatever its no_backend says"
+                .to_owned(),
+        );
+    }
+    if helper(BPF_FUNC_skc_to_mptcp_sock) {
+        found |= features::MPTCP;
+    } else {
+        warnings.push(
+            "this kernel lacks bpf_skc_to_mptcp_sock (5.19): MPTCP sockets see the backend as their \
+             peer, and lbctl does not count them as active"
+                .to_owned(),
+        );
+    }
+    if !is_before(5, 12) {
+        found |= features::COMPARE_AND_SWAP;
+    } else {
+        warnings.push(
+            "this kernel lacks atomic compare-and-swap (5.12): all connections are kept in \
+             CONNECTIONS_OVERFLOW; size tables.overflow accordingly"
+                .to_owned(),
+        );
+    }
+    found
+}
+
+/// Whether the running kernel is older; one that does not tell is taken as old.
+fn is_before(major: u8, minor: u8) -> bool {
+    !KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup2_is_found_wherever_it_is_mounted() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
+        assert_eq!(cgroup2_mount(unified), Some("/sys/fs/cgroup".into()));
+        let spaced = "none /mnt/a\\040b cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(spaced), Some("/mnt/a b".into()));
+        assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn a_path_that_is_no_cgroup2_says_where_one_is() {
+        let mounts = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let error = find_cgroup(Some(Path::new("/proc")), mounts).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("/proc is no cgroup2 directory"), "{text}");
+        assert!(text.contains("below /sys/fs/cgroup/unified"), "{text}");
+        let error = find_cgroup(Some(Path::new("/does/not/exist")), mounts).unwrap_err();
+        assert!(matches!(error, PreflightError::Configuration(_)));
+        assert!(matches!(find_cgroup(None, ""), Err(PreflightError::Host(_))));
+    }
+}

@@ -1,0 +1,322 @@
+//! The kernel tables: what each must look like, opening those that are pinned, and typed access.
+
+use super::DataplaneError;
+use super::sys::Mapped;
+use crate::config::TableSizes;
+use crate::status::TableStatus;
+use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
+use bytemuck::Zeroable;
+use lb_common::control;
+use lb_common::rows::{
+    AffinityKey, BackendCounters, BackendRow, BlockHeader, BlockWord, ConnectionRow, FrontendKey,
+    ServiceCounters,
+};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+/// Shape of a table. `entries` of 0 means that the kernel decides.
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    kind: MapType,
+    kind_name: &'static str,
+    key_size: u32,
+    value_size: u32,
+    pub(super) entries: u32,
+    /// The key of `tables` in the configuration that says `entries`.
+    setting: Option<&'static str>,
+}
+
+/// Bytes of the `EVENTS` ring.
+const EVENT_BYTES: u32 = 262_144;
+
+/// Why the tables could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// A pinned table is of another shape.
+    #[error(
+        "{path} has {what} {found} where {wanted} is needed; {remedy}, or run `lb-agent detach` to \
+         start afresh (connections that are open lose their peer name)"
+    )]
+    Shape {
+        /// The pin.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+        /// What else to do.
+        remedy: String,
+    },
+    /// The kernel refused.
+    #[error("table {name}: {reason}")]
+    Failed {
+        /// The table.
+        name: &'static str,
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+/// All tables that the agent reads or writes.
+pub(super) struct Tables {
+    pub(super) frontends: HashMap<MapData, [u8; 20], u32>,
+    pub(super) blocks: Mapped<u64>,
+    pub(super) backends: Mapped<BackendRow>,
+    pub(super) active: Mapped<u64>,
+    pub(super) control: Mapped<u64>,
+    pub(super) affinity: HashMap<MapData, [u8; 16], u64>,
+    pub(super) backend_stats: PerCpuArray<MapData, [u8; 8]>,
+    pub(super) service_stats: PerCpuArray<MapData, [u8; 24]>,
+}
+
+/// The shapes of all tables, in the order of the contract.
+pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
+    let TableSizes { frontends, services, rows, backends, connections, overflow, affinity } = *sizes;
+    let shape = |name, kind, kind_name, key_size, value: usize, entries, setting| Shape {
+        name,
+        kind,
+        kind_name,
+        key_size,
+        value_size: u32::try_from(value).unwrap_or(u32::MAX),
+        entries,
+        setting,
+    };
+    let row = size_of::<ConnectionRow>();
+    vec![
+        shape("FRONTENDS", MapType::Hash, "hash", 20, 4, frontends, Some("frontends")),
+        shape("BLOCKS", MapType::Array, "array", 4, 8, frontends, Some("frontends")),
+        shape("BACKENDS", MapType::Array, "array", 4, 32, rows, Some("rows")),
+        shape("CONNECTIONS", MapType::Array, "array", 4, row, connections, Some("connections")),
+        shape("CONNECTIONS_OVERFLOW", MapType::Hash, "hash", 8, row, overflow, Some("overflow")),
+        shape("SOCKETS", MapType::SkStorage, "sk_storage", 4, row * lb_common::SOCKET_PAIRS, 0, None),
+        shape("AFFINITY", MapType::LruHash, "lru_hash", 16, 8, affinity, Some("affinity")),
+        shape("BACKEND_STATS", MapType::PerCpuArray, "percpu_array", 4, 8, backends, Some("backends")),
+        shape("SERVICE_STATS", MapType::PerCpuArray, "percpu_array", 4, 24, services, Some("services")),
+        shape("ACTIVE", MapType::Array, "array", 4, 8, backends, Some("backends")),
+        shape("CONTROL", MapType::Array, "array", 4, 8, control::ENTRIES, None),
+        shape("EVENTS", MapType::RingBuf, "ringbuf", 0, 0, EVENT_BYTES, None),
+    ]
+}
+
+impl Shape {
+    /// Compares a table that is pinned with what it must be. The library would reuse it unseen.
+    pub(super) fn check(&self, path: &Path, map: &MapData) -> Result<(), TableError> {
+        let info = map.info().map_err(|e| self.failed(e))?;
+        let differs = |what, found: String, wanted: String, remedy: String| {
+            Err(TableError::Shape { path: path.to_owned(), what, found, wanted, remedy })
+        };
+        let other = "it was made by another version".to_owned();
+        let kind = info.map_type().map_err(|e| self.failed(e))?;
+        if kind != self.kind {
+            return differs("type", format!("{kind:?}"), format!("{:?}", self.kind), other);
+        }
+        for (what, found, wanted) in [
+            ("a key size of", info.key_size(), self.key_size),
+            ("a value size of", info.value_size(), self.value_size),
+        ] {
+            if found != wanted {
+                return differs(what, found.to_string(), wanted.to_string(), other);
+            }
+        }
+        if self.entries != 0 && info.max_entries() != self.entries {
+            let (found, wanted) = (info.max_entries(), self.entries);
+            let remedy = match self.setting {
+                Some(setting) => format!("set tables.{setting}: {found} in the configuration"),
+                None => other,
+            };
+            return differs("max_entries", found.to_string(), wanted.to_string(), remedy);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, reason: impl std::fmt::Display) -> TableError {
+        TableError::Failed { name: self.name, reason: reason.to_string() }
+    }
+
+    fn open(&self, pins: &Path) -> Result<MapData, TableError> {
+        MapData::from_pin(pins.join(self.name)).map_err(|e| self.failed(chain(&e)))
+    }
+}
+
+/// An error with its causes, which aya keeps out of the text.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl Tables {
+    /// Opens the tables pinned below `pins`.
+    pub(super) fn open(pins: &Path, writable: bool) -> Result<Self, TableError> {
+        let shapes = shapes(&TableSizes::default());
+        let find = |name: &'static str| {
+            let unknown = TableError::Failed { name, reason: "not in the contract".to_owned() };
+            shapes.iter().find(|shape| shape.name == name).ok_or(unknown)
+        };
+        fn mapped<T: bytemuck::Pod>(
+            shape: &Shape,
+            pins: &Path,
+            writable: bool,
+        ) -> Result<Mapped<T>, TableError> {
+            let map = shape.open(pins)?;
+            let entries = map.info().map_err(|e| shape.failed(e))?.max_entries();
+            Mapped::new(map.fd().as_fd(), entries, writable).map_err(|e| shape.failed(e))
+        }
+        let frontends = find("FRONTENDS")?;
+        let affinity = find("AFFINITY")?;
+        let backend_stats = find("BACKEND_STATS")?;
+        let service_stats = find("SERVICE_STATS")?;
+        Ok(Self {
+            frontends: HashMap::try_from(Map::HashMap(frontends.open(pins)?))
+                .map_err(|e| frontends.failed(e))?,
+            blocks: mapped(find("BLOCKS")?, pins, writable)?,
+            backends: mapped(find("BACKENDS")?, pins, writable)?,
+            active: mapped(find("ACTIVE")?, pins, writable)?,
+            control: mapped(find("CONTROL")?, pins, writable)?,
+            affinity: HashMap::try_from(Map::LruHashMap(affinity.open(pins)?))
+                .map_err(|e| affinity.failed(e))?,
+            backend_stats: PerCpuArray::try_from(Map::PerCpuArray(backend_stats.open(pins)?))
+                .map_err(|e| backend_stats.failed(e))?,
+            service_stats: PerCpuArray::try_from(Map::PerCpuArray(service_stats.open(pins)?))
+                .map_err(|e| service_stats.failed(e))?,
+        })
+    }
+
+    /// Every frontend with its index.
+    pub(super) fn frontends(&self) -> Result<Vec<(FrontendKey, u32)>, DataplaneError> {
+        let failed = |e| DataplaneError::new("reading FRONTENDS", chain(&e));
+        self.frontends
+            .iter()
+            .map(|entry| entry.map(|(key, index)| (bytemuck::cast(key), index)).map_err(failed))
+            .collect()
+    }
+
+    /// The live block of a frontend's index: base, header, and all rows (resting ones included).
+    pub(super) fn block(&self, index: u32) -> Option<(u32, BlockHeader, Vec<BackendRow>)> {
+        let word = BlockWord(self.blocks.get(index)?);
+        if word.0 == 0 {
+            return None;
+        }
+        let header: BlockHeader = bytemuck::cast(self.backends.get(word.base())?);
+        let first = word.base().checked_add(1)?;
+        let end = first.checked_add(word.rows())?.checked_add(header.resting)?;
+        if end > self.backends.entries() {
+            return None;
+        }
+        let rows = (first..end).filter_map(|row| self.backends.get(row)).collect();
+        Some((word.base(), header, rows))
+    }
+
+    pub(super) fn backend_counters(&self, id: u32) -> Result<BackendCounters, DataplaneError> {
+        let failed = |e| DataplaneError::new(format!("reading BACKEND_STATS[{id}]"), chain(&e));
+        let values = self.backend_stats.get(&id, 0).map_err(failed)?;
+        Ok(values.iter().fold(BackendCounters::zeroed(), |sum, cpu| {
+            let BackendCounters { connects } = bytemuck::cast(*cpu);
+            BackendCounters { connects: sum.connects + connects }
+        }))
+    }
+
+    pub(super) fn service_counters(&self, id: u32) -> Result<ServiceCounters, DataplaneError> {
+        let failed = |e| DataplaneError::new(format!("reading SERVICE_STATS[{id}]"), chain(&e));
+        let values = self.service_stats.get(&id, 0).map_err(failed)?;
+        Ok(values.iter().fold(ServiceCounters::zeroed(), |sum, cpu| {
+            let ServiceCounters { connects, no_backend, untracked } = bytemuck::cast(*cpu);
+            ServiceCounters {
+                connects: sum.connects + connects,
+                no_backend: sum.no_backend + no_backend,
+                untracked: sum.untracked + untracked,
+            }
+        }))
+    }
+
+    /// Removes the affinity entries that `named` says yes to.
+    pub(super) fn forget_affinity(
+        &mut self,
+        named: impl Fn(&AffinityKey, u64) -> bool,
+    ) -> Result<(), DataplaneError> {
+        let failed = |e| DataplaneError::new("reading AFFINITY", chain(&e));
+        let mut stale = Vec::new();
+        for entry in self.affinity.iter() {
+            let (key, word) = entry.map_err(failed)?;
+            if named(&bytemuck::cast(key), word) {
+                stale.push(key);
+            }
+        }
+        for key in stale {
+            match self.affinity.remove(&key) {
+                // The kernel evicts entries of its own accord.
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(DataplaneError::new("removing from AFFINITY", chain(&error))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `lbctl maps` shows of the tables pinned below `pins`.
+pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>, TableError> {
+    let connections = || -> Option<u64> {
+        let map = MapData::from_pin(pins.join("CONNECTIONS")).ok()?;
+        let rows = Array::<_, [u8; 48]>::try_from(Map::Array(map)).ok()?;
+        let used = rows.iter().filter(|row| row.as_ref().is_ok_and(|row| row[..8] != [0; 8]));
+        u64::try_from(used.count()).ok()
+    };
+    shapes(&TableSizes::default())
+        .into_iter()
+        .map(|shape| {
+            let map = shape.open(pins)?;
+            let info = map.info().map_err(|e| shape.failed(e))?;
+            let used = match shape.name {
+                "FRONTENDS" => Some(tables.frontends.keys().count() as u64),
+                "BLOCKS" => Some(words_in_use(&tables.blocks)),
+                "BACKENDS" => rows_in_use(tables),
+                "CONNECTIONS" => connections(),
+                "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
+                "AFFINITY" => Some(tables.affinity.keys().count() as u64),
+                "ACTIVE" => Some(words_in_use(&tables.active)),
+                _ => None,
+            };
+            Ok(TableStatus {
+                name: shape.name.to_owned(),
+                kind: shape.kind_name.to_owned(),
+                id: info.id(),
+                key_size: info.key_size(),
+                value_size: info.value_size(),
+                max_entries: info.max_entries(),
+                used,
+                memory: memory(&map).ok(),
+            })
+        })
+        .collect()
+}
+
+fn words_in_use(words: &Mapped<u64>) -> u64 {
+    (0..words.entries()).filter(|index| words.get(*index).is_some_and(|word| word != 0)).count() as u64
+}
+
+/// Rows of live blocks, each block counted once.
+fn rows_in_use(tables: &Tables) -> Option<u64> {
+    let frontends = tables.frontends().ok()?;
+    let blocks: std::collections::BTreeMap<u32, u64> = frontends
+        .iter()
+        .filter_map(|(_, index)| tables.block(*index))
+        .map(|(base, _, rows)| (base, rows.len() as u64 + 1))
+        .collect();
+    Some(blocks.values().sum())
+}
+
+/// What the kernel charges for a table.
+fn memory(map: &MapData) -> io::Result<u64> {
+    let fd = map.fd().as_fd().as_raw_fd();
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

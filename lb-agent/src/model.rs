@@ -1,0 +1,416 @@
+//! The vocabulary of the agent: what sources say and what the plan works on.
+//!
+//! Pure data, ordered so that everything derived from it is deterministic. Kernel forms (rows, ids)
+//! are not known here; see `lb_common::rows` and [`crate::plan`].
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Name of a service, unique over all sources: `name` or `namespace/name[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServiceName(Arc<str>);
+
+/// Layer-4 protocol of a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, MPTCP included.
+    Tcp,
+    /// UDP, connected and unconnected sockets.
+    Udp,
+}
+
+/// What a client dials: `10.96.0.10:53/udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// Address and port. Never a v4-mapped IPv6 address: those are IPv4.
+    pub address: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// Whose sockets a frontend is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Every socket under the cgroup.
+    #[default]
+    Everywhere,
+    /// Sockets of the host's network namespace only. Loopback frontends always are.
+    Host,
+}
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// Gets its share of new connections.
+    #[default]
+    Ready,
+    /// Gets no new connections; open ones live on.
+    Drain,
+    /// Out of service.
+    Disabled,
+}
+
+/// Where connections end up, apart from its address (the key of [`Service::backends`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Share of new connections relative to the other backends; never 0.
+    pub weight: u16,
+    /// What the operator says.
+    pub state: AdminState,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// Weighted random.
+    #[default]
+    Random,
+    /// The less loaded of two weighted random candidates.
+    LeastConnections,
+}
+
+/// What a caller sees when no backend is usable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoBackend {
+    /// `ECONNREFUSED`.
+    #[default]
+    Refuse,
+    /// `EHOSTUNREACH`.
+    Unreachable,
+    /// The address is left alone.
+    Pass,
+}
+
+/// Who counts as one client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Client {
+    /// A network namespace: a pod.
+    #[default]
+    Netns,
+    /// A user.
+    Uid,
+    /// A cgroup.
+    Cgroup,
+    /// A process.
+    Process,
+}
+
+/// Session affinity: a client's connections go to one backend while it is usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affinity {
+    /// Who counts as one client.
+    pub client: Client,
+    /// How long an entry lives after its last use, in whole seconds; never 0.
+    pub timeout_seconds: u32,
+}
+
+/// A named set of frontends and the backends behind them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What clients dial, and whose sockets each is for.
+    #[serde(with = "as_pairs")]
+    pub frontends: BTreeMap<Frontend, Scope>,
+    /// Where connections end up; a frontend uses those of its own family.
+    #[serde(with = "as_pairs")]
+    pub backends: BTreeMap<SocketAddr, Backend>,
+    /// How a backend is chosen.
+    pub policy: Policy,
+    /// Session affinity, if any.
+    pub affinity: Option<Affinity>,
+    /// What a caller sees when no backend is usable.
+    pub no_backend: NoBackend,
+}
+
+/// Everything a source says at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The services, by name.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+}
+
+/// An item that was refused, with the reason in one line that says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rejection {
+    /// Where it stands: `services.yaml:12:5`, or a key.
+    pub origin: String,
+    /// The service it concerns, where known.
+    pub service: Option<String>,
+    /// One line: what is wrong and what to do.
+    pub reason: String,
+}
+
+/// Why a piece of text is not a frontend or a service name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(String);
+
+// === impl ServiceName ===
+
+impl ServiceName {
+    /// Longest name accepted, in bytes.
+    pub const MAX_LEN: usize = 253;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let fits = (1..=Self::MAX_LEN).contains(&text.len());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._/:".contains(c);
+        if fits && text.chars().all(plain) {
+            return Ok(Self(text.into()));
+        }
+        Err(ParseError(format!(
+            "`{text}` is not a service name: use 1 to {} letters, digits and - . _ / :",
+            Self::MAX_LEN
+        )))
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// The number in a frontend key.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lb_common::protocol::TCP,
+            Self::Udp => lb_common::protocol::UDP,
+        }
+    }
+
+    /// The protocol with this number, if it is one of ours.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            lb_common::protocol::TCP => Some(Self::Tcp),
+            lb_common::protocol::UDP => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+// === impl Frontend ===
+
+impl Frontend {
+    /// A frontend; a v4-mapped address becomes IPv4, which is what the kernel makes of it.
+    pub fn new(address: IpAddr, port: u16, protocol: Protocol) -> Self {
+        Self { address: SocketAddr::new(address.to_canonical(), port), protocol }
+    }
+
+    /// The scope this frontend has when `asked` is configured: loopback belongs to the host, since
+    /// a pod's own loopback is another one.
+    pub fn scope(&self, asked: Scope) -> Scope {
+        if self.address.ip().is_loopback() { Scope::Host } else { asked }
+    }
+}
+
+/// `10.96.0.10:53/udp`, `[fd00::1]:80/tcp`; without a protocol it is TCP.
+impl FromStr for Frontend {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let (address, protocol) = match text.rsplit_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((address, "tcp")) => (address, Protocol::Tcp),
+            Some((address, "udp")) => (address, Protocol::Udp),
+            Some((_, other)) => {
+                return Err(ParseError(format!(
+                    "`{text}`: protocol `{other}` is not supported; use /tcp or /udp"
+                )));
+            }
+        };
+        let address = parse_socket_addr(address)?;
+        Ok(Self::new(address.ip(), address.port(), protocol))
+    }
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.address, self.protocol))
+    }
+}
+
+impl Serialize for Frontend {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Frontend {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An address and a port other than 0, in numbers: names are not looked up.
+pub fn parse_socket_addr(text: &str) -> Result<SocketAddr, ParseError> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => {
+            Err(ParseError(format!("`{text}`: port 0 is not a port; use 1 to 65535")))
+        }
+        Ok(address) => Ok(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        Err(_) => Err(ParseError(explain_address(text))),
+    }
+}
+
+/// Why `text` is no `address:port`, as exactly as can be told.
+fn explain_address(text: &str) -> String {
+    let example = "write it as 10.0.0.1:80 or [fd00::1]:80";
+    if text.parse::<IpAddr>().is_ok() {
+        return format!("`{text}` has no port; {example}");
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return format!("`{text}` is not an address and a port; {example}");
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let host_is_ip = bare.parse::<IpAddr>().is_ok();
+    if host_is_ip && !port.parse::<u16>().is_ok_and(|p| p > 0) {
+        return format!("`{text}`: `{port}` is not a port; use 1 to 65535");
+    }
+    if host_is_ip {
+        return format!("`{text}`: an IPv6 address needs brackets; {example}");
+    }
+    format!("`{text}`: `{host}` is not an IP address and names are not looked up; {example}")
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Backends of the family of `frontend`.
+    pub fn backends_for(
+        &self,
+        frontend: &Frontend,
+    ) -> impl Iterator<Item = (&SocketAddr, &Backend)> {
+        let v4 = frontend.address.is_ipv4();
+        self.backends.iter().filter(move |(address, _)| address.is_ipv4() == v4)
+    }
+}
+
+/// Maps whose keys are not text, as lists of pairs.
+mod as_pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S, K, V>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+        K: Serialize,
+        V: Serialize,
+    {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        D: Deserializer<'de>,
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frontends_read_and_print() {
+        for (text, printed) in [
+            ("10.96.0.1:80", "10.96.0.1:80/tcp"),
+            ("10.96.0.1:53/udp", "10.96.0.1:53/udp"),
+            ("[fd00::1]:443/tcp", "[fd00::1]:443/tcp"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80/tcp"),
+        ] {
+            let frontend: Frontend = text.parse().unwrap();
+            assert_eq!(frontend.to_string(), printed);
+            assert_eq!(printed.parse::<Frontend>().unwrap(), frontend);
+        }
+    }
+
+    #[test]
+    fn bad_addresses_say_what_is_wrong() {
+        for (text, part) in [
+            ("10.0.0.1", "has no port"),
+            ("10.0.0.1:0", "port 0 is not a port"),
+            ("10.0.0.1:65536", "`65536` is not a port"),
+            ("10.0.0.1:-1", "`-1` is not a port"),
+            ("fd00::1:80", "has no port"),
+            ("fd00::1", "has no port"),
+            ("example.com:80", "names are not looked up"),
+            ("10.0.0.1:80/sctp", "`sctp` is not supported"),
+            ("", "is not an address and a port"),
+        ] {
+            let error = text.parse::<Frontend>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_the_hosts() {
+        let scope = |text: &str| text.parse::<Frontend>().unwrap().scope(Scope::Everywhere);
+        assert_eq!(scope("127.0.0.1:80"), Scope::Host);
+        assert_eq!(scope("[::1]:80"), Scope::Host);
+        assert_eq!(scope("10.0.0.1:80"), Scope::Everywhere);
+    }
+
+    #[test]
+    fn names() {
+        for good in ["web", "default/kubernetes:https", "a.b-c_d"] {
+            assert_eq!(good.parse::<ServiceName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "ü", &"x".repeat(254)] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_survives_json() {
+        let service = Service {
+            frontends: [("10.0.0.1:53/udp".parse().unwrap(), Scope::Host)].into(),
+            backends: [(
+                "[fd00::1]:53".parse().unwrap(),
+                Backend { weight: 3, state: AdminState::Drain },
+            )]
+            .into(),
+            policy: Policy::LeastConnections,
+            affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
+            no_backend: NoBackend::Pass,
+        };
+        let snapshot =
+            Snapshot { services: [("dns".parse().unwrap(), Arc::new(service))].into() };
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+    }
+}

@@ -1,0 +1,163 @@
+//! A service as the kernel reads it: header and rows. Pure encoding.
+
+use crate::model::{AdminState, Client, Frontend, NoBackend, Policy, Scope, Service};
+use lb_common::pick::alias_table;
+use lb_common::rows::{Address, BackendRow, BlockHeader, BlockWord};
+use lb_common::{affinity, no_backend, policy, scope};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A header row and the backend rows after it: first those that may be picked, by id, then those
+/// that rest, by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The header; its `resting` counts the tail of `rows`.
+    pub header: BlockHeader,
+    /// The backends.
+    pub rows: Vec<BackendRow>,
+}
+
+/// Which block of a service a frontend uses: frontends of the same family and scope share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Variant {
+    /// IPv4 backends, or IPv6 ones.
+    pub v4: bool,
+    /// Whose sockets it is for.
+    pub scope: Scope,
+}
+
+impl Variant {
+    /// The variant that `frontend` uses when `asked` is its configured scope.
+    pub fn of(frontend: &Frontend, asked: Scope) -> Self {
+        Self { v4: frontend.address.is_ipv4(), scope: frontend.scope(asked) }
+    }
+}
+
+impl Block {
+    /// Encodes one variant of a service, `ids` being its backends' ids.
+    pub fn encode(
+        service: &Service,
+        service_id: u32,
+        ids: &BTreeMap<SocketAddr, u32>,
+        variant: Variant,
+    ) -> Self {
+        let Service { frontends: _, backends, policy, affinity, no_backend } = service;
+        let mut usable = Vec::new();
+        let mut resting = Vec::new();
+        for (address, backend) in backends.iter().filter(|(a, _)| a.is_ipv4() == variant.v4) {
+            let Some(id) = ids.get(address).copied() else { continue };
+            let row = BackendRow {
+                address: Address::from(address.ip()),
+                port: address.port().to_be(),
+                weight: backend.weight,
+                id,
+                threshold: 0,
+                alias: 0,
+            };
+            match backend.state {
+                AdminState::Ready => usable.push(row),
+                AdminState::Drain | AdminState::Disabled => resting.push(row),
+            }
+        }
+        usable.sort_unstable_by_key(|row| row.id);
+        resting.sort_unstable_by_key(|row| row.id);
+        let weights: Vec<u16> = usable.iter().map(|row| row.weight).collect();
+        for (row, slot) in usable.iter_mut().zip(alias_table(&weights)) {
+            row.threshold = slot.threshold;
+            row.alias = slot.alias;
+        }
+        let header = BlockHeader {
+            policy: match policy {
+                Policy::Random => policy::RANDOM,
+                Policy::LeastConnections => policy::LEAST_CONNECTIONS,
+            },
+            no_backend: match no_backend {
+                NoBackend::Refuse => no_backend::REFUSE,
+                NoBackend::Unreachable => no_backend::UNREACHABLE,
+                NoBackend::Pass => no_backend::PASS,
+            },
+            affinity: affinity.map_or(affinity::NONE, |affinity| match affinity.client {
+                Client::Netns => affinity::NETNS,
+                Client::Uid => affinity::UID,
+                Client::Cgroup => affinity::CGROUP,
+                Client::Process => affinity::PROCESS,
+            }),
+            scope: match variant.scope {
+                Scope::Everywhere => scope::EVERYWHERE,
+                Scope::Host => scope::HOST,
+            },
+            affinity_timeout: affinity.map_or(0, |affinity| affinity.timeout_seconds),
+            affinity_group: service_id,
+            service_id,
+            resting: u32::try_from(resting.len()).unwrap_or(u32::MAX),
+            reserved: [0; 3],
+        };
+        usable.append(&mut resting);
+        Self { header, rows: usable }
+    }
+
+    /// Rows in `BACKENDS`, the header's included.
+    pub fn length(&self) -> u32 {
+        u32::try_from(self.rows.len()).map_or(u32::MAX, |rows| rows.saturating_add(1))
+    }
+
+    /// Backends that may be picked.
+    pub fn usable(&self) -> u32 {
+        self.length() - 1 - self.header.resting
+    }
+
+    /// The word that makes this block live when it lies at `base`.
+    pub fn word(&self, base: u32) -> BlockWord {
+        BlockWord::new(base, self.usable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Affinity, Backend};
+
+    fn service() -> Service {
+        let backend = |weight, state| Backend { weight, state };
+        Service {
+            frontends: BTreeMap::new(),
+            backends: [
+                ("10.0.0.1:80".parse().unwrap(), backend(1, AdminState::Ready)),
+                ("10.0.0.2:80".parse().unwrap(), backend(3, AdminState::Ready)),
+                ("10.0.0.3:80".parse().unwrap(), backend(2, AdminState::Drain)),
+                ("[fd00::1]:80".parse().unwrap(), backend(1, AdminState::Ready)),
+            ]
+            .into(),
+            policy: Policy::LeastConnections,
+            affinity: Some(Affinity { client: Client::Cgroup, timeout_seconds: 60 }),
+            no_backend: NoBackend::Unreachable,
+        }
+    }
+
+    #[test]
+    fn rows_are_usable_first_and_sorted_by_id() {
+        let service = service();
+        let ids: BTreeMap<_, _> = service.backends.keys().copied().zip((2..6).rev()).collect();
+        let block =
+            Block::encode(&service, 9, &ids, Variant { v4: true, scope: Scope::Host });
+        let summary: Vec<_> = block.rows.iter().map(|r| (r.id, r.weight)).collect();
+        assert_eq!(summary, [(4, 3), (5, 1), (3, 2)]);
+        assert_eq!((block.length(), block.usable(), block.header.resting), (4, 2, 1));
+        assert_eq!(block.word(10), BlockWord::new(10, 2));
+        let header = BlockHeader {
+            policy: policy::LEAST_CONNECTIONS,
+            no_backend: no_backend::UNREACHABLE,
+            affinity: affinity::CGROUP,
+            scope: scope::HOST,
+            affinity_timeout: 60,
+            affinity_group: 9,
+            service_id: 9,
+            resting: 1,
+            reserved: [0; 3],
+        };
+        assert_eq!(block.header, header);
+
+        let v6 = Block::encode(&service, 9, &ids, Variant { v4: false, scope: Scope::Everywhere });
+        assert_eq!((v6.length(), v6.usable(), v6.header.scope), (2, 1, scope::EVERYWHERE));
+    }
+}

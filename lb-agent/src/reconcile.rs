@@ -1,0 +1,322 @@
+//! The one loop: takes what the sources say, plans, applies, waits for grace periods, and publishes
+//! what it did. Everything it decides is decided by pure modules; what fails is observed and planned
+//! again.
+
+use crate::dataplane::{Attached, Dataplane, DataplaneError};
+use crate::desired::{self, Desired, Input};
+use crate::model::{Rejection, Snapshot};
+use crate::plan::{Action, AdoptError, Limits, Planner};
+use crate::report::{Identity, Reporter};
+use crate::source::{Feed, SourceState};
+use crate::status::{Published, SourceStatus, WorkStatus};
+use crate::store;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+/// How often resting ids are looked at and the files are saved.
+const TICK: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// Where the loop saves what the next agent, and `lbctl` without an agent, read.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Services and backends: `status::State`.
+    pub state: PathBuf,
+    /// The last snapshot of every source, by its name.
+    pub snapshots: PathBuf,
+}
+
+/// Why the loop ended or could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The tables can't be adopted.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+}
+
+/// The loop's state.
+pub struct Reconciler<D> {
+    dataplane: D,
+    limits: Limits,
+    planner: Planner,
+    feeds: Vec<Feed>,
+    sources: Vec<SourceState>,
+    desired: Desired,
+    plan_rejections: Vec<Rejection>,
+    reporter: Reporter,
+    attached: Option<Attached>,
+    work: WorkStatus,
+    /// A grace period under way.
+    grace: Option<JoinHandle<Result<(), DataplaneError>>>,
+    retry_at: Option<Instant>,
+    backoff: Duration,
+    files: Files,
+    unsaved: bool,
+}
+
+impl<D: Dataplane> Reconciler<D> {
+    /// Adopts what the tables hold. Whoever wrote them last may just have died, so the first thing
+    /// is to wait until nobody can be reading what it left behind.
+    pub fn new(
+        mut dataplane: D,
+        limits: Limits,
+        feeds: Vec<Feed>,
+        identity: Identity,
+        files: Files,
+    ) -> Result<Self, ReconcileError> {
+        dataplane.grace()()?;
+        let planner = Planner::adopt(limits, dataplane.observe()?)?;
+        let earlier = store::load(&files.state).unwrap_or_else(|error| {
+            tracing::warn!(%error, "going on without the saved state");
+            None
+        });
+        Ok(Self {
+            dataplane,
+            limits,
+            planner,
+            sources: feeds.iter().map(|feed| feed.borrow().clone()).collect(),
+            feeds,
+            desired: Desired::default(),
+            plan_rejections: Vec::new(),
+            reporter: Reporter::new(identity, earlier),
+            attached: None,
+            work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
+            grace: None,
+            retry_at: None,
+            backoff: FIRST_RETRY,
+            files,
+            unsaved: false,
+        })
+    }
+
+    /// What the loop publishes after each round.
+    pub fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.reporter.subscribe()
+    }
+
+    /// Runs until `shutdown` completes, or until the programs can't be attached at first.
+    pub async fn run(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), ReconcileError> {
+        let changed = Arc::new(Notify::new());
+        for feed in &self.feeds {
+            let (mut feed, changed) = (feed.clone(), changed.clone());
+            tokio::spawn(async move {
+                // Ends with its source, which ends when the loop drops the feeds.
+                while feed.changed().await.is_ok() {
+                    changed.notify_one();
+                }
+            });
+        }
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shutdown = std::pin::pin!(shutdown);
+        self.absorb();
+        loop {
+            let retry = self.retry_at;
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                () = changed.notified() => self.absorb(),
+                result = ended(&mut self.grace) => self.grace_ended(result),
+                () = wait_until(retry) => {
+                    self.retry_at = None;
+                    block_in_place(|| self.round());
+                }
+                _ = tick.tick() => self.tick().await,
+            }
+            self.attach_if_ready()?;
+        }
+        self.save();
+        Ok(())
+    }
+
+    /// Takes what the sources say now.
+    fn absorb(&mut self) {
+        let states = self.feeds.iter_mut().map(|feed| feed.borrow_and_update().clone());
+        self.sources = states.collect();
+        let inputs: Vec<Input<'_>> = self
+            .sources
+            .iter()
+            .map(|state| Input {
+                source: &state.name,
+                snapshot: state.snapshot.as_deref(),
+                synced: state.synced,
+            })
+            .collect();
+        self.desired = block_in_place(|| desired::merge(&inputs));
+        block_in_place(|| self.round());
+    }
+
+    /// Plans and applies once.
+    fn round(&mut self) {
+        let begin = Instant::now();
+        let plan = self.planner.plan(&self.desired);
+        self.plan_rejections = plan.rejections;
+        let result = self.dataplane.apply(&plan.actions);
+        let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.work.last_round_micros = spent;
+        self.work.longest_round_micros = self.work.longest_round_micros.max(spent);
+        match result {
+            Ok(()) => {
+                let published = plan.actions.iter().filter(|a| matches!(a, Action::Publish { .. }));
+                self.work.publishes += published.count() as u64;
+                if !plan.actions.is_empty() {
+                    self.work.rounds += 1;
+                    self.unsaved = true;
+                    tracing::debug!(actions = plan.actions.len(), micros = spent, "applied");
+                }
+                self.work.last_error = None;
+                self.backoff = FIRST_RETRY;
+                self.start_grace();
+            }
+            Err(error) => self.failed(&error),
+        }
+        // What waits for a grace period is planned again when it has passed.
+        if plan.deferred && self.grace.is_none() && self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.backoff);
+        }
+        self.publish();
+    }
+
+    /// Some steps were taken and some not: look at what is there, and try again soon.
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
+        self.work.failures += 1;
+        self.work.last_error = Some(error.to_string());
+        tracing::error!(%error, retry_in = ?self.backoff, "a change could not be applied");
+        self.retry_at = Some(Instant::now() + self.backoff);
+        self.backoff = (self.backoff * 2).min(LAST_RETRY);
+        // Any grace period under way belongs to the planner that is thrown away.
+        self.grace = None;
+        let observed = self
+            .dataplane
+            .grace()()
+            .and_then(|()| self.dataplane.observe())
+            .map_err(ReconcileError::from)
+            .and_then(|observed| Ok(Planner::adopt(self.limits, observed)?));
+        match observed {
+            Ok(planner) => self.planner = planner,
+            Err(error) => tracing::error!(%error, "the tables can't be read"),
+        }
+    }
+
+    fn start_grace(&mut self) {
+        if self.grace.is_none() && self.planner.needs_grace() {
+            self.planner.start_grace();
+            let wait = self.dataplane.grace();
+            self.grace = Some(spawn_blocking(wait));
+        }
+    }
+
+    fn grace_ended(&mut self, result: Result<(), DataplaneError>) {
+        self.grace = None;
+        match result {
+            Ok(()) => {
+                self.work.grace_periods += 1;
+                self.planner.end_grace();
+                // Something may have waited for this; if not, there is nothing to do.
+                block_in_place(|| self.round());
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// The first time that any source (or the cache) has said something and the tables hold it.
+    fn attach_if_ready(&mut self) -> Result<(), ReconcileError> {
+        let delivered = self.sources.iter().any(|state| state.snapshot.is_some());
+        if self.attached.is_some() || !delivered || self.retry_at.is_some() {
+            return Ok(());
+        }
+        self.attached = Some(self.dataplane.attach()?);
+        tracing::info!(services = self.desired.services.len(), "serving");
+        self.publish();
+        Ok(())
+    }
+
+    async fn tick(&mut self) {
+        let resting = self.planner.resting_backends();
+        if !resting.is_empty() {
+            match self.dataplane.idle(&resting) {
+                Ok(idle) => self.planner.free_backends(&idle),
+                Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
+            }
+        }
+        if std::mem::take(&mut self.unsaved) {
+            block_in_place(|| self.save());
+        }
+    }
+
+    /// Saves for the next start. Nothing depends on it while the agent runs, so that a full disk
+    /// costs a warning.
+    fn save(&self) {
+        let snapshots: BTreeMap<&str, &Snapshot> = self
+            .sources
+            .iter()
+            .filter_map(|state| Some((&*state.name, state.snapshot.as_deref()?)))
+            .collect();
+        let saved = store::save(&self.files.snapshots, &snapshots)
+            .and_then(|()| store::save(&self.files.state, &*self.reporter.state()));
+        if let Err(error) = saved {
+            tracing::warn!(%error, "the state was not saved; a restart without its source would not know it");
+        }
+    }
+
+    fn publish(&mut self) {
+        let rejections: Vec<Rejection> = self
+            .sources
+            .iter()
+            .flat_map(|state| state.rejections.iter())
+            .chain(&self.desired.rejections)
+            .chain(&self.plan_rejections)
+            .cloned()
+            .collect();
+        let sources = self.sources.iter().map(source_status).collect();
+        self.reporter.publish(
+            &self.desired,
+            &self.planner,
+            self.attached.as_ref(),
+            sources,
+            &self.work,
+            rejections,
+        );
+    }
+}
+
+fn source_status(state: &SourceState) -> SourceStatus {
+    let SourceState { name, snapshot, synced, revision, delivered, rejections: _, error } = state;
+    SourceStatus {
+        name: name.to_string(),
+        synced: *synced,
+        revision: *revision,
+        delivered: *delivered,
+        services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
+        error: error.clone(),
+    }
+}
+
+/// Never, while no grace period is under way.
+async fn ended(
+    grace: &mut Option<JoinHandle<Result<(), DataplaneError>>>,
+) -> Result<(), DataplaneError> {
+    match grace {
+        Some(wait) => match wait.await {
+            Ok(result) => result,
+            Err(panic) => Err(DataplaneError::new("waiting for programs", panic)),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,50 @@
+//! The contract between sources and the rest of the agent.
+//!
+//! A source watches something (a file, a key space, an API), translates what it sees into a
+//! [`Snapshot`] and publishes its whole [`SourceState`] on a [`Feed`]: level-triggered, nothing to
+//! replay. It rejects item by item, keeps its last good snapshot through every failure, and knows
+//! nothing of other sources: [`crate::desired`] merges them.
+
+use crate::model::{Rejection, Snapshot};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub mod file;
+pub mod spec;
+
+/// What a source says now.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// `file:/etc/lb/services.yaml`.
+    pub name: Arc<str>,
+    /// The last good snapshot: delivered, or from the cache until the first delivery.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Whether the source has delivered since the agent started.
+    pub synced: bool,
+    /// How often it has delivered.
+    pub revision: u64,
+    /// When it last delivered.
+    pub delivered: Option<SystemTime>,
+    /// Items of the last delivery that were refused.
+    pub rejections: Arc<Vec<Rejection>>,
+    /// Why the source can't deliver now; the last good snapshot keeps serving.
+    pub error: Option<String>,
+}
+
+/// Where a source publishes its state.
+pub type Feed = tokio::sync::watch::Receiver<SourceState>;
+
+impl SourceState {
+    /// A source that has not delivered yet and serves from the cache, if that has something.
+    pub fn new(name: Arc<str>, cached: Option<Arc<Snapshot>>) -> Self {
+        Self {
+            name,
+            snapshot: cached,
+            synced: false,
+            revision: 0,
+            delivered: None,
+            rejections: Arc::default(),
+            error: None,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the agent publishes about itself: the JSON of `/v1/...`, of `lbctl -o json`, and of the
+//! state file that `lbctl` reads when no agent runs. Pure data.
+
+use crate::model::{AdminState, Affinity, Frontend, NoBackend, Policy, Rejection, Scope};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The agent as a whole: `/v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    #[serde(with = "humantime_serde")]
+    pub started: SystemTime,
+    /// The table layout it writes.
+    pub layout: u32,
+    /// The cgroup the programs are attached to.
+    pub cgroup: PathBuf,
+    /// Where tables and links are pinned (with the layout version).
+    pub pin_dir: PathBuf,
+    /// `serving` once the programs are attached and every source has delivered.
+    pub ready: bool,
+    /// What readiness waits for; empty when ready.
+    pub pending: Vec<String>,
+    /// The hooks that are attached.
+    pub hooks: Vec<HookStatus>,
+    /// The sources, in order of precedence.
+    pub sources: Vec<SourceStatus>,
+    /// Publications, grace periods and the like.
+    pub work: WorkStatus,
+    /// What the kernel can't do, and what that means.
+    pub warnings: Vec<String>,
+    /// Items refused by sources, by merging, or for want of space.
+    pub rejections: Vec<Rejection>,
+}
+
+/// An attached program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// `connect4`, ...
+    pub hook: String,
+    /// Kernel id of the program.
+    pub program_id: u32,
+    /// Kernel id of the link.
+    pub link_id: u32,
+}
+
+/// A source of services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// `file:/etc/lb/services.yaml`.
+    pub name: String,
+    /// Whether it has delivered since the agent started; until then its cached snapshot serves.
+    pub synced: bool,
+    /// How often it has delivered a snapshot.
+    pub revision: u64,
+    /// When it last delivered.
+    #[serde(with = "humantime_serde")]
+    pub delivered: Option<SystemTime>,
+    /// Services in the snapshot that serves.
+    pub services: usize,
+    /// What is wrong with it now, if anything; the last good snapshot keeps serving.
+    pub error: Option<String>,
+}
+
+/// Counters of the agent's own work since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkStatus {
+    /// Reconcile rounds that changed something.
+    pub rounds: u64,
+    /// Stores that made a block live.
+    pub publishes: u64,
+    /// Grace periods waited for.
+    pub grace_periods: u64,
+    /// Rounds that failed and were repeated.
+    pub failures: u64,
+    /// How long the last round took, in microseconds, planning and applying.
+    pub last_round_micros: u64,
+    /// How long the longest round took, in microseconds.
+    pub longest_round_micros: u64,
+    /// The last failure, if the last round failed.
+    pub last_error: Option<String>,
+}
+
+/// A service with all that belongs to it: `/v1/services`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id in the kernel tables, if it is there.
+    pub id: Option<u32>,
+    /// Which source said so.
+    pub source: String,
+    /// What clients dial.
+    pub frontends: Vec<FrontendStatus>,
+    /// How a backend is chosen.
+    pub policy: Policy,
+    /// Session affinity.
+    pub affinity: Option<Affinity>,
+    /// What a caller sees when no backend is usable.
+    pub no_backend: NoBackend,
+    /// Where connections end up.
+    pub backends: Vec<BackendStatus>,
+    /// Counters, read when asked.
+    pub counters: ServiceCounts,
+}
+
+/// A frontend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontendStatus {
+    /// Address, port and protocol.
+    pub frontend: Frontend,
+    /// Whose sockets it is for.
+    pub scope: Scope,
+    /// Whether the kernel has it.
+    pub installed: bool,
+    /// Backends of its family that get new connections.
+    pub usable: usize,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Its id in the kernel tables, if it is there.
+    pub id: Option<u32>,
+    /// What the operator says.
+    pub state: AdminState,
+    /// Relative share of new connections.
+    pub weight: u16,
+    /// Since when it is in this state.
+    #[serde(with = "humantime_serde")]
+    pub since: Option<SystemTime>,
+    /// Sockets open to it through the service, read when asked.
+    pub active: u64,
+    /// Sockets sent to it since it was added, read when asked.
+    pub connects: u64,
+}
+
+/// Counters of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceCounts {
+    /// Sockets translated.
+    pub connects: u64,
+    /// Connects and datagrams that found no backend.
+    pub no_backend: u64,
+    /// Sockets translated but not remembered: the overflow table was full.
+    pub untracked: u64,
+}
+
+/// All services and backends, as saved in the state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The services, by name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// A kernel table: `/v1/maps`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// `FRONTENDS`, ...
+    pub name: String,
+    /// Map type as the kernel names it: `hash`, `array`, ...
+    pub kind: String,
+    /// Kernel id of the map.
+    pub id: u32,
+    /// Key size in bytes.
+    pub key_size: u32,
+    /// Value size in bytes (per CPU where the type is).
+    pub value_size: u32,
+    /// Most entries it can hold.
+    pub max_entries: u32,
+    /// Entries in use, where that can be told.
+    pub used: Option<u64>,
+    /// Memory the kernel charges for it, in bytes, where that can be told.
+    pub memory: Option<u64>,
+}
+
+impl ServiceStatus {
+    /// The first frontend as text, with `+N` for the others.
+    pub fn frontend_summary(&self) -> String {
+        match self.frontends.as_slice() {
+            [] => "-".to_owned(),
+            [only] => only.frontend.to_string(),
+            [first, others @ ..] => format!("{} +{}", first.frontend, others.len()),
+        }
+    }
+
+}
+
+/// What the reconcile loop publishes after each round.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The agent as a whole.
+    pub agent: AgentStatus,
+    /// Services and backends, their counters zero.
+    pub state: std::sync::Arc<State>,
+}
+
+/// Reads what only the kernel knows. Implemented by the live dataplane and by the pinned tables
+/// opened read-only, so that the API and `lbctl` without an agent fill in the same numbers.
+pub trait Counters: Send + Sync {
+    /// Fills `active`, `connects` and `counters` of every service that has an id.
+    fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()>;
+    /// The kernel tables, in the order of the contract.
+    fn tables(&self) -> anyhow::Result<Vec<TableStatus>>;
+}

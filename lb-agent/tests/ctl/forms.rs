@@ -1,0 +1,370 @@
+//! Every verb in every form, whole outputs compared.
+
+use crate::fixture::{Agent, rejection};
+use std::time::{Duration, SystemTime};
+
+/// `lbctl` with these arguments prints exactly `expected` and succeeds. `THEN` stands for the moment
+/// that the fixture dates from.
+#[track_caller]
+fn prints(agent: &Agent, arguments: &str, expected: &str) {
+    let ran = agent.lbctl(&arguments.split_whitespace().collect::<Vec<_>>());
+    let then = humantime::format_rfc3339_seconds(agent.then).to_string();
+    assert_eq!(
+        ran.out,
+        expected.replace("THEN", &then),
+        "lbctl {arguments}"
+    );
+    assert_eq!(
+        (ran.err.as_str(), ran.code),
+        ("", Some(0)),
+        "lbctl {arguments}"
+    );
+}
+
+#[test]
+fn services() {
+    let agent = Agent::start();
+    prints(
+        &agent,
+        "services",
+        "\
+NAME              FRONTENDS              BACKENDS   POLICY              AFFINITY   NO-BACKEND   ACTIVE   CONNECTS   REFUSED   SOURCE
+default/dns:udp   127.0.0.53:53/udp      0/1        least_connections   -          pass         0        0          0         file:more.yaml
+web               10.96.0.10:80/tcp +2   3/4        random              netns/3h   refuse       18       2000       2         file:/etc/lb/lb.yaml
+",
+    );
+    prints(
+        &agent,
+        "services -o wide",
+        "\
+NAME              FRONTENDS                                                BACKENDS   POLICY              AFFINITY   NO-BACKEND   ACTIVE   CONNECTS   REFUSED   SOURCE                 UNTRACKED   ID
+default/dns:udp   127.0.0.53:53/udp                                        0/1        least_connections   -          pass         0        0          0         file:more.yaml         0           -
+web               10.96.0.10:80/tcp,10.96.0.10:443/tcp,[fd00::96]:80/tcp   3/4        random              netns/3h   refuse       18       2000       2         file:/etc/lb/lb.yaml   0           2
+",
+    );
+    prints(&agent, "services -o name", "default/dns:udp\nweb\n");
+    // Without column names, columns are as narrow as their cells.
+    prints(
+        &agent,
+        "--no-headers services",
+        "\
+default/dns:udp   127.0.0.53:53/udp      0/1   least_connections   -          pass     0    0      0   file:more.yaml
+web               10.96.0.10:80/tcp +2   3/4   random              netns/3h   refuse   18   2000   2   file:/etc/lb/lb.yaml
+",
+    );
+}
+
+#[test]
+fn backends() {
+    let agent = Agent::start();
+    prints(
+        &agent,
+        "backends",
+        "\
+SERVICE           FRONTEND               BACKEND          STATE      WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE
+default/dns:udp   127.0.0.53:53/udp      10.0.0.53:53     disabled   1        0        0          file:more.yaml         -
+web               10.96.0.10:80/tcp +1   10.0.0.5:8080    ready      1        3        300        file:/etc/lb/lb.yaml   2d3h
+web               10.96.0.10:80/tcp +1   10.0.0.6:8080    ready      3        4        400        file:/etc/lb/lb.yaml   2d3h
+web               10.96.0.10:80/tcp +1   10.0.0.7:8080    drain      9        5        500        file:/etc/lb/lb.yaml   2d3h
+web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        6        600        file:/etc/lb/lb.yaml   2d3h
+",
+    );
+    prints(
+        &agent,
+        "backends web -o wide",
+        "\
+SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    ID
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    3
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    4
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     5
+web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   6
+",
+    );
+    prints(
+        &agent,
+        "backends web --output=name",
+        "web/10.0.0.5:8080\nweb/10.0.0.6:8080\nweb/10.0.0.7:8080\nweb/[fd00::1]:8080\n",
+    );
+    agent.change(|_, services| services.retain(|service| service.name != "web"));
+    prints(
+        &agent,
+        "backends -o json",
+        r#"[
+  {
+    "service": "default/dns:udp",
+    "frontends": [
+      "127.0.0.53:53/udp"
+    ],
+    "address": "10.0.0.53:53",
+    "id": null,
+    "state": "disabled",
+    "weight": 1,
+    "share_percent": 0.0,
+    "active": 0,
+    "connects": 0,
+    "source": "file:more.yaml",
+    "since": null
+  }
+]
+"#,
+    );
+    prints(
+        &agent,
+        "backends -o yaml",
+        "\
+- service: default/dns:udp
+  frontends:
+  - 127.0.0.53:53/udp
+  address: 10.0.0.53:53
+  id: null
+  state: disabled
+  weight: 1
+  share_percent: 0.0
+  active: 0
+  connects: 0
+  source: file:more.yaml
+  since: null
+",
+    );
+}
+
+#[test]
+fn describe() {
+    let agent = Agent::start();
+    agent.change(|status, services| {
+        status.rejections = vec![rejection("web"), rejection("another")];
+        services[0].backends.truncate(2);
+    });
+    prints(
+        &agent,
+        "describe web",
+        "\
+Name:         web
+Source:       file:/etc/lb/lb.yaml
+ID:           2
+Policy:       random
+Affinity:     netns for 3h
+No backend:   refuse
+Active:       11
+Connects:     2000
+Refused:      2
+Untracked:    0
+
+Frontends:
+  FRONTEND             SCOPE        INSTALLED   USABLE
+  10.96.0.10:80/tcp    everywhere   yes         2
+  10.96.0.10:443/tcp   everywhere   yes         2
+  [fd00::96]:80/tcp    everywhere   yes         1
+
+Backends:
+  BACKEND          STATE   WEIGHT   SHARE    ACTIVE   CONNECTS   SINCE   ID
+  10.0.0.7:8080    drain   9        0.0%     5        500        2d3h    5
+  [fd00::1]:8080   ready   1        100.0%   6        600        2d3h    6
+
+Rejected:
+  ORIGIN         SERVICE   REASON
+  lb.yaml:12:5   web       weight 0 is not a weight; use 1 to 65535
+",
+    );
+    prints(
+        &agent,
+        "describe default/dns:udp --no-headers",
+        "\
+Name:         default/dns:udp
+Source:       file:more.yaml
+ID:           -
+Policy:       least_connections
+Affinity:     none
+No backend:   pass
+Active:       0
+Connects:     0
+Refused:      0
+Untracked:    0
+
+Frontends:
+  127.0.0.53:53/udp   host   yes   0
+
+Backends:
+  10.0.0.53:53   disabled   1   0.0%   0   0   -   -
+",
+    );
+    prints(
+        &agent,
+        "describe web -o yaml",
+        r#"name: web
+id: 2
+source: file:/etc/lb/lb.yaml
+frontends:
+- frontend: 10.96.0.10:80/tcp
+  scope: everywhere
+  installed: true
+  usable: 2
+- frontend: 10.96.0.10:443/tcp
+  scope: everywhere
+  installed: true
+  usable: 2
+- frontend: "[fd00::96]:80/tcp"
+  scope: everywhere
+  installed: true
+  usable: 1
+policy: random
+affinity:
+  client: netns
+  timeout_seconds: 10800
+no_backend: refuse
+backends:
+- address: 10.0.0.7:8080
+  id: 5
+  state: drain
+  weight: 9
+  since: "THEN"
+  active: 5
+  connects: 500
+- address: "[fd00::1]:8080"
+  id: 6
+  state: ready
+  weight: 1
+  since: "THEN"
+  active: 6
+  connects: 600
+counters:
+  connects: 2000
+  no_backend: 2
+  untracked: 0
+rejections:
+- origin: lb.yaml:12:5
+  service: web
+  reason: weight 0 is not a weight; use 1 to 65535
+"#,
+    );
+    prints(&agent, "describe web -o name", "web\n");
+}
+
+#[test]
+fn status() {
+    let agent = Agent::start();
+    agent.change(|status, _| {
+        status.warnings = vec!["kernel 5.10 has no bpf_set_retval: callers see EPERM".to_owned()];
+        status.rejections = vec![rejection("web")];
+        status.sources[0].error = Some("lb.yaml:3:1: not YAML".to_owned());
+        status.work.last_error = Some("membarrier: refused".to_owned());
+    });
+    prints(
+        &agent,
+        "status",
+        "\
+Agent:       serving
+Version:     0.1.0
+PID:         4242
+Started:     THEN (2d3h ago)
+Cgroup:      /sys/fs/cgroup
+Pinned in:   /sys/fs/bpf/lb/1 (layout 1)
+
+Sources:
+  SOURCE                 SYNCED   REVISION   DELIVERED   SERVICES   ERROR
+  file:/etc/lb/lb.yaml   yes      3          2d3h        1          lb.yaml:3:1: not YAML
+
+Hooks:
+  HOOK       PROGRAM   LINK
+  connect4   101       9
+
+Work:
+  Rounds:          3
+  Failed rounds:   0
+  Publishes:       7
+  Grace periods:   2
+  Last round:      850.0us
+  Longest round:   12.5ms
+  Last error:      membarrier: refused
+
+Warnings:
+  kernel 5.10 has no bpf_set_retval: callers see EPERM
+
+Rejected:
+  ORIGIN         SERVICE   REASON
+  lb.yaml:12:5   web       weight 0 is not a weight; use 1 to 65535
+",
+    );
+    prints(&agent, "status -o name", "serving\n");
+    agent.change(|status, _| {
+        status.hooks.clear();
+        status.sources.clear();
+    });
+    prints(
+        &agent,
+        "status -o json",
+        r#"{
+  "version": "0.1.0",
+  "pid": 4242,
+  "started": "THEN",
+  "layout": 1,
+  "cgroup": "/sys/fs/cgroup",
+  "pin_dir": "/sys/fs/bpf/lb/1",
+  "ready": true,
+  "pending": [],
+  "hooks": [],
+  "sources": [],
+  "work": {
+    "rounds": 3,
+    "publishes": 7,
+    "grace_periods": 2,
+    "failures": 0,
+    "last_round_micros": 850,
+    "longest_round_micros": 12540,
+    "last_error": "membarrier: refused"
+  },
+  "warnings": [
+    "kernel 5.10 has no bpf_set_retval: callers see EPERM"
+  ],
+  "rejections": [
+    {
+      "origin": "lb.yaml:12:5",
+      "service": "web",
+      "reason": "weight 0 is not a weight; use 1 to 65535"
+    }
+  ]
+}
+"#,
+    );
+}
+
+#[test]
+fn maps() {
+    let agent = Agent::start();
+    prints(
+        &agent,
+        "maps",
+        "\
+TABLE       USED    MAX     FILL    MEMORY
+FRONTENDS   16384   65536   25.0%   5.0MiB
+SOCKETS     -       -       -       -
+",
+    );
+    prints(
+        &agent,
+        "maps -o wide",
+        "\
+TABLE       USED    MAX     FILL    MEMORY   TYPE         KEY   VALUE   ID
+FRONTENDS   16384   65536   25.0%   5.0MiB   hash         20    4       11
+SOCKETS     -       -       -       -        sk_storage   4     360     12
+",
+    );
+    prints(&agent, "maps -o name", "FRONTENDS\nSOCKETS\n");
+}
+
+#[test]
+fn ages_are_to_two_units() {
+    let agent = Agent::start();
+    agent.change(|_, services| {
+        services.truncate(1);
+        services[0].backends.truncate(1);
+        services[0].backends[0].since = Some(SystemTime::now() - Duration::from_secs(192));
+    });
+    let ran = agent.lbctl(&["backends", "--no-headers"]);
+    // The test itself may take a moment.
+    assert!(
+        ran.out.contains(" 3m1") || ran.out.contains(" 3m2"),
+        "{}",
+        ran.out
+    );
+}

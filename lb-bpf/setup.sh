@@ -1,0 +1,65 @@
+#!/bin/sh
+# Finds or installs what the build and the tests need. Quick when nothing is missing.
+#
+# The kernel side needs a Rust compiler with the sources of `core`, and a bpf-linker that was built
+# for that compiler's LLVM. Debian serves a matching set; rustup's nightly with rust-src is another.
+set -eu
+
+BPF_LINKER_VERSION=0.13.0
+PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Is this rustc accompanied by the sources of core?
+has_sources() {
+    sysroot=$("$1" --print sysroot 2>/dev/null) || return 1
+    [ -e "$sysroot/lib/rustlib/src/rust/library/core/src/lib.rs" ]
+}
+
+nightly_can() {
+    have rustup && nightly=$(rustup which --toolchain nightly rustc 2>/dev/null) && has_sources "$nightly"
+}
+
+system_can() {
+    [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && has_sources /usr/bin/rustc
+}
+
+apt_install() {
+    if ! have apt-get; then
+        say "missing: $*. This is no Debian; install them by hand (README.md, section Building)."
+        exit 1
+    fi
+    say "installing with apt-get: $*"
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root=sudo
+    # An old package list names versions that are gone; a fresh one costs seconds.
+    $as_root apt-get update -qq
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+packages=
+need() { have "$1" || packages="$packages $2"; }
+need cc gcc
+need ip iproute2
+need nsenter util-linux
+have cargo || packages="$packages cargo-web rustc-web"
+if ! nightly_can && ! system_can; then
+    packages="$packages rustc-web cargo-web rust-web-src"
+fi
+if ! have bpf-linker && ! nightly_can && [ ! -d /usr/lib/llvm-22/include ]; then
+    packages="$packages llvm-22-dev"
+fi
+# shellcheck disable=SC2086 # a list of words
+[ -z "$packages" ] || apt_install $packages
+
+if ! have bpf-linker; then
+    say "building bpf-linker $BPF_LINKER_VERSION (about a minute)"
+    if [ -d /usr/lib/llvm-22/include ]; then
+        LLVM_PREFIX=/usr/lib/llvm-22 cargo install --quiet --locked bpf-linker \
+            --version "$BPF_LINKER_VERSION" --no-default-features --features llvm-22
+    else
+        cargo install --quiet --locked bpf-linker --version "$BPF_LINKER_VERSION"
+    fi
+fi

@@ -1,0 +1,115 @@
+//! The contract between the kernel side (`lb-bpf`) and the agent (`lb-agent`).
+//!
+//! Everything both sides must agree on lives here and nowhere else: the rows of the tables
+//! ([`rows`]), the constants below, and the arithmetic that chooses a backend ([`pick`]). The crate
+//! is `no_std` when it is compiled for the kernel; the parts that need memory (building an alias
+//! table) exist on the host only.
+//!
+//! | table | type | key -> value | writer |
+//! |---|---|---|---|
+//! | `FRONTENDS` | HASH | [`rows::FrontendKey`] -> frontend index `u32` | agent; never overwritten |
+//! | `BLOCKS` | ARRAY, mapped | frontend index -> [`rows::BlockWord`] | agent; one 64-bit store |
+//! | `BACKENDS` | ARRAY, mapped | row -> [`rows::BlockHeader`] or [`rows::BackendRow`] | agent; immutable while reachable |
+//! | `CONNECTIONS` | ARRAY | socket cookie & mask -> [`rows::ConnectionRow`] | kernel |
+//! | `CONNECTIONS_OVERFLOW` | HASH | socket cookie -> [`rows::ConnectionRow`] | kernel |
+//! | `SOCKETS` | SK_STORAGE | socket -> [`rows::SocketRows`] | kernel |
+//! | `AFFINITY` | LRU_HASH | [`rows::AffinityKey`] -> [`rows::AffinityWord`] | kernel |
+//! | `BACKEND_STATS` | PERCPU_ARRAY | backend id -> [`rows::BackendCounters`] | kernel |
+//! | `SERVICE_STATS` | PERCPU_ARRAY | service id -> [`rows::ServiceCounters`] | kernel |
+//! | `ACTIVE` | ARRAY, mapped | backend id -> open sockets `u64` | kernel |
+//! | `CONTROL` | ARRAY, mapped | [`control`] -> `u64` | see there |
+//! | `EVENTS` | RINGBUF | [`rows::Event`] records | kernel, while somebody traces |
+
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![forbid(unsafe_code)]
+
+pub mod pick;
+pub mod rows;
+
+/// Version of the table layout; part of the pin path. Raise it with any change to a row, a key, a
+/// table's type or the meaning of a field.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// A block never has more backend rows than this, so that a binary search over it takes at most
+/// [`MEMBER_STEPS`] steps, which is the bound the verifier is given.
+pub const MAX_BLOCK_ROWS: u32 = (1 << MEMBER_STEPS) - 1;
+
+/// Steps of the membership search: enough for [`MAX_BLOCK_ROWS`] rows.
+pub const MEMBER_STEPS: u32 = 17;
+
+/// Pairs of frontend and backend that an unconnected UDP socket remembers.
+pub const SOCKET_PAIRS: usize = 8;
+
+/// Protocol numbers as a frontend key carries them (IANA).
+pub mod protocol {
+    /// TCP, also for the subflow of an MPTCP socket.
+    pub const TCP: u8 = 6;
+    /// UDP; UDPLITE (136) is another protocol and is left alone.
+    pub const UDP: u8 = 17;
+    /// What the reverse hooks see on an MPTCP socket.
+    pub const MPTCP: u32 = 262;
+}
+
+/// Values of [`rows::BlockHeader::policy`].
+pub mod policy {
+    /// Weighted random choice.
+    pub const RANDOM: u8 = 0;
+    /// Two weighted random candidates; the one with fewer open sockets per weight.
+    pub const LEAST_CONNECTIONS: u8 = 1;
+}
+
+/// Values of [`rows::BlockHeader::no_backend`]: what the caller sees when a block has no rows.
+pub mod no_backend {
+    /// `ECONNREFUSED`.
+    pub const REFUSE: u8 = 0;
+    /// `EHOSTUNREACH`.
+    pub const UNREACHABLE: u8 = 1;
+    /// The address is left as it was dialled.
+    pub const PASS: u8 = 2;
+}
+
+/// Values of [`rows::BlockHeader::scope`]: whose sockets a frontend is for.
+pub mod scope {
+    /// Every socket under the cgroup.
+    pub const EVERYWHERE: u8 = 0;
+    /// Sockets in the host's network namespace only.
+    pub const HOST: u8 = 1;
+}
+
+/// Values of [`rows::BlockHeader::affinity`]: who counts as one client.
+pub mod affinity {
+    /// No session affinity.
+    pub const NONE: u8 = 0;
+    /// The socket's network namespace: a pod.
+    pub const NETNS: u8 = 1;
+    /// The effective user id of the calling process.
+    pub const UID: u8 = 2;
+    /// The cgroup of the calling process.
+    pub const CGROUP: u8 = 3;
+    /// The calling process (thread group id).
+    pub const PROCESS: u8 = 4;
+}
+
+/// Indexes of the `CONTROL` table.
+pub mod control {
+    /// How many rows `CONNECTIONS_OVERFLOW` holds; kept by the kernel side. While it is 0, nobody
+    /// pays for a lookup there.
+    pub const OVERFLOW_ROWS: u32 = 0;
+    /// Non-zero while somebody reads `EVENTS`; written by the reader.
+    pub const TRACING: u32 = 1;
+    /// Events that did not fit into the ring.
+    pub const LOST_EVENTS: u32 = 2;
+    /// Entries in the table.
+    pub const ENTRIES: u32 = 4;
+}
+
+/// Bits of the program's `FEATURES` global: what the running kernel can do. The verifier removes
+/// the code of absent ones.
+pub mod features {
+    /// `bpf_set_retval` (5.18): the caller sees the right errno instead of `EPERM`.
+    pub const SET_RETVAL: u32 = 1 << 0;
+    /// Atomic compare-and-swap (5.12): without it connections live in the overflow table alone.
+    pub const COMPARE_AND_SWAP: u32 = 1 << 1;
+    /// `bpf_skc_to_mptcp_sock` (5.19).
+    pub const MPTCP: u32 = 1 << 2;
+}
