@@ -307,6 +307,12 @@ fn explain_address(text: &str) -> String {
 // === impl Service ===
 
 impl Service {
+    /// Whether this is a backend of the service that any of its frontends can lead to.
+    pub fn uses(&self, backend: &SocketAddr) -> bool {
+        self.backends.contains_key(backend)
+            && self.frontends.keys().any(|f| f.address.is_ipv4() == backend.is_ipv4())
+    }
+
     /// Backends of the family of `frontend`.
     pub fn backends_for(
         &self,

@@ -111,7 +111,12 @@ fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desire
         (name, Entry { service: Arc::new(service), source: "test".into() })
     };
     Desired {
-        services: services.into_iter().map(entry).collect(),
+        // As in the real thing, a service whose frontends all belong to others is left out.
+        services: services
+            .into_iter()
+            .map(entry)
+            .filter(|(_, entry)| !entry.service.frontends.is_empty())
+            .collect(),
         complete: true,
         rejections: Vec::new(),
     }

@@ -249,7 +249,7 @@ impl Planner {
         released: &mut Vec<(Frontend, ServiceName)>,
     ) -> Result<bool, Obstacle> {
         self.hold_service(name, service, steps)?;
-        self.hold_backends(name, service, steps)?;
+        let missing = self.hold_backends(name, service, steps)?;
         let Some(held) = self.services.get(name) else { return Err(Obstacle::Wait) };
 
         let mut variants: BTreeMap<Variant, Vec<Frontend>> = BTreeMap::new();
@@ -275,7 +275,7 @@ impl Planner {
                     released.push((*frontend, name.clone()));
                 }
                 let names = held.backends.keys();
-                names.filter(|address| !service.backends.contains_key(address)).copied().collect()
+                names.filter(|address| !service.uses(address)).copied().collect()
             }
             None => Vec::new(),
         };
@@ -287,6 +287,9 @@ impl Planner {
             {
                 self.retired.backend_ids.insert((held_id, address), id);
             }
+        }
+        if let Some(obstacle) = missing {
+            return Err(obstacle);
         }
         if complete && let Some(held) = self.services.get_mut(name) {
             held.planned = Some(service.clone());
@@ -336,18 +339,20 @@ impl Planner {
         Ok(())
     }
 
-    /// Makes sure that every backend has an id.
+    /// Gives every backend an id, as far as there are ids. Those that get none are left out, and the
+    /// obstacle is returned to be reported: the rest of the change must not wait, since it may be
+    /// what frees ids.
     fn hold_backends(
         &mut self,
         name: &ServiceName,
         service: &Service,
         steps: &mut Steps,
-    ) -> Result<(), Obstacle> {
+    ) -> Result<Option<Obstacle>, Obstacle> {
         let Some(held) = self.services.get_mut(name) else { return Err(Obstacle::Wait) };
         let missing: Vec<SocketAddr> = service
             .backends
             .keys()
-            .filter(|address| !held.backends.contains_key(address))
+            .filter(|address| service.uses(address) && !held.backends.contains_key(address))
             .copied()
             .collect();
         let retired = &mut self.retired.backend_ids;
@@ -366,21 +371,20 @@ impl Planner {
                 None => fresh.push(address),
             }
         }
-        if fresh.len() > self.backend_ids.available() {
-            return Err(if self.retired.is_empty() && self.waiting.is_empty() {
-                self.full("backends", self.limits.backends)
-            } else {
-                Obstacle::Wait
-            });
-        }
         for address in fresh {
-            let Some(id) = self.backend_ids.take() else { break };
+            let Some(id) = self.backend_ids.take() else {
+                return Ok(Some(if self.retired.is_empty() && self.waiting.is_empty() {
+                    self.full("backends", self.limits.backends)
+                } else {
+                    Obstacle::Wait
+                }));
+            };
             if id.used {
                 steps.resets.push(Action::ResetBackend { id: id.id });
             }
             held.backends.insert(address, id.id);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Makes `block` live for `frontends`; false if some of them must wait.
