@@ -105,14 +105,23 @@ impl<'a> Agent<'a> {
         );
     }
 
-    /// Puts a file in place that the agent must refuse, and returns what it says of it.
+    /// Puts a file in place that the agent must refuse as a whole, and returns what it says of it.
     #[track_caller]
     pub fn refused(&self, services: &str) -> String {
-        let before = self.revision();
+        let error = || self.status().sources.first().and_then(|source| source.error.clone());
+        let (revision, before) = (self.revision(), error());
         self.lab.write_config(services);
-        let error = within(DEADLINE, || self.status().sources.first()?.error.clone());
-        assert_eq!(self.revision(), before, "a broken file was delivered");
-        error.unwrap_or_else(|| panic!("the agent does not complain; it logged\n{}", self.log()))
+        let after = within(DEADLINE, || error().filter(|error| Some(error) != before.as_ref()));
+        assert_eq!(self.revision(), revision, "a broken file was delivered");
+        after.unwrap_or_else(|| panic!("the agent does not complain; it logged\n{}", self.log()))
+    }
+
+    /// All that is wrong with the sources and what they say, a line each.
+    #[track_caller]
+    pub fn complaints(&self) -> Vec<String> {
+        let status = self.status();
+        let errors = status.sources.into_iter().filter_map(|source| source.error);
+        errors.chain(status.rejections.into_iter().map(|rejection| rejection.reason)).collect()
     }
 
     /// How often the first source has delivered.

@@ -15,8 +15,13 @@ pub fn enter_new() {
 
 /// Gives the loopback device of the calling thread's namespace another address.
 pub fn add_address(ip_address: &str) {
-    let bits = if ip_address.contains(':') { 128 } else { 32 };
-    ip(&["address", "add", &format!("{ip_address}/{bits}"), "dev", "lo"]);
+    let v6 = ip_address.contains(':');
+    let address = format!("{ip_address}/{}", if v6 { 128 } else { 32 });
+    ip(&["address", "add", &address, "dev", "lo"]
+        .into_iter()
+        // Without it the address can't be bound until the kernel gets round to finding it unique.
+        .chain(v6.then_some("nodad"))
+        .collect::<Vec<_>>());
 }
 
 /// Sets `net.<name>` of the calling thread's namespace, `name` written with slashes.

@@ -79,8 +79,7 @@ fn ranges_that_are_not_allowed() {
         for (index, frontend) in own.iter().enumerate() {
             let name = format!("own-{index}");
             let said = rejections.iter().any(|rejection| {
-                rejection.service.as_deref() == Some(&name)
-                    && rejection.reason.contains("vip_ranges")
+                rejection.service.as_deref() == Some(&name) && rejection.reason.contains(frontend)
             });
             assert!(said, "{frontend}: {rejections:#?}");
         }

@@ -7,6 +7,7 @@ use integration::lab::{self, Lab};
 use integration::server::{Backends, Kind};
 use integration::spec::{service, services};
 use integration::wait::within;
+use lb_agent::status::ServiceStatus;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -19,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SPAN: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 const NAMES: [&str; 2] = ["a", "b"];
 /// Backends that each service may have, of each family.
 const POOL: usize = 12;
@@ -123,16 +125,24 @@ impl World {
         }
     }
 
+    /// The addresses of a service's frontends.
+    fn frontends(
+        &self,
+        index: usize,
+        owners: &[Option<usize>],
+    ) -> impl Iterator<Item = SocketAddr> {
+        let own = self.roaming.iter().zip(owners).filter(move |(_, owner)| **owner == Some(index));
+        let stable = STABLE[index].map(|text| text.parse().expect("an address"));
+        stable.into_iter().chain(own.map(|(roaming, _)| roaming.address))
+    }
+
     /// The file that lists what is listed, with roaming frontends given to `owners`.
     fn file(&self, owners: &[Option<usize>]) -> String {
         let specs = [0, 1].map(|index| {
-            let mut spec = service(NAMES[index]);
-            let own = self.roaming.iter().zip(owners).filter(|(_, owner)| **owner == Some(index));
-            let own = own.map(|(roaming, _)| roaming.address);
-            let stable = STABLE[index].map(|text| text.parse().expect("an address"));
-            for frontend in stable.into_iter().chain(own) {
-                spec = spec.frontend(frontend).udp(frontend);
-            }
+            let spec =
+                self.frontends(index, owners).fold(service(NAMES[index]), |spec, frontend| {
+                    spec.frontend(frontend).udp(frontend)
+                });
             let listed = self.places.iter().filter(|place| place.service == index);
             spec.backends(listed.filter(|place| place.is_listed()).map(|place| place.address))
         });
@@ -187,15 +197,15 @@ fn reach(to: SocketAddr, datagram: bool) -> io::Result<String> {
 }
 
 /// One round: change the lists and the owners, wait until the agent says it is done, and only then
-/// declare what is certain.
+/// declare what is certain. `last` is the file as applied before and after.
 fn round(
     world: &World,
     lab: &Lab,
     agent: &Agent<'_>,
     owners: &mut [Option<usize>],
+    last: &mut String,
     random: &mut StdRng,
 ) {
-    let before = agent.revision();
     let old = owners.to_vec();
     for owner in owners.iter_mut() {
         if random.random_bool(0.5) {
@@ -214,12 +224,16 @@ fn round(
         world.shuffle(random);
         lab.write_config(&world.file(&old));
     }
-    world.shuffle(random);
-    let file = world.file(owners);
+    // The last one differs from what is applied now, so that its arrival can be seen.
+    let file = loop {
+        world.shuffle(random);
+        let file = world.file(owners);
+        if file != *last {
+            break file;
+        }
+    };
     lab.write_config(&file);
-    agent.settled_after(before);
-    let applied =
-        within(Duration::from_secs(20), || is_applied(world, agent, owners).then_some(()));
+    let applied = within(DEADLINE, || is_applied(world, agent, owners).then_some(()));
     assert!(applied.is_some(), "not applied: {file}\n{:#?}", agent.services());
     let now = world.now();
     for place in world.places.iter().filter(|place| !place.is_listed()) {
@@ -232,24 +246,21 @@ fn round(
             roaming.set(owner);
         }
     }
+    *last = file;
 }
 
 /// Whether the agent says that the kernel has exactly this.
 fn is_applied(world: &World, agent: &Agent<'_>, owners: &[Option<usize>]) -> bool {
     let told = agent.services();
-    let right = |service: &lb_agent::status::ServiceStatus| {
-        let Some(index) = NAMES.iter().position(|name| service.name == *name) else {
-            return false;
-        };
-        let listed: BTreeSet<SocketAddr> = world
-            .places
-            .iter()
-            .filter(|place| place.service == index && place.is_listed())
-            .map(|place| place.address)
-            .collect();
-        let own = owners.iter().filter(|owner| **owner == Some(index)).count();
-        service.backends.iter().map(|backend| backend.address).collect::<BTreeSet<_>>() == listed
-            && service.frontends.len() == (STABLE[index].len() + own) * 2
+    let right = |service: &ServiceStatus| {
+        let index = NAMES.iter().position(|name| service.name == *name);
+        let index = index.expect("the agent knows our services only");
+        let listed = world.places.iter().filter(|place| place.service == index);
+        let listed = listed.filter(|place| place.is_listed()).map(|place| place.address);
+        let backends = service.backends.iter().map(|backend| backend.address);
+        let has = service.frontends.iter().map(|frontend| frontend.frontend.address);
+        backends.collect::<BTreeSet<_>>() == listed.collect()
+            && has.collect::<BTreeSet<_>>() == world.frontends(index, owners).collect()
             && service.frontends.iter().all(|frontend| frontend.installed)
     };
     told.len() == NAMES.len() && told.iter().all(right) && agent.status().work.last_error.is_none()
@@ -291,7 +302,8 @@ fn publish_under_load() {
             violations: Mutex::default(),
         };
         let mut owners = vec![None; ROAMING.len()];
-        let agent = Agent::start(lab, &world.file(&owners));
+        let mut last = world.file(&owners);
+        let agent = Agent::start(lab, &last);
         let mut rounds = 0;
         thread::scope(|scope| {
             let clients = [1, 2].map(|number| {
@@ -303,7 +315,7 @@ fn publish_under_load() {
             let mut random = StdRng::seed_from_u64(seed);
             let start = Instant::now();
             while start.elapsed() < SPAN && clients.iter().all(|client| !client.is_finished()) {
-                round(&world, lab, &agent, &mut owners, &mut random);
+                round(&world, lab, &agent, &mut owners, &mut last, &mut random);
                 rounds += 1;
             }
         });

@@ -150,12 +150,16 @@ fn broken_yaml_keeps_the_last_good_state() {
             }
             assert!(agent.status().ready, "the last good state serves");
         }
-        // An empty file, or none, is no wish to have no services.
+        // An empty file (who writes in place cuts it first), or none, is no wish to have no services.
+        let complains = || agent.status().sources[0].error.clone();
+        let before = complains();
         lab.write_by_rename(&lab.config_file(), "");
+        eventually("a complaint about the empty file", DEADLINE, || complains() != before);
+        assert_eq!(who(VIP).unwrap(), "good");
+        let before = complains();
         fs::remove_file(lab.config_file()).unwrap();
-        eventually("a complaint about the missing file", DEADLINE, || {
-            agent.status().sources[0].error.is_some()
-        });
+        eventually("a complaint about the missing file", DEADLINE, || complains() != before);
+        assert!(complains().is_some());
         assert_eq!(who(VIP).unwrap(), "good");
         agent.reload(&services(&[next]));
         assert_eq!(who(VIP).unwrap(), "next");
@@ -197,9 +201,15 @@ fn changed_settings_need_a_restart() {
         let web = services(&[service("web").frontend(VIP).backend(backends.at(0))]);
         let agent = Agent::start(lab, &web);
         lab.set_settings("tables: {connections: 1024}");
-        let error = agent.refused(&web);
-        assert!(error.contains("restart"), "{error}");
+        lab.write_config(&web);
+        eventually("a complaint about the setting", DEADLINE, || {
+            let complaints = agent.complaints();
+            complaints.iter().any(|line| line.contains("tables") && line.contains("restart"))
+        });
         assert_eq!(who(VIP).unwrap(), "web");
+        lab.set_settings("");
+        agent.reload(&web);
+        assert_eq!(agent.complaints(), [] as [&str; 0]);
     });
 }
 

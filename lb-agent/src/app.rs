@@ -84,10 +84,11 @@ fn one_line(rejection: &Rejection) -> String {
 /// `lb-agent run`.
 pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let config = read_config(path, overrides)?;
-    let host = preflight::check(config.cgroup.as_deref(), &config.pin_dir).map_err(|e| match e {
-        PreflightError::Configuration(problem) => Failure::Configuration(vec![problem]),
-        PreflightError::Host(problem) => Failure::Other(anyhow::anyhow!(problem)),
-    })?;
+    let host =
+        preflight::check(config.cgroup.as_deref(), &config.pin_dir).map_err(|e| match e {
+            PreflightError::Configuration(problem) => Failure::Configuration(vec![problem]),
+            PreflightError::Host(problem) => Failure::Other(anyhow::anyhow!(problem)),
+        })?;
     for warning in &host.warnings {
         tracing::warn!("{warning}");
     }
@@ -95,8 +96,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let lock = PinLock::acquire(&pins)?;
     let listener = api::bind(&config.socket)?;
 
-    let settings =
-        Settings { sizes: config.tables, features: host.features, netns: host.netns };
+    let settings = Settings { sizes: config.tables, features: host.features, netns: host.netns };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
     let files = Files {
         state: config.state_dir.join("state.json"),

@@ -9,19 +9,19 @@
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
 pub mod api;
-pub mod ctl;
-pub mod model;
-pub mod status;
-pub mod claims;
-pub mod config;
-pub mod desired;
-pub mod source;
-pub mod store;
-mod yaml;
-pub mod dataplane;
-pub mod plan;
 pub mod app;
+pub mod claims;
 pub mod cli;
+pub mod config;
+pub mod ctl;
+pub mod dataplane;
+pub mod desired;
+pub mod model;
+pub mod plan;
 pub mod reconcile;
 pub mod report;
+pub mod source;
+pub mod status;
+pub mod store;
 pub mod telemetry;
+mod yaml;

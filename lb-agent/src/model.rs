@@ -414,8 +414,7 @@ mod tests {
             affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
             no_backend: NoBackend::Pass,
         };
-        let snapshot =
-            Snapshot { services: [("dns".parse().unwrap(), Arc::new(service))].into() };
+        let snapshot = Snapshot { services: [("dns".parse().unwrap(), Arc::new(service))].into() };
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
     }

@@ -195,9 +195,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
         // Any grace period under way belongs to the planner that is thrown away.
         self.grace = None;
-        let observed = self
-            .dataplane
-            .grace()()
+        let observed = self.dataplane.grace()()
             .and_then(|()| self.dataplane.observe())
             .map_err(ReconcileError::from)
             .and_then(|observed| Ok(Planner::adopt(self.limits, observed)?));

@@ -191,7 +191,6 @@ impl ServiceStatus {
             [first, others @ ..] => format!("{} +{}", first.frontend, others.len()),
         }
     }
-
 }
 
 /// What the reconcile loop publishes after each round.

@@ -97,11 +97,7 @@ impl Driver {
 }
 
 fn key(frontend: &Frontend) -> FrontendKey {
-    FrontendKey::new(
-        frontend.address.ip(),
-        frontend.address.port(),
-        frontend.protocol.number(),
-    )
+    FrontendKey::new(frontend.address.ip(), frontend.address.port(), frontend.protocol.number())
 }
 
 fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desired {
@@ -168,9 +164,11 @@ fn any_service() -> impl Strategy<Value = Service> {
 
 fn any_desired() -> impl Strategy<Value = Desired> {
     prop::collection::btree_map(0u8..8, any_service(), 0..6).prop_map(|services| {
-        desired(services.into_iter().map(|(n, service)| {
-            (format!("service{n}").parse().expect("a good name"), service)
-        }))
+        desired(
+            services
+                .into_iter()
+                .map(|(n, service)| (format!("service{n}").parse().expect("a good name"), service)),
+        )
     })
 }
 

@@ -3,7 +3,9 @@
 use crate::maps::{self, Block, Entry};
 use crate::sock::{self, PROCEED, SockAddr};
 use crate::{connections, datagrams};
-use lb_common::rows::{Address, AffinityKey, AffinityWord, BackendRow, ConnectionRow, Event, FrontendKey};
+use lb_common::rows::{
+    Address, AffinityKey, AffinityWord, BackendRow, ConnectionRow, Event, FrontendKey,
+};
 use lb_common::{affinity, no_backend, pick, policy, protocol, scope};
 
 const ECONNREFUSED: i32 = 111;
@@ -163,8 +165,7 @@ fn choose<const V6: bool>(sock: &SockAddr<'_, V6>, block: &Block) -> Option<&'st
         affinity::PROCESS => sock::process(),
         _ => sock.netns(),
     };
-    let key =
-        AffinityKey { client, group: block.header.affinity_group, kind: u32::from(kind) };
+    let key = AffinityKey { client, group: block.header.affinity_group, kind: u32::from(kind) };
     stay(block, &key)
 }
 

@@ -16,8 +16,8 @@ use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 use lb_common::rows::{
-    Address, AffinityKey, AffinityWord, BackendCounters, BackendRow, BlockHeader, BlockWord, ConnectionRow,
-    Event, FrontendKey, ServiceCounters, SocketRows,
+    Address, AffinityKey, AffinityWord, BackendCounters, BackendRow, BlockHeader, BlockWord,
+    ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
 };
 use lb_common::{MEMBER_STEPS, SOCKET_PAIRS, control, features};
 

@@ -3,7 +3,10 @@
 //! Context fields are loaded one by one with volatile reads: the verifier knows each field by its
 //! offset and width, and refuses the merged loads that an optimiser would make of them.
 
-#![expect(unsafe_code, reason = "the context is a pointer from the kernel, and helpers are calls into it")]
+#![expect(
+    unsafe_code,
+    reason = "the context is a pointer from the kernel, and helpers are calls into it"
+)]
 
 use crate::maps;
 use aya_ebpf::EbpfContext as _;
@@ -72,7 +75,9 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
     pub(crate) fn address(&self) -> Address {
         if !V6 {
             // SAFETY: a context field.
-            return Address::from_v4_word(unsafe { read_volatile(&raw const (*self.raw()).user_ip4) });
+            return Address::from_v4_word(unsafe {
+                read_volatile(&raw const (*self.raw()).user_ip4)
+            });
         }
         let words = unsafe { (&raw const (*self.raw()).user_ip6).cast::<u32>() };
         // SAFETY: the four words of a context field.

@@ -60,10 +60,8 @@ pub fn alias_table(weights: &[u16]) -> Vec<Slot> {
     // Each slot holds `total` units; a backend brings weight * rows of them, so the sums agree and
     // no rounding happens before the last division.
     let mut units: Vec<u64> = weights.iter().map(|w| u64::from(*w) * rows).collect();
-    let mut table: Vec<Slot> = (0u32..)
-        .zip(weights)
-        .map(|(slot, _)| Slot { threshold: u32::MAX, alias: slot })
-        .collect();
+    let mut table: Vec<Slot> =
+        (0u32..).zip(weights).map(|(slot, _)| Slot { threshold: u32::MAX, alias: slot }).collect();
 
     let (mut small, mut large): (Vec<usize>, Vec<usize>) =
         (0..weights.len()).partition(|slot| units[*slot] < total);
@@ -127,7 +125,8 @@ mod tests {
     #[test]
     fn counts_follow_the_weights() {
         const DRAWS: u32 = 1 << 22;
-        for weights in [&[1u16, 2, 3, 4][..], &[1, 65535], &[10, 10, 1, 1, 1], &[5, 4, 3, 2, 1, 1]] {
+        for weights in [&[1u16, 2, 3, 4][..], &[1, 65535], &[10, 10, 1, 1, 1], &[5, 4, 3, 2, 1, 1]]
+        {
             let table = alias_table(weights);
             let mut counts = vec![0u64; weights.len()];
             for step in 0..DRAWS {

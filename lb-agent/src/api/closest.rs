@@ -69,12 +69,9 @@ mod tests {
 
     #[test]
     fn known_distances() {
-        for (a, b, distance) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("flaw", "lawn", 2),
-        ] {
+        for (a, b, distance) in
+            [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)]
+        {
             assert_eq!(edits(a, b), distance, "{a} {b}");
         }
     }

@@ -58,10 +58,7 @@ pub async fn serve(
     counters: Arc<dyn Counters>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = router(Shared {
-        published,
-        counters,
-    });
+    let router = router(Shared { published, counters });
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
@@ -108,14 +105,8 @@ async fn service(
     Path(name): Path<String>,
 ) -> Result<Response, Failure> {
     let published = shared.now();
-    let found = published
-        .state
-        .services
-        .iter()
-        .find(|service| service.name == name);
-    let found = found
-        .ok_or_else(|| unknown_service(&published, &name))?
-        .clone();
+    let found = published.state.services.iter().find(|service| service.name == name);
+    let found = found.ok_or_else(|| unknown_service(&published, &name))?.clone();
     let filled = shared.filled(vec![found]).await?;
     Ok(Json(filled.first()).into_response())
 }
@@ -131,32 +122,18 @@ async fn livez() -> Response {
 
 async fn readyz(State(shared): State<Shared>) -> Response {
     let agent = &shared.now().agent;
-    let status = if agent.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (
-        status,
-        Json(json!({ "ready": agent.ready, "pending": agent.pending })),
-    )
-        .into_response()
+    let status = if agent.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": agent.ready, "pending": agent.pending }))).into_response()
 }
 
 async fn no_such_endpoint(uri: Uri) -> Failure {
     let error = format!("no endpoint `{}`; there are {ENDPOINTS}", uri.path());
-    Failure {
-        status: StatusCode::NOT_FOUND,
-        error,
-    }
+    Failure { status: StatusCode::NOT_FOUND, error }
 }
 
 async fn wrong_method(uri: Uri) -> Failure {
     let error = format!("`{}` is read-only: use GET", uri.path());
-    Failure {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        error,
-    }
+    Failure { status: StatusCode::METHOD_NOT_ALLOWED, error }
 }
 
 // === impl Shared ===
@@ -206,28 +183,14 @@ impl IntoResponse for Failure {
 
 /// A service may be unknown because it was refused, or because it was misspelt: say which.
 fn unknown_service(published: &Published, name: &str) -> Failure {
-    let refused = published
-        .agent
-        .rejections
-        .iter()
-        .find(|r| r.service.as_deref() == Some(name));
-    let names = published
-        .state
-        .services
-        .iter()
-        .map(|service| service.name.as_str());
+    let refused = published.agent.rejections.iter().find(|r| r.service.as_deref() == Some(name));
+    let names = published.state.services.iter().map(|service| service.name.as_str());
     let error = match (refused, closest(name, names)) {
         (Some(rejection), _) => {
-            format!(
-                "service `{name}` was refused: {}: {}",
-                rejection.origin, rejection.reason
-            )
+            format!("service `{name}` was refused: {}: {}", rejection.origin, rejection.reason)
         }
         (None, Some(other)) => format!("no service `{name}`; did you mean `{other}`?"),
         (None, None) => format!("no service `{name}`"),
     };
-    Failure {
-        status: StatusCode::NOT_FOUND,
-        error,
-    }
+    Failure { status: StatusCode::NOT_FOUND, error }
 }

@@ -52,18 +52,12 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     if path.as_os_str().len() > 107 {
         return Err(BindError::TooLong(path.to_owned()));
     }
-    if let Some(directory) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
+    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
             .create(directory)
-            .map_err(|source| BindError::Directory {
-                path: directory.to_owned(),
-                source,
-            })?;
+            .map_err(|source| BindError::Directory { path: directory.to_owned(), source })?;
     }
     clear(path)?;
     listen(path).map_err(|source| refused(path, source))
@@ -104,10 +98,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn refused(path: &Path, source: io::Error) -> BindError {
-    BindError::Refused {
-        path: path.to_owned(),
-        source,
-    }
+    BindError::Refused { path: path.to_owned(), source }
 }
 
 #[cfg(test)]

@@ -128,3 +128,16 @@ fn changed_settings_are_named_and_services_are_not_settings() {
     assert_eq!(before.changed_settings(&after), ["pin_dir", "tables"]);
     assert_eq!(before.changed_settings(&before), [""; 0]);
 }
+
+#[test]
+fn the_examples_people_copy_are_good() {
+    let guide = include_str!("../../../docs/configuration.md");
+    let in_guide = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    for text in [include_str!("../../../examples/quickstart.yaml"), in_guide.unwrap()] {
+        let config = read(text).unwrap();
+        let claims = config.claims(Vec::new());
+        let services = crate::source::spec::translate("f", text, &claims, true).unwrap();
+        assert_eq!(services.rejections, []);
+        assert_eq!(services.snapshot.services.len(), 1);
+    }
+}

@@ -86,37 +86,26 @@ impl Client {
     }
 
     async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), AskError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|e| self.unreachable(e))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| self.absent(e))?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.absent(e))?;
         // Its errors reach us through the request; it ends when the sender is dropped.
         tokio::spawn(connection);
         let request = Request::get(path)
             .header(HOST, "lb-agent")
             .body(Empty::<Bytes>::new())
             .map_err(|e| self.garbled(e))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| self.absent(e))?;
+        let response = sender.send_request(request).await.map_err(|e| self.absent(e))?;
         let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|e| self.absent(e))?;
+        let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
         Ok((status, body.to_bytes()))
     }
 
     fn unreachable(&self, error: io::Error) -> AskError {
         match error.kind() {
-            io::ErrorKind::PermissionDenied => AskError::Denied {
-                socket: self.socket.clone(),
-                group: group_of(&self.socket),
-            },
+            io::ErrorKind::PermissionDenied => {
+                AskError::Denied { socket: self.socket.clone(), group: group_of(&self.socket) }
+            }
             io::ErrorKind::NotFound => self.absent("no such socket"),
             io::ErrorKind::ConnectionRefused => self.absent("nobody listens"),
             _ => self.absent(error),
@@ -124,17 +113,11 @@ impl Client {
     }
 
     fn absent(&self, reason: impl ToString) -> AskError {
-        AskError::Absent {
-            socket: self.socket.clone(),
-            reason: reason.to_string(),
-        }
+        AskError::Absent { socket: self.socket.clone(), reason: reason.to_string() }
     }
 
     fn garbled(&self, reason: impl ToString) -> AskError {
-        AskError::Garbled {
-            socket: self.socket.clone(),
-            reason: reason.to_string(),
-        }
+        AskError::Garbled { socket: self.socket.clone(), reason: reason.to_string() }
     }
 }
 

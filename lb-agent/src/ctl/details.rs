@@ -14,21 +14,10 @@ const INDENT: usize = 2;
 
 /// `describe`
 pub(super) fn service(description: &Description, look: Look) -> String {
-    let Description {
-        service,
-        rejections,
-    } = description;
-    let ServiceStatus {
-        name,
-        id: kernel_id,
-        source,
-        counters,
-        ..
-    } = service;
+    let Description { service, rejections } = description;
+    let ServiceStatus { name, id: kernel_id, source, counters, .. } = service;
     let active: u64 = service.backends.iter().map(|backend| backend.active).sum();
-    let kept = service
-        .affinity
-        .map_or_else(|| "none".to_owned(), |kept| affinity(kept, " for "));
+    let kept = service.affinity.map_or_else(|| "none".to_owned(), |kept| affinity(kept, " for "));
     let mut text = labelled([
         ("Name:", name.clone()),
         ("Source:", source.clone()),
@@ -53,9 +42,8 @@ pub(super) fn service(description: &Description, look: Look) -> String {
     }
     section(&mut text, "Frontends", &frontends, look);
 
-    let mut backends = Table::new([
-        "BACKEND", "STATE", "WEIGHT", "SHARE", "ACTIVE", "CONNECTS", "SINCE", "ID",
-    ]);
+    let mut backends =
+        Table::new(["BACKEND", "STATE", "WEIGHT", "SHARE", "ACTIVE", "CONNECTS", "SINCE", "ID"]);
     for line in backend_lines(service) {
         backends.push([
             line.address.to_string(),
@@ -75,59 +63,26 @@ pub(super) fn service(description: &Description, look: Look) -> String {
 
 /// `status`
 pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
-    let AgentStatus {
-        version,
-        pid,
-        started,
-        layout,
-        cgroup,
-        pin_dir,
-        ready,
-        pending,
-        ..
-    } = agent;
+    let AgentStatus { version, pid, started, layout, cgroup, pin_dir, ready, pending, .. } = agent;
     let mut text = labelled([
-        (
-            "Agent:",
-            if *ready { "serving" } else { "not ready" }.to_owned(),
-        ),
+        ("Agent:", if *ready { "serving" } else { "not ready" }.to_owned()),
         ("Version:", version.clone()),
         ("PID:", pid.to_string()),
         ("Started:", when(Some(*started), look)),
         ("Cgroup:", cgroup.display().to_string()),
-        (
-            "Pinned in:",
-            format!("{} (layout {layout})", pin_dir.display()),
-        ),
+        ("Pinned in:", format!("{} (layout {layout})", pin_dir.display())),
     ]);
     lines(&mut text, "Pending", pending);
 
-    let mut sources = Table::new([
-        "SOURCE",
-        "SYNCED",
-        "REVISION",
-        "DELIVERED",
-        "SERVICES",
-        "ERROR",
-    ]);
+    let mut sources =
+        Table::new(["SOURCE", "SYNCED", "REVISION", "DELIVERED", "SERVICES", "ERROR"]);
     for source in &agent.sources {
-        let SourceStatus {
-            name,
-            synced,
-            revision,
-            delivered,
-            services,
-            error,
-        } = source;
+        let SourceStatus { name, synced, revision, delivered, services, error } = source;
         sources.push([
             name.clone(),
             yes(*synced),
             revision.to_string(),
-            if look.wide {
-                moment(*delivered)
-            } else {
-                age(*delivered, look.now)
-            },
+            if look.wide { moment(*delivered) } else { age(*delivered, look.now) },
             services.to_string(),
             error.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
@@ -136,11 +91,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
 
     let mut hooks = Table::new(["HOOK", "PROGRAM", "LINK"]);
     for hook in &agent.hooks {
-        hooks.push([
-            hook.hook.clone(),
-            hook.program_id.to_string(),
-            hook.link_id.to_string(),
-        ]);
+        hooks.push([hook.hook.clone(), hook.program_id.to_string(), hook.link_id.to_string()]);
     }
     section(&mut text, "Hooks", &hooks, look);
     text.push_str("\nWork:\n");
@@ -152,19 +103,10 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
 
 /// `status` when no agent answers
 pub(super) fn no_agent(no_agent: &NoAgent) -> String {
-    let NoAgent {
-        ready: _,
-        pending,
-        pin_dir,
-        pinned_services,
-        pinned_error,
-    } = no_agent;
+    let NoAgent { ready: _, pending, pin_dir, pinned_services, pinned_error } = no_agent;
     let served = match (pinned_services, pinned_error) {
         (Some(1), _) => format!("1 service, by the tables pinned in {}", pin_dir.display()),
-        (Some(n), _) => format!(
-            "{n} services, by the tables pinned in {}",
-            pin_dir.display()
-        ),
+        (Some(n), _) => format!("{n} services, by the tables pinned in {}", pin_dir.display()),
         (None, error) => format!("unknown: {}", error.as_deref().unwrap_or("no tables")),
     };
     let mut text = labelled([("Agent:", "absent".to_owned()), ("Served:", served)]);
@@ -190,10 +132,7 @@ fn work(work: &WorkStatus) -> String {
         ("Grace periods:", grace_periods.to_string()),
         ("Last round:", micros(*last_round_micros)),
         ("Longest round:", micros(*longest_round_micros)),
-        (
-            "Last error:",
-            last_error.clone().unwrap_or_else(|| "none".to_owned()),
-        ),
+        ("Last error:", last_error.clone().unwrap_or_else(|| "none".to_owned())),
     ] {
         table.push([label.to_owned(), value]);
     }
@@ -217,20 +156,13 @@ fn section(text: &mut String, title: &str, table: &Table, look: Look) {
 fn lines(text: &mut String, title: &str, lines: &[String]) {
     if !lines.is_empty() {
         text.push_str(&format!("\n{title}:\n"));
-        lines
-            .iter()
-            .for_each(|line| text.push_str(&format!("  {line}\n")));
+        lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
 }
 
 fn rejected(text: &mut String, rejections: &[Rejection], look: Look) {
     let mut table = Table::new(["ORIGIN", "SERVICE", "REASON"]);
-    for Rejection {
-        origin,
-        service,
-        reason,
-    } in rejections
-    {
+    for Rejection { origin, service, reason } in rejections {
         let service = service.clone().unwrap_or_else(|| "-".to_owned());
         table.push([origin.clone(), service, reason.clone()]);
     }

@@ -27,10 +27,7 @@ pub(super) fn micros(micros: u64) -> String {
 
 /// A moment, in UTC to the second; `-` when unknown.
 pub(super) fn moment(then: Option<SystemTime>) -> String {
-    then.map_or_else(
-        || "-".to_owned(),
-        |then| humantime::format_rfc3339_seconds(then).to_string(),
-    )
+    then.map_or_else(|| "-".to_owned(), |then| humantime::format_rfc3339_seconds(then).to_string())
 }
 
 /// `512B`, `4.0KiB`, `1.5GiB`.
@@ -44,11 +41,7 @@ pub(super) fn bytes(count: u64) -> String {
         scaled /= 1024.0;
         unit = larger;
     }
-    if unit == "B" {
-        format!("{count}B")
-    } else {
-        format!("{scaled:.1}{unit}")
-    }
+    if unit == "B" { format!("{count}B") } else { format!("{scaled:.1}{unit}") }
 }
 
 /// `33.3%`.
@@ -60,9 +53,7 @@ pub(super) fn percent(percent: f64) -> String {
 fn compact(duration: Duration, units: usize) -> String {
     let text = humantime::format_duration(duration).to_string();
     let short = |part: &str| {
-        let split = part
-            .find(|c: char| c.is_ascii_alphabetic())
-            .unwrap_or(part.len());
+        let split = part.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(part.len());
         let (number, unit) = part.split_at(split);
         let unit = match unit {
             "year" | "years" => "y",

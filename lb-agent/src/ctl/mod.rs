@@ -32,12 +32,7 @@ const BAD_USAGE: u8 = 64;
 /// Asks the agent on its Unix socket. When no agent answers, says so and reads the pinned tables
 /// itself. Exit codes: 0 ok, 1 not found, failed or not healthy, 64 bad usage.
 #[derive(Debug, Parser)]
-#[command(
-    name = "lbctl",
-    version,
-    arg_required_else_help = true,
-    max_term_width = 100
-)]
+#[command(name = "lbctl", version, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -131,18 +126,12 @@ pub fn main() -> ExitCode {
         Err(refused) => {
             // Nobody is left to tell when even this cannot be printed.
             let _ = refused.print();
-            return if refused.exit_code() == 0 {
-                ExitCode::SUCCESS
-            } else {
-                BAD_USAGE.into()
-            };
+            return if refused.exit_code() == 0 { ExitCode::SUCCESS } else { BAD_USAGE.into() };
         }
     };
     // Two threads: the watch must end on Ctrl-C also while it is stuck writing to a full pipe.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(cli)),
         Err(error) => Err(error.into()),
@@ -157,11 +146,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli {
-        verb,
-        places,
-        output,
-    } = cli;
+    let Cli { verb, places, output } = cli;
     let origin = Origin::new(places);
     if output.watch {
         return watch::watch(&origin, &verb, &output).await;
@@ -175,11 +160,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code(report: &Report) -> ExitCode {
-    if report.healthy() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if report.healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Whether somebody still reads what is shown.

@@ -27,24 +27,14 @@ impl Leftovers {
         let tables = Pinned::open(pin_dir)?;
         let (saved, nameless) = match read_state(&state_dir.join("state.json")) {
             Ok(saved) => (Some(saved), None),
-            Err(error) => (
-                None,
-                Some(format!("without names, sources and ages: {error:#}")),
-            ),
+            Err(error) => (None, Some(format!("without names, sources and ages: {error:#}"))),
         };
-        Ok(Self {
-            tables,
-            saved,
-            nameless,
-        })
+        Ok(Self { tables, saved, nameless })
     }
 
     /// The services that the tables serve, counters filled in.
     pub(super) fn services(&self) -> anyhow::Result<Vec<ServiceStatus>> {
-        let pinned = self
-            .tables
-            .state()
-            .context("cannot read the pinned tables")?;
+        let pinned = self.tables.state().context("cannot read the pinned tables")?;
         Ok(match &self.saved {
             Some(saved) => merge(pinned, saved).services,
             None => pinned.services,
@@ -64,11 +54,8 @@ fn read_state(path: &Path) -> anyhow::Result<State> {
 /// What is served (`pinned`), named by what the agent last wrote (`saved`), which may be older: the
 /// agent may have died between the two. An id that was given away since names nothing.
 fn merge(pinned: State, saved: &State) -> State {
-    let by_id: BTreeMap<u32, &ServiceStatus> = saved
-        .services
-        .iter()
-        .filter_map(|service| Some((service.id?, service)))
-        .collect();
+    let by_id: BTreeMap<u32, &ServiceStatus> =
+        saved.services.iter().filter_map(|service| Some((service.id?, service))).collect();
     let named = |service: ServiceStatus| {
         let known = service.id.and_then(|id| by_id.get(&id)).copied();
         match known.filter(|known| same_service(&service, known)) {
@@ -76,18 +63,13 @@ fn merge(pinned: State, saved: &State) -> State {
             None => service,
         }
     };
-    State {
-        services: pinned.services.into_iter().map(named).collect(),
-    }
+    State { services: pinned.services.into_iter().map(named).collect() }
 }
 
 /// An id alone proves nothing, it may have been reused; with a frontend in common it does.
 fn same_service(pinned: &ServiceStatus, saved: &ServiceStatus) -> bool {
     let dialled = |status: &FrontendStatus| {
-        saved
-            .frontends
-            .iter()
-            .any(|other| other.frontend == status.frontend)
+        saved.frontends.iter().any(|other| other.frontend == status.frontend)
     };
     pinned.frontends.iter().any(dialled)
 }
@@ -96,30 +78,18 @@ fn name_service(pinned: ServiceStatus, saved: &ServiceStatus) -> ServiceStatus {
     let known: BTreeMap<_, _> = saved.backends.iter().map(|b| (b.address, b)).collect();
     let served = pinned.backends.into_iter().map(|backend| {
         // With another id it was removed and came back since.
-        match known
-            .get(&backend.address)
-            .filter(|known| known.id == backend.id)
-        {
+        match known.get(&backend.address).filter(|known| known.id == backend.id) {
             Some(known) => date_backend(backend, known),
             None => backend,
         }
     });
     // No frontend leads to these, so no table has them; they are configured all the same.
     let led_to = |address: SocketAddr| {
-        let mut families = pinned
-            .frontends
-            .iter()
-            .map(|f| f.frontend.address.is_ipv4());
+        let mut families = pinned.frontends.iter().map(|f| f.frontend.address.is_ipv4());
         families.any(|v4| v4 == address.is_ipv4())
     };
-    let unled = saved
-        .backends
-        .iter()
-        .filter(|backend| !led_to(backend.address));
-    let unled = unled.map(|backend| BackendStatus {
-        id: None,
-        ..backend.clone()
-    });
+    let unled = saved.backends.iter().filter(|backend| !led_to(backend.address));
+    let unled = unled.map(|backend| BackendStatus { id: None, ..backend.clone() });
     ServiceStatus {
         name: saved.name.clone(),
         source: saved.source.clone(),
@@ -133,11 +103,7 @@ fn name_service(pinned: ServiceStatus, saved: &ServiceStatus) -> ServiceStatus {
 fn date_backend(pinned: BackendStatus, saved: &BackendStatus) -> BackendStatus {
     let ready = |backend: &BackendStatus| backend.state == AdminState::Ready;
     if ready(&pinned) == ready(saved) {
-        BackendStatus {
-            state: saved.state,
-            since: saved.since,
-            ..pinned
-        }
+        BackendStatus { state: saved.state, since: saved.since, ..pinned }
     } else {
         pinned
     }
@@ -175,25 +141,13 @@ mod tests {
     fn backend(address: &str, id: u32, state: AdminState, weight: u16) -> BackendStatus {
         let address = address.parse().unwrap();
         let since = Some(LONG_AGO);
-        BackendStatus {
-            address,
-            id: Some(id),
-            state,
-            weight,
-            since,
-            active: 0,
-            connects: 0,
-        }
+        BackendStatus { address, id: Some(id), state, weight, since, active: 0, connects: 0 }
     }
 
     /// As the tables alone tell it: in use and counted, of no known age.
     fn pinned(address: &str, id: u32, state: AdminState, weight: u16) -> BackendStatus {
         let active = 100 + u64::from(id);
-        BackendStatus {
-            since: None,
-            active,
-            ..backend(address, id, state, weight)
-        }
+        BackendStatus { since: None, active, ..backend(address, id, state, weight) }
     }
 
     #[test]
@@ -216,33 +170,16 @@ mod tests {
             pinned("10.0.0.6:80", 6, Drain, 9),
             pinned("10.0.0.9:80", 9, Ready, 1),
         ];
-        let saved = State {
-            services: vec![service("web", 7, "10.96.0.1:80", saved)],
-        };
-        let tables = State {
-            services: vec![service("service-7", 7, "10.96.0.1:80", served)],
-        };
+        let saved = State { services: vec![service("web", 7, "10.96.0.1:80", saved)] };
+        let tables = State { services: vec![service("service-7", 7, "10.96.0.1:80", served)] };
 
         let services = merge(tables, &saved).services;
-        let [web] = services.as_slice() else {
-            panic!("{services:?}")
-        };
-        assert_eq!(
-            (web.name.as_str(), web.source.as_str()),
-            ("web", "source of web")
-        );
+        let [web] = services.as_slice() else { panic!("{services:?}") };
+        assert_eq!((web.name.as_str(), web.source.as_str()), ("web", "source of web"));
         let seen: Vec<_> = web
             .backends
             .iter()
-            .map(|b| {
-                (
-                    b.address.to_string(),
-                    b.state,
-                    b.weight,
-                    b.since.is_some(),
-                    b.active,
-                )
-            })
+            .map(|b| (b.address.to_string(), b.state, b.weight, b.since.is_some(), b.active))
             .collect();
         let expected = [
             ("10.0.0.1:80", Ready, 50, true, 101),
@@ -258,9 +195,8 @@ mod tests {
             // There is no frontend of its family.
             ("[fd00::1]:80", Ready, 1, true, 0),
         ];
-        let expected: Vec<_> = expected
-            .map(|(a, s, w, dated, n)| (a.to_owned(), s, w, dated, n))
-            .into();
+        let expected: Vec<_> =
+            expected.map(|(a, s, w, dated, n)| (a.to_owned(), s, w, dated, n)).into();
         assert_eq!(seen, expected);
     }
 
@@ -272,9 +208,7 @@ mod tests {
                 service("gone", 8, "10.96.0.8:80", Vec::new()),
             ],
         };
-        let tables = State {
-            services: vec![service("service-7", 7, "10.96.0.2:80", Vec::new())],
-        };
+        let tables = State { services: vec![service("service-7", 7, "10.96.0.2:80", Vec::new())] };
         assert_eq!(merge(tables.clone(), &saved), tables);
     }
 
@@ -283,13 +217,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
         for (text, part) in [(None, "there is no state file"), (Some("{"), "is damaged")] {
-            text.iter()
-                .for_each(|text| std::fs::write(&path, text).unwrap());
+            text.iter().for_each(|text| std::fs::write(&path, text).unwrap());
             let error = format!("{:#}", read_state(&path).unwrap_err());
-            assert!(
-                error.contains(part) && error.contains("state.json"),
-                "{error}"
-            );
+            assert!(error.contains(part) && error.contains("state.json"), "{error}");
         }
     }
 }

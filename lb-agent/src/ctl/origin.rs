@@ -31,16 +31,8 @@ pub(super) struct Answer {
 
 impl Origin {
     pub(super) fn new(places: Places) -> Self {
-        let Places {
-            socket,
-            pin_dir,
-            state_dir,
-        } = places;
-        Self {
-            client: Client::new(socket),
-            pin_dir,
-            state_dir,
-        }
+        let Places { socket, pin_dir, state_dir } = places;
+        Self { client: Client::new(socket), pin_dir, state_dir }
     }
 
     /// The answer to `verb`.
@@ -57,9 +49,9 @@ impl Origin {
         Ok(match verb {
             Verb::Services => Report::services(client.get("/v1/services").await?),
             Verb::Backends { service: None } => Report::backends(client.get("/v1/services").await?),
-            Verb::Backends {
-                service: Some(name),
-            } => Report::backends(vec![client.get(&service_path(name)).await?]),
+            Verb::Backends { service: Some(name) } => {
+                Report::backends(vec![client.get(&service_path(name)).await?])
+            }
             Verb::Describe { service: name } => {
                 let service: ServiceStatus = client.get(&service_path(name)).await?;
                 let agent: AgentStatus = client.get("/v1/status").await?;
@@ -73,41 +65,29 @@ impl Origin {
     fn ask_tables(&self, verb: &Verb, absent: &AskError) -> anyhow::Result<Answer> {
         let leftovers = Leftovers::open(&self.pin_dir, &self.state_dir);
         if let Verb::Status = verb {
-            return Ok(Answer {
-                report: self.no_agent(absent, leftovers),
-                note: None,
-            });
+            return Ok(Answer { report: self.no_agent(absent, leftovers), note: None });
         }
         let leftovers = leftovers.map_err(|error| {
             anyhow::anyhow!(
-                "{absent}, and {error:#}: start the agent with `lb-agent run -c FILE`, or name its \
+                "{absent}, and {error:#}; start the agent with `lb-agent run -c FILE`, or name its \
                  socket with --socket"
             )
         })?;
-        let named = leftovers
-            .nameless
-            .as_ref()
-            .map(|why| format!(", {why}"))
-            .unwrap_or_default();
-        let note = format!(
-            "{absent}; reading the tables pinned in {}{named}",
-            self.pin_dir.display()
-        );
+        let named = leftovers.nameless.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
+        let note =
+            format!("{absent}; reading the tables pinned in {}{named}", self.pin_dir.display());
+        let one = |name| {
+            let found = find(leftovers.services()?, name);
+            found.map_err(|error| anyhow::anyhow!("{error:#} ({note})"))
+        };
         let report = match verb {
             Verb::Maps => Report::Maps(leftovers.tables()?),
-            Verb::Backends {
-                service: Some(name),
-            } => Report::backends(vec![find(leftovers.services()?, name)?]),
-            Verb::Describe { service: name } => {
-                Report::service(find(leftovers.services()?, name)?, Vec::new())
-            }
+            Verb::Backends { service: Some(name) } => Report::backends(vec![one(name)?]),
+            Verb::Describe { service: name } => Report::service(one(name)?, Vec::new()),
             Verb::Backends { service: None } => Report::backends(leftovers.services()?),
             Verb::Services | Verb::Status => Report::services(leftovers.services()?),
         };
-        Ok(Answer {
-            report,
-            note: Some(note),
-        })
+        Ok(Answer { report, note: Some(note) })
     }
 
     fn no_agent(&self, absent: &AskError, leftovers: anyhow::Result<Leftovers>) -> Report {

@@ -24,11 +24,7 @@ pub(super) struct Look {
 /// `report` in the form asked for; always ends in a line feed unless it is empty.
 pub(super) fn render(report: &Report, output: &Output, now: SystemTime) -> anyhow::Result<String> {
     let wide = output.form == Form::Wide;
-    let look = Look {
-        wide,
-        headers: !output.no_headers,
-        now,
-    };
+    let look = Look { wide, headers: !output.no_headers, now };
     Ok(match output.form {
         Form::Table | Form::Wide => text(report, look),
         Form::Json => {
@@ -54,10 +50,9 @@ fn names(report: &Report) -> Vec<String> {
     match report {
         Report::Services(services) => services.iter().map(|s| s.name.clone()).collect(),
         // An address has no `/`, so the last one parts the two.
-        Report::Backends(lines) => lines
-            .iter()
-            .map(|line| format!("{}/{}", line.service, line.address))
-            .collect(),
+        Report::Backends(lines) => {
+            lines.iter().map(|line| format!("{}/{}", line.service, line.address)).collect()
+        }
         Report::Service(description) => vec![description.service.name.clone()],
         Report::Status(agent) => vec![if agent.ready { "serving" } else { "pending" }.to_owned()],
         Report::NoAgent(_) => vec!["absent".to_owned()],
@@ -88,9 +83,7 @@ fn services_table(services: &[ServiceStatus], look: Look) -> Table {
             summary(frontends, look),
             format!("{}/{}", usable(service), service.backends.len()),
             policy(service.policy).to_owned(),
-            service
-                .affinity
-                .map_or_else(|| "-".to_owned(), |kept| affinity(kept, "/")),
+            service.affinity.map_or_else(|| "-".to_owned(), |kept| affinity(kept, "/")),
             no_backend(service.no_backend).to_owned(),
             active.to_string(),
             service.counters.connects.to_string(),
@@ -133,33 +126,14 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
 }
 
 fn maps_table(tables: &[TableStatus], look: Look) -> Table {
-    let more: &[_] = if look.wide {
-        &["TYPE", "KEY", "VALUE", "ID"]
-    } else {
-        &[]
-    };
-    let mut table = Table::new(
-        ["TABLE", "USED", "MAX", "FILL", "MEMORY"]
-            .iter()
-            .chain(more)
-            .copied(),
-    );
+    let more: &[_] = if look.wide { &["TYPE", "KEY", "VALUE", "ID"] } else { &[] };
+    let mut table =
+        Table::new(["TABLE", "USED", "MAX", "FILL", "MEMORY"].iter().chain(more).copied());
     for map in tables {
-        let TableStatus {
-            name,
-            kind,
-            id,
-            key_size,
-            value_size,
-            max_entries,
-            used,
-            memory,
-        } = map;
+        let TableStatus { name, kind, id, key_size, value_size, max_entries, used, memory } = map;
         // Socket storage has no size of its own: it grows with the sockets.
         let most = Some(*max_entries).filter(|most| *most > 0);
-        let fill = used
-            .zip(most)
-            .map(|(used, most)| 100.0 * used as f64 / f64::from(most));
+        let fill = used.zip(most).map(|(used, most)| 100.0 * used as f64 / f64::from(most));
         let unknown = || "-".to_owned();
         let mut cells = vec![
             name.clone(),
@@ -184,14 +158,8 @@ fn maps_table(tables: &[TableStatus], look: Look) -> Table {
 /// Backends that get new connections: those a frontend leads to, of either family.
 fn usable(service: &ServiceStatus) -> usize {
     let most = |v4: bool| {
-        let family = service
-            .frontends
-            .iter()
-            .filter(|f| f.frontend.address.is_ipv4() == v4);
-        family
-            .map(|frontend| frontend.usable)
-            .max()
-            .unwrap_or_default()
+        let family = service.frontends.iter().filter(|f| f.frontend.address.is_ipv4() == v4);
+        family.map(|frontend| frontend.usable).max().unwrap_or_default()
     };
     most(true) + most(false)
 }
@@ -209,11 +177,7 @@ fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
 
 /// When a backend came into its state: the moment itself where there is room, else how long ago.
 pub(super) fn since(line: &BackendLine, look: Look) -> String {
-    if look.wide {
-        moment(line.since)
-    } else {
-        age(line.since, look.now)
-    }
+    if look.wide { moment(line.since) } else { age(line.since, look.now) }
 }
 
 pub(super) fn id(id: Option<u32>) -> String {

@@ -98,10 +98,7 @@ impl Report {
     pub(super) fn service(mut service: ServiceStatus, mut rejections: Vec<Rejection>) -> Self {
         sort_parts(&mut service);
         rejections.retain(|rejection| rejection.service.as_deref() == Some(&service.name));
-        Self::Service(Box::new(Description {
-            service,
-            rejections,
-        }))
+        Self::Service(Box::new(Description { service, rejections }))
     }
 
     /// Whether what is shown is as it should be.
@@ -128,11 +125,7 @@ fn sort_parts(service: &mut ServiceStatus) {
 pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
     let ready = |backend: &&BackendStatus| backend.state == AdminState::Ready;
     let total = |v4: bool| -> u64 {
-        let counting = service
-            .backends
-            .iter()
-            .filter(ready)
-            .filter(|b| b.address.is_ipv4() == v4);
+        let counting = service.backends.iter().filter(ready).filter(|b| b.address.is_ipv4() == v4);
         counting.map(|backend| u64::from(backend.weight)).sum()
     };
     let (total_v4, total_v6) = (total(true), total(false));
@@ -175,17 +168,15 @@ mod tests {
             installed: true,
             usable: 0,
         });
-        let backends = backends
-            .iter()
-            .map(|(address, state, weight)| BackendStatus {
-                address: address.parse().unwrap(),
-                id: None,
-                state: *state,
-                weight: *weight,
-                since: None,
-                active: 0,
-                connects: 0,
-            });
+        let backends = backends.iter().map(|(address, state, weight)| BackendStatus {
+            address: address.parse().unwrap(),
+            id: None,
+            state: *state,
+            weight: *weight,
+            since: None,
+            active: 0,
+            connects: 0,
+        });
         ServiceStatus {
             name: "web".to_owned(),
             id: None,
@@ -212,10 +203,25 @@ mod tests {
         let shares: Vec<f64> = lines.iter().map(|line| line.share_percent).collect();
         assert_eq!(shares, [25.0, 75.0, 0.0, 100.0, 0.0]);
         for line in lines {
-            let [frontend] = line.frontends.as_slice() else {
-                panic!("{line:?}")
-            };
+            let [frontend] = line.frontends.as_slice() else { panic!("{line:?}") };
             assert_eq!(frontend.address.is_ipv4(), line.address.is_ipv4());
+        }
+    }
+
+    #[test]
+    fn the_order_is_by_name_then_address() {
+        let backends = ["10.0.0.10:80", "10.0.0.9:80", "10.0.0.9:8"];
+        let backends = backends.map(|a| (a.to_owned(), AdminState::Ready, 1));
+        let web = service(&["10.96.0.1:81", "10.96.0.1:80/udp", "10.96.0.1:80"], &backends);
+        let dns = ServiceStatus { name: "dns".to_owned(), ..web.clone() };
+        let Report::Services(services) = Report::services(vec![web, dns]) else { panic!() };
+        let seen: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(seen, ["dns", "web"]);
+        for service in services {
+            let seen: Vec<_> = service.frontends.iter().map(|f| f.frontend.to_string()).collect();
+            assert_eq!(seen, ["10.96.0.1:80/tcp", "10.96.0.1:80/udp", "10.96.0.1:81/tcp"]);
+            let seen: Vec<_> = service.backends.iter().map(|b| b.address.to_string()).collect();
+            assert_eq!(seen, ["10.0.0.9:8", "10.0.0.9:80", "10.0.0.10:80"]);
         }
     }
 

@@ -15,10 +15,7 @@ pub(super) struct Table {
 impl Table {
     /// A table with these columns.
     pub(super) fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
-        Self {
-            names: names.into_iter().collect(),
-            rows: Vec::new(),
-        }
+        Self { names: names.into_iter().collect(), rows: Vec::new() }
     }
 
     /// Adds a row; a cell for each column.
@@ -52,13 +49,7 @@ impl Table {
                     text.push_str(cell);
                     owed = 0;
                 }
-                owed += width
-                    - if cell.is_empty() {
-                        0
-                    } else {
-                        cell.chars().count()
-                    }
-                    + GAP;
+                owed += width - if cell.is_empty() { 0 } else { cell.chars().count() } + GAP;
             }
             text.push('\n');
         }
@@ -82,10 +73,7 @@ mod tests {
     #[test]
     fn columns_align_and_lines_end_in_text() {
         let rows = table(&[["x", "", "y"], ["größer", "b", ""]]);
-        assert_eq!(
-            rows.text(true, 0),
-            "A        LONG   C\nx               y\ngrößer   b\n"
-        );
+        assert_eq!(rows.text(true, 0), "A        LONG   C\nx               y\ngrößer   b\n");
         assert_eq!(rows.text(false, 2), "  x            y\n  größer   b\n");
         assert_eq!(table(&[]).text(true, 0), "A   LONG   C\n");
         assert_eq!(table(&[]).text(false, 0), "");

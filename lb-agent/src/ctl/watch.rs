@@ -67,18 +67,12 @@ pub(super) async fn watch(
 fn picture(answer: &anyhow::Result<Answer>, output: &Output) -> anyhow::Result<String> {
     let text = match answer {
         Ok(Answer { report, note }) => {
-            let note = note
-                .as_ref()
-                .map(|note| format!("{note}\n\n"))
-                .unwrap_or_default();
+            let note = note.as_ref().map(|note| format!("{note}\n\n")).unwrap_or_default();
             note + &render(report, output, SystemTime::now())?
         }
         Err(error) => format!("{error:#}\n"),
     };
-    Ok(format!(
-        "{HOME}{}{CLEAR_BELOW}",
-        text.replace('\n', CLEAR_REST_OF_LINE)
-    ))
+    Ok(format!("{HOME}{}{CLEAR_BELOW}", text.replace('\n', CLEAR_REST_OF_LINE)))
 }
 
 /// What a reader that is no terminal was told last.
@@ -136,14 +130,8 @@ fn listening() -> Reader {
     let out = io::stdout();
     let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
     let asked = poll(&mut polled, PollTimeout::ZERO);
-    let closed = polled[0]
-        .revents()
-        .is_some_and(|events| events.contains(PollFlags::POLLERR));
-    if asked.is_ok() && closed {
-        Reader::Gone
-    } else {
-        Reader::Listening
-    }
+    let closed = polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+    if asked.is_ok() && closed { Reader::Gone } else { Reader::Listening }
 }
 
 #[cfg(test)]
@@ -152,11 +140,7 @@ mod tests {
     use crate::ctl::report::Report;
 
     fn output(form: Form) -> Output {
-        Output {
-            form,
-            no_headers: true,
-            watch: true,
-        }
+        Output { form, no_headers: true, watch: true }
     }
 
     fn maps(name: &str, note: Option<&str>) -> anyhow::Result<Answer> {
@@ -164,10 +148,7 @@ mod tests {
             "name": name, "kind": "hash", "id": 1, "key_size": 4, "value_size": 4,
             "max_entries": 9, "used": null, "memory": null
         }));
-        Ok(Answer {
-            report: Report::Maps(vec![table?]),
-            note: note.map(str::to_owned),
-        })
+        Ok(Answer { report: Report::Maps(vec![table?]), note: note.map(str::to_owned) })
     }
 
     #[test]
@@ -175,14 +156,8 @@ mod tests {
         let clear = "\x1b[K\n";
         for (answer, expected) in [
             (maps("A", None), format!("\x1b[HA{clear}\x1b[J")),
-            (
-                maps("A", Some("note")),
-                format!("\x1b[Hnote{clear}{clear}A{clear}\x1b[J"),
-            ),
-            (
-                Err(anyhow::anyhow!("gone")),
-                format!("\x1b[Hgone{clear}\x1b[J"),
-            ),
+            (maps("A", Some("note")), format!("\x1b[Hnote{clear}{clear}A{clear}\x1b[J")),
+            (Err(anyhow::anyhow!("gone")), format!("\x1b[Hgone{clear}\x1b[J")),
         ] {
             assert_eq!(picture(&answer, &output(Form::Name)).unwrap(), expected);
         }
@@ -206,10 +181,7 @@ mod tests {
             (maps("B", None), "", ""),
             (gone(), "gone", ""),
         ] {
-            assert_eq!(
-                news(answer, Form::Name),
-                (remark.to_owned(), block.to_owned())
-            );
+            assert_eq!(news(answer, Form::Name), (remark.to_owned(), block.to_owned()));
         }
         let (_, yaml) = news(maps("C", None), Form::Yaml);
         assert!(yaml.starts_with("---\n- name: C\n"), "{yaml}");

@@ -91,10 +91,8 @@ pub(super) fn load_programs(object: &mut Ebpf) -> Result<(), AttachError> {
 /// put there.
 pub(super) fn attach(object: &Ebpf, cgroup: &Path, pins: &Path) -> Result<Attached, AttachError> {
     let directory = File::open(cgroup).map_err(failed(format!("opening {}", cgroup.display())))?;
-    let cgroup_id = directory
-        .metadata()
-        .map_err(failed(format!("reading {}", cgroup.display())))?
-        .ino();
+    let cgroup_id =
+        directory.metadata().map_err(failed(format!("reading {}", cgroup.display())))?.ino();
     let mut attached = Vec::new();
     for hook in HOOKS {
         let program = object.program(hook.program).ok_or(AttachError::Missing(hook.program))?;
@@ -160,11 +158,7 @@ fn create(
 fn status(hook: &Hook, pin: &Path) -> Result<HookStatus, AttachError> {
     let read = || sys::link_info(sys::open_pin(pin)?.as_fd());
     let info = read().map_err(failed(format!("reading {}", pin.display())))?;
-    Ok(HookStatus {
-        hook: hook.name.to_owned(),
-        program_id: info.program_id,
-        link_id: info.id,
-    })
+    Ok(HookStatus { hook: hook.name.to_owned(), program_id: info.program_id, link_id: info.id })
 }
 
 /// Removes links and tables of this layout version below `pin_dir`, if nothing holds the lock.

@@ -80,7 +80,8 @@ impl State {
             Action::Publish { index, word } => self.publish(*index, *word)?,
             Action::InsertFrontend { key, index } => self.insert(*key, *index)?,
             Action::DeleteFrontend { key } => {
-                let index = self.frontends.remove(key).ok_or("deleted a frontend that is absent")?;
+                let index =
+                    self.frontends.remove(key).ok_or("deleted a frontend that is absent")?;
                 self.held_elements += 1;
                 // The word stays: a reader that found the element may still load it.
                 self.retire(self.words.get(&index).copied());
@@ -101,9 +102,11 @@ impl State {
             return Err(format!("rows {base}..{end} may still be read"));
         }
         let reachable = self.reachable();
-        if self.blocks.iter().any(|(first, block)| {
-            reachable.contains(first) && overlaps(*first, block.length())
-        }) {
+        if self
+            .blocks
+            .iter()
+            .any(|(first, block)| reachable.contains(first) && overlaps(*first, block.length()))
+        {
             return Err(format!("rows {base}..{end} are live"));
         }
         self.blocks.retain(|first, block| !overlaps(*first, block.length()));
@@ -194,8 +197,7 @@ impl Dataplane for Fake {
 
     fn grace(&self) -> Grace {
         // What is held when the wait begins is released when it ends; later deletions are not.
-        let (rows, elements) =
-            self.with(|state| (state.held_rows.clone(), state.held_elements));
+        let (rows, elements) = self.with(|state| (state.held_rows.clone(), state.held_elements));
         let state = self.state.clone();
         Box::new(move || {
             let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

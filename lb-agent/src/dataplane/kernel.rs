@@ -81,7 +81,10 @@ impl Kernel {
         let header = bytemuck::cast(block.header);
         for value in std::iter::once(&header).chain(&block.rows) {
             if !self.tables.backends.set(row, *value) {
-                return Err(DataplaneError::new("writing BACKENDS", format!("there is no row {row}")));
+                return Err(DataplaneError::new(
+                    "writing BACKENDS",
+                    format!("there is no row {row}"),
+                ));
             }
             row += 1;
         }

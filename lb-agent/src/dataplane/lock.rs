@@ -17,7 +17,9 @@ pub struct PinLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Somebody else has it.
-    #[error("{path} is in use by {holder}; stop that agent first, or give this one another pin_dir")]
+    #[error(
+        "{path} is in use by {holder}; stop that agent first, or give this one another pin_dir"
+    )]
     Held {
         /// The pin directory.
         path: PathBuf,

@@ -1,9 +1,7 @@
 //! The pinned tables, read without an agent.
 
 use super::tables::{self, Tables, chain};
-use crate::model::{
-    AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope,
-};
+use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope};
 use crate::status::{
     BackendStatus, Counters, FrontendStatus, ServiceCounts, ServiceStatus, State, TableStatus,
 };
@@ -86,7 +84,8 @@ impl Counters for Pinned {
 fn fill(tables: &Tables, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
     for service in services {
         if let Some(id) = service.id {
-            let ServiceCounters { connects, no_backend, untracked } = tables.service_counters(id)?;
+            let ServiceCounters { connects, no_backend, untracked } =
+                tables.service_counters(id)?;
             service.counters = ServiceCounts { connects, no_backend, untracked };
         }
         for backend in &mut service.backends {
@@ -116,7 +115,8 @@ fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
             policy::LEAST_CONNECTIONS => Policy::LeastConnections,
             _ => Policy::Random,
         },
-        affinity: (header.affinity != affinity::NONE).then_some(Affinity { client, timeout_seconds }),
+        affinity: (header.affinity != affinity::NONE)
+            .then_some(Affinity { client, timeout_seconds }),
         no_backend: match header.no_backend {
             no_backend::UNREACHABLE => NoBackend::Unreachable,
             no_backend::PASS => NoBackend::Pass,

@@ -61,8 +61,9 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
         ));
     }
     let features = probe(&mut warnings);
-    let netns = sys::netns_cookie()
-        .map_err(|e| PreflightError::Host(format!("reading the network namespace's cookie: {e}")))?;
+    let netns = sys::netns_cookie().map_err(|e| {
+        PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
+    })?;
     Ok(Host { cgroup, features, netns: netns.unwrap_or(0), warnings })
 }
 
@@ -142,7 +143,10 @@ fn prepare_bpffs(pin_dir: &Path) -> Result<(), PreflightError> {
     }
     let directory = pin_dir.join(LAYOUT_VERSION.to_string());
     fs::create_dir_all(&directory).map_err(|e| {
-        PreflightError::Host(format!("pin_dir: can't make {}: {e}; are you root?", directory.display()))
+        PreflightError::Host(format!(
+            "pin_dir: can't make {}: {e}; are you root?",
+            directory.display()
+        ))
     })
 }
 

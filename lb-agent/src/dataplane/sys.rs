@@ -1,7 +1,10 @@
 //! The system calls that no library offers: links of cgroup programs, batches, mapped tables, the
 //! grace period, the cookie of a network namespace. The only unsafe code of the agent.
 
-#![expect(unsafe_code, reason = "raw system calls and shared memory; each block says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "raw system calls and shared memory; each block says why it is sound"
+)]
 
 use aya_obj::generated::bpf_cmd;
 use std::ffi::CString;

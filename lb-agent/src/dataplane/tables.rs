@@ -74,7 +74,8 @@ pub(super) struct Tables {
 
 /// The shapes of all tables, in the order of the contract.
 pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
-    let TableSizes { frontends, services, rows, backends, connections, overflow, affinity } = *sizes;
+    let TableSizes { frontends, services, rows, backends, connections, overflow, affinity } =
+        *sizes;
     let shape = |name, kind, kind_name, key_size, value: usize, entries, setting| Shape {
         name,
         kind,
@@ -91,10 +92,34 @@ pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
         shape("BACKENDS", MapType::Array, "array", 4, 32, rows, Some("rows")),
         shape("CONNECTIONS", MapType::Array, "array", 4, row, connections, Some("connections")),
         shape("CONNECTIONS_OVERFLOW", MapType::Hash, "hash", 8, row, overflow, Some("overflow")),
-        shape("SOCKETS", MapType::SkStorage, "sk_storage", 4, row * lb_common::SOCKET_PAIRS, 0, None),
+        shape(
+            "SOCKETS",
+            MapType::SkStorage,
+            "sk_storage",
+            4,
+            row * lb_common::SOCKET_PAIRS,
+            0,
+            None,
+        ),
         shape("AFFINITY", MapType::LruHash, "lru_hash", 16, 8, affinity, Some("affinity")),
-        shape("BACKEND_STATS", MapType::PerCpuArray, "percpu_array", 4, 8, backends, Some("backends")),
-        shape("SERVICE_STATS", MapType::PerCpuArray, "percpu_array", 4, 24, services, Some("services")),
+        shape(
+            "BACKEND_STATS",
+            MapType::PerCpuArray,
+            "percpu_array",
+            4,
+            8,
+            backends,
+            Some("backends"),
+        ),
+        shape(
+            "SERVICE_STATS",
+            MapType::PerCpuArray,
+            "percpu_array",
+            4,
+            24,
+            services,
+            Some("services"),
+        ),
         shape("ACTIVE", MapType::Array, "array", 4, 8, backends, Some("backends")),
         shape("CONTROL", MapType::Array, "array", 4, 8, control::ENTRIES, None),
         shape("EVENTS", MapType::RingBuf, "ringbuf", 0, 0, EVENT_BYTES, None),
@@ -253,7 +278,9 @@ impl Tables {
             match self.affinity.remove(&key) {
                 // The kernel evicts entries of its own accord.
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-                Err(error) => return Err(DataplaneError::new("removing from AFFINITY", chain(&error))),
+                Err(error) => {
+                    return Err(DataplaneError::new("removing from AFFINITY", chain(&error)));
+                }
             }
         }
         Ok(())
@@ -298,7 +325,8 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
 }
 
 fn words_in_use(words: &Mapped<u64>) -> u64 {
-    (0..words.entries()).filter(|index| words.get(*index).is_some_and(|word| word != 0)).count() as u64
+    (0..words.entries()).filter(|index| words.get(*index).is_some_and(|word| word != 0)).count()
+        as u64
 }
 
 /// Rows of live blocks, each block counted once.

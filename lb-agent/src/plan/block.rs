@@ -138,8 +138,7 @@ mod tests {
     fn rows_are_usable_first_and_sorted_by_id() {
         let service = service();
         let ids: BTreeMap<_, _> = service.backends.keys().copied().zip((2..6).rev()).collect();
-        let block =
-            Block::encode(&service, 9, &ids, Variant { v4: true, scope: Scope::Host });
+        let block = Block::encode(&service, 9, &ids, Variant { v4: true, scope: Scope::Host });
         let summary: Vec<_> = block.rows.iter().map(|r| (r.id, r.weight)).collect();
         assert_eq!(summary, [(4, 3), (5, 1), (3, 2)]);
         assert_eq!((block.length(), block.usable(), block.header.resting), (4, 2, 1));

@@ -26,7 +26,9 @@ pub struct Observed {
 
 /// Why tables found in place can't be adopted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the pinned tables contradict themselves ({0}); run `lb-agent detach` and start the agent again")]
+#[error(
+    "the pinned tables contradict themselves ({0}); run `lb-agent detach` and start the agent again"
+)]
 pub struct AdoptError(String);
 
 #[derive(Debug)]

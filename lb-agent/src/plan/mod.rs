@@ -556,10 +556,5 @@ impl Steps {
 }
 
 fn key_of(frontend: &Frontend) -> FrontendKey {
-    FrontendKey::new(
-        frontend.address.ip(),
-        frontend.address.port(),
-        frontend.protocol.number(),
-    )
+    FrontendKey::new(frontend.address.ip(), frontend.address.port(), frontend.protocol.number())
 }
-

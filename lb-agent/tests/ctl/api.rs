@@ -10,19 +10,11 @@ use std::sync::atomic::Ordering;
 fn request(agent: &Agent, method: &str, path: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(agent.socket()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.to_lowercase()
-            .contains("content-type: application/json"),
-        "{head}"
-    );
+    assert!(head.to_lowercase().contains("content-type: application/json"), "{head}");
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap())
 }
@@ -35,10 +27,7 @@ fn get(agent: &Agent, path: &str) -> (u16, Value) {
 fn readiness_lists_what_is_pending() {
     let agent = Agent::start();
     assert_eq!(get(&agent, "/livez"), (200, json!({ "live": true })));
-    assert_eq!(
-        get(&agent, "/readyz"),
-        (200, json!({ "ready": true, "pending": [] }))
-    );
+    assert_eq!(get(&agent, "/readyz"), (200, json!({ "ready": true, "pending": [] })));
     agent.change(|status, _| {
         status.ready = false;
         status.pending = vec!["attaching".to_owned()];
@@ -53,21 +42,13 @@ fn services_come_with_counters_and_in_order() {
     let agent = Agent::start();
     let (status, services) = get(&agent, "/v1/services");
     assert_eq!(status, 200);
-    let names: Vec<_> = services
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| &s["name"])
-        .collect();
+    let names: Vec<_> = services.as_array().unwrap().iter().map(|s| &s["name"]).collect();
     assert_eq!(names, ["default/dns:udp", "web"]);
     assert_eq!(services[1]["counters"]["connects"], 2000);
 
     let (status, one) = get(&agent, "/v1/services/default/dns:udp");
     assert_eq!((status, &one), (200, &services[0]));
-    assert_eq!(
-        get(&agent, "/v1/services/default%2Fdns%3Audp"),
-        (200, services[0].clone())
-    );
+    assert_eq!(get(&agent, "/v1/services/default%2Fdns%3Audp"), (200, services[0].clone()));
     assert_eq!(get(&agent, "/v1/status").1["pid"], 4242);
     assert_eq!(get(&agent, "/v1/maps").1[0]["name"], "FRONTENDS");
 }
@@ -79,12 +60,7 @@ fn errors_are_json_and_say_what_to_do() {
     for (method, path, status, part) in [
         ("GET", "/v1/services/wbe", 404, "did you mean `web`?"),
         ("GET", "/v1/services/shop", 404, "was refused: lb.yaml:12:5"),
-        (
-            "GET",
-            "/v1/nonsense",
-            404,
-            "there are /v1/status, /v1/services",
-        ),
+        ("GET", "/v1/nonsense", 404, "there are /v1/status, /v1/services"),
         ("POST", "/v1/services", 405, "use GET"),
     ] {
         let (seen, body) = request(&agent, method, path);
@@ -96,10 +72,7 @@ fn errors_are_json_and_say_what_to_do() {
     let (status, body) = get(&agent, "/v1/services");
     assert_eq!(
         (status, body),
-        (
-            500,
-            json!({ "error": "cannot read the kernel tables: the table is gone" })
-        )
+        (500, json!({ "error": "cannot read the kernel tables: the table is gone" }))
     );
 }
 

@@ -20,25 +20,15 @@ fn fails(ran: &Ran, code: i32, expected: &str) {
 fn bad_usage_is_64_and_help_is_0() {
     let agent = Agent::start();
     for (arguments, part) in [
-        (
-            &["backend"] as &[_],
-            "a similar subcommand exists: 'backends'",
-        ),
+        (&["backend"] as &[_], "a similar subcommand exists: 'backends'"),
         (&[], "requires a subcommand"),
         (&["services", "-o", "xml"], "invalid value 'xml'"),
         (&["describe"], "Usage: lbctl describe [OPTIONS] <SERVICE>"),
         (&["describe", "a b"], "`a b` is not a service name"),
-        (
-            &["maps", "--frobnicate"],
-            "unexpected argument '--frobnicate'",
-        ),
+        (&["maps", "--frobnicate"], "unexpected argument '--frobnicate'"),
     ] {
         let ran = agent.lbctl(arguments);
-        assert_eq!(
-            (ran.out.as_str(), ran.code),
-            ("", Some(64)),
-            "{arguments:?}"
-        );
+        assert_eq!((ran.out.as_str(), ran.code), ("", Some(64)), "{arguments:?}");
         assert!(ran.err.contains(part), "{arguments:?}: {}", ran.err);
     }
     for (arguments, part) in [("--help", "Usage: lbctl"), ("--version", "lbctl ")] {
@@ -53,16 +43,8 @@ fn an_unknown_service_is_1_and_the_closest_is_named() {
     let agent = Agent::start();
     agent.change(|status, _| status.rejections.push(rejection("shop")));
     for (verb, name, expected) in [
-        (
-            "describe",
-            "wbe",
-            "lbctl: no service `wbe`; did you mean `web`?\n",
-        ),
-        (
-            "backends",
-            "dns",
-            "lbctl: no service `dns`; did you mean `default/dns:udp`?\n",
-        ),
+        ("describe", "wbe", "lbctl: no service `wbe`; did you mean `web`?\n"),
+        ("backends", "dns", "lbctl: no service `dns`; did you mean `default/dns:udp`?\n"),
         ("backends", "payments", "lbctl: no service `payments`\n"),
         (
             "describe",
@@ -85,11 +67,7 @@ fn status_of_an_agent_that_is_not_ready_is_1() {
     let ran = agent.lbctl(&["status"]);
     assert_eq!((ran.err.as_str(), ran.code), ("", Some(1)));
     let pending = "\n\nPending:\n  source file:/etc/lb/lb.yaml has not delivered\n\n";
-    assert!(
-        ran.out.starts_with("Agent:       not ready\n"),
-        "{}",
-        ran.out
-    );
+    assert!(ran.out.starts_with("Agent:       not ready\n"), "{}", ran.out);
     assert!(ran.out.contains(pending), "{}", ran.out);
     let ran = agent.lbctl(&["status", "-o", "name"]);
     assert_eq!((ran.out.as_str(), ran.code), ("pending\n", Some(1)));
@@ -111,27 +89,14 @@ fn without_an_agent_and_without_tables_one_line_says_what_to_do() {
             let ran = run(&mut lbctl(&socket, dir.path(), &[verb]));
             assert_eq!((ran.out.as_str(), ran.code), ("", Some(1)), "{verb}");
             assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
-            assert!(
-                ran.err.starts_with(&format!("lbctl: {reason}, and ")),
-                "{}",
-                ran.err
-            );
+            assert!(ran.err.starts_with(&format!("lbctl: {reason}, and ")), "{}", ran.err);
             assert!(ran.err.contains(&pins.to_string()), "{}", ran.err);
-            assert!(
-                ran.err
-                    .contains("start the agent with `lb-agent run -c FILE`"),
-                "{}",
-                ran.err
-            );
+            assert!(ran.err.contains("start the agent with `lb-agent run -c FILE`"), "{}", ran.err);
         }
         let ran = run(&mut lbctl(&socket, dir.path(), &["status"]));
         assert_eq!((ran.err.as_str(), ran.code), ("", Some(1)));
         assert!(ran.out.starts_with("Agent:    absent\n"), "{}", ran.out);
-        assert!(
-            ran.out.ends_with(&format!("\nPending:\n  {reason}\n")),
-            "{}",
-            ran.out
-        );
+        assert!(ran.out.ends_with(&format!("\nPending:\n  {reason}\n")), "{}", ran.out);
         let ran = run(&mut lbctl(&socket, dir.path(), &["status", "-o", "name"]));
         assert_eq!((ran.out.as_str(), ran.code), ("absent\n", Some(1)));
     }
@@ -148,10 +113,8 @@ fn no_permission_names_the_group() {
     if nix::unistd::geteuid().is_root() {
         let copy = agent.dir().join("lbctl");
         fs::copy(command.get_program(), &copy).unwrap();
-        let settings: Vec<_> = command
-            .get_envs()
-            .map(|(k, v)| (k.to_owned(), v.map(Into::into)))
-            .collect();
+        let settings: Vec<_> =
+            command.get_envs().map(|(k, v)| (k.to_owned(), v.map(Into::into))).collect();
         command = Command::new(copy);
         command.arg("services").uid(65534).gid(65534);
         for (key, value) in settings {
@@ -159,10 +122,7 @@ fn no_permission_names_the_group() {
             command.env(key, value);
         }
     }
-    let group = nix::unistd::Group::from_gid(nix::unistd::getegid())
-        .unwrap()
-        .unwrap()
-        .name;
+    let group = nix::unistd::Group::from_gid(nix::unistd::getegid()).unwrap().unwrap().name;
     let expected = format!(
         "lbctl: permission denied on {}: run lbctl as root or as a member of group `{group}`\n",
         agent.socket().display()
@@ -189,18 +149,12 @@ fn an_answer_that_makes_no_sense_is_1() {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = [0; 4096];
         let _ = stream.read(&mut request).unwrap();
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
     });
     let ran = run(&mut lbctl(&socket, dir.path(), &["services"]));
     server.join().unwrap();
     assert_eq!((ran.out.as_str(), ran.code), ("", Some(1)));
-    assert!(
-        ran.err.contains("use the lbctl of the agent's version"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains("use the lbctl of the agent's version"), "{}", ran.err);
 }
 
 #[test]
@@ -219,11 +173,7 @@ fn a_reader_that_is_gone_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = agent.command(&["services"]);
-    let child = command
-        .stdout(writer)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let output = child.wait_with_output().unwrap();
     fails(&Ran::from(output), 0, "");
 }

@@ -43,11 +43,7 @@ impl Counters for FakeKernel {
         for service in services {
             let Some(id) = service.id else { continue };
             let id = u64::from(id);
-            service.counters = ServiceCounts {
-                connects: 1000 * id,
-                no_backend: id,
-                untracked: 0,
-            };
+            service.counters = ServiceCounts { connects: 1000 * id, no_backend: id, untracked: 0 };
             for backend in &mut service.backends {
                 let Some(id) = backend.id else { continue };
                 backend.active = u64::from(id);
@@ -87,20 +83,12 @@ impl Counters for FakeKernel {
 /// The moment that all fixtures date from, to the second.
 pub(crate) fn then() -> SystemTime {
     let past = SystemTime::now() - AGE;
-    let seconds = past
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let seconds = past.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn frontend(text: &str, scope: Scope, usable: usize) -> FrontendStatus {
-    FrontendStatus {
-        frontend: text.parse().unwrap(),
-        scope,
-        installed: true,
-        usable,
-    }
+    FrontendStatus { frontend: text.parse().unwrap(), scope, installed: true, usable }
 }
 
 pub(crate) fn backend(
@@ -133,10 +121,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
             frontend("10.96.0.10:80", Scope::Everywhere, 2),
         ],
         policy: Policy::Random,
-        affinity: Some(Affinity {
-            client: Client::Netns,
-            timeout_seconds: 10_800,
-        }),
+        affinity: Some(Affinity { client: Client::Netns, timeout_seconds: 10_800 }),
         no_backend: NoBackend::Refuse,
         backends: vec![
             backend("[fd00::1]:8080", 6, AdminState::Ready, 1, then),
@@ -176,11 +161,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
         pin_dir: "/sys/fs/bpf/lb/1".into(),
         ready: true,
         pending: Vec::new(),
-        hooks: vec![HookStatus {
-            hook: "connect4".to_owned(),
-            program_id: 101,
-            link_id: 9,
-        }],
+        hooks: vec![HookStatus { hook: "connect4".to_owned(), program_id: 101, link_id: 9 }],
         sources: vec![SourceStatus {
             name: "file:/etc/lb/lb.yaml".to_owned(),
             synced: true,
@@ -228,13 +209,8 @@ impl Agent {
     /// An agent that shows [`services`] and [`agent_status`].
     pub(crate) fn start() -> Self {
         let then = then();
-        let state = Arc::new(State {
-            services: services(then),
-        });
-        let published = Published {
-            agent: agent_status(then),
-            state,
-        };
+        let state = Arc::new(State { services: services(then) });
+        let published = Published { agent: agent_status(then), state };
         let mut agent = Self {
             kernel: Arc::default(),
             then,
@@ -265,11 +241,7 @@ impl Agent {
         let (stop, server) = self.running.take().expect("it runs");
         drop(stop);
         let ended = async { tokio::time::timeout(DEADLINE, server).await };
-        self.runtime
-            .block_on(ended)
-            .expect("it ends")
-            .unwrap()
-            .unwrap();
+        self.runtime.block_on(ended).expect("it ends").unwrap().unwrap();
     }
 
     /// Its socket.
@@ -288,10 +260,7 @@ impl Agent {
             let mut agent = published.agent.clone();
             let mut services = published.state.services.clone();
             change(&mut agent, &mut services);
-            *published = Arc::new(Published {
-                agent,
-                state: Arc::new(State { services }),
-            });
+            *published = Arc::new(Published { agent, state: Arc::new(State { services }) });
         });
     }
 

@@ -9,16 +9,8 @@ use std::time::{Duration, SystemTime};
 fn prints(agent: &Agent, arguments: &str, expected: &str) {
     let ran = agent.lbctl(&arguments.split_whitespace().collect::<Vec<_>>());
     let then = humantime::format_rfc3339_seconds(agent.then).to_string();
-    assert_eq!(
-        ran.out,
-        expected.replace("THEN", &then),
-        "lbctl {arguments}"
-    );
-    assert_eq!(
-        (ran.err.as_str(), ran.code),
-        ("", Some(0)),
-        "lbctl {arguments}"
-    );
+    assert_eq!(ran.out, expected.replace("THEN", &then), "lbctl {arguments}");
+    assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)), "lbctl {arguments}");
 }
 
 #[test]
@@ -362,9 +354,5 @@ fn ages_are_to_two_units() {
     });
     let ran = agent.lbctl(&["backends", "--no-headers"]);
     // The test itself may take a moment.
-    assert!(
-        ran.out.contains(" 3m1") || ran.out.contains(" 3m2"),
-        "{}",
-        ran.out
-    );
+    assert!(ran.out.contains(" 3m1") || ran.out.contains(" 3m2"), "{}", ran.out);
 }

@@ -17,26 +17,16 @@ struct Watching {
 impl Watching {
     fn start(agent: &Agent, arguments: &[&str]) -> Self {
         let mut command = agent.command(arguments);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = lines(child.stdout.take().unwrap());
         let err = lines(child.stderr.take().unwrap());
-        Self {
-            child,
-            out: Some(out),
-            err,
-        }
+        Self { child, out: Some(out), err }
     }
 
     /// The next `count` lines of standard output.
     fn lines(&self, count: usize) -> Vec<String> {
         let out = self.out.as_ref().unwrap();
-        (0..count)
-            .map(|_| out.recv_timeout(DEADLINE).expect("a line"))
-            .collect()
+        (0..count).map(|_| out.recv_timeout(DEADLINE).expect("a line")).collect()
     }
 
     fn pid(&self) -> Pid {
@@ -72,10 +62,7 @@ impl Drop for Watching {
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (line, lines) = channel();
     std::thread::spawn(move || {
-        BufReader::new(stream)
-            .lines()
-            .map_while(Result::ok)
-            .all(|text| line.send(text).is_ok())
+        BufReader::new(stream).lines().map_while(Result::ok).all(|text| line.send(text).is_ok())
     });
     lines
 }
@@ -93,12 +80,8 @@ fn asked(agent: &Agent, count: usize) {
 fn a_block_follows_a_change_and_nothing_else() {
     let agent = Agent::start();
     let watching = Watching::start(&agent, &["backends", "web", "-w", "-o", "name"]);
-    let block = [
-        "web/10.0.0.5:8080",
-        "web/10.0.0.6:8080",
-        "web/10.0.0.7:8080",
-        "web/[fd00::1]:8080",
-    ];
+    let block =
+        ["web/10.0.0.5:8080", "web/10.0.0.6:8080", "web/10.0.0.7:8080", "web/[fd00::1]:8080"];
     assert_eq!(watching.lines(4), block);
     asked(&agent, 3);
     agent.change(|_, services| services[0].backends.truncate(1));
@@ -135,21 +118,13 @@ fn nothing_to_watch_from_the_start_is_an_error() {
 fn it_ends_by_itself_when_nobody_reads_any_more() {
     let agent = Agent::start();
     let (reader, writer) = std::io::pipe().unwrap();
-    let child = agent
-        .command(&["services", "-w"])
-        .stdout(writer)
-        .stderr(Stdio::null())
-        .spawn();
+    let child = agent.command(&["services", "-w"]).stdout(writer).stderr(Stdio::null()).spawn();
     let child = child.unwrap();
     let mut first = String::new();
     BufReader::new(&reader).read_line(&mut first).unwrap();
     assert!(first.starts_with("NAME"), "{first}");
     drop(reader);
-    let watching = Watching {
-        child,
-        out: None,
-        err: channel().1,
-    };
+    let watching = Watching { child, out: None, err: channel().1 };
     assert_eq!(watching.end().code(), Some(0));
 }
 
@@ -165,16 +140,8 @@ fn a_full_pipe_does_not_keep_it_from_ending() {
         *services = many.collect();
     });
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let child = agent
-        .command(&["services", "-w"])
-        .stdout(writer)
-        .stderr(Stdio::null())
-        .spawn();
-    let watching = Watching {
-        child: child.unwrap(),
-        out: None,
-        err: channel().1,
-    };
+    let child = agent.command(&["services", "-w"]).stdout(writer).stderr(Stdio::null()).spawn();
+    let watching = Watching { child: child.unwrap(), out: None, err: channel().1 };
     // It has begun to write far more than a pipe holds; it cannot finish.
     reader.read_exact(&mut [0]).unwrap();
     kill(watching.pid(), Signal::SIGINT).unwrap();
