@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +22,17 @@ const CONFIG: &str = "examples/quickstart.yaml";
 const PIN_DIR: &str = "/sys/fs/bpf/lb-quickstart";
 const REQUESTS: usize = 9;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match act() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("quickstart: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act() -> anyhow::Result<()> {
     match env::args().nth(1).as_deref() {
         None => quickstart(),
         Some("requests") => requests(&env::args().nth(2).context("which cgroup?")?),
@@ -151,6 +161,9 @@ impl Stage {
 
     fn stop_agent(&mut self) -> anyhow::Result<()> {
         let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        if agent.try_wait()?.is_some() {
+            return Ok(());
+        }
         kill(Pid::from_raw(i32::try_from(agent.id())?), Signal::SIGTERM)?;
         let status = agent.wait()?;
         if status.success() { Ok(()) } else { bail!("the agent failed ({status})") }
