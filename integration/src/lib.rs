@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod client;
+pub mod empty_program;
 pub mod http;
 pub mod lab;
 pub mod netns;

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
-use std::time::{Duration, Instant};
 
 const DNS4: &str = "10.96.0.10:53";
 const LOG4: &str = "10.96.0.20:514";
@@ -119,7 +118,7 @@ fn unconnected_is_sticky_and_replies_come_from_the_frontend() {
 }
 
 /// musl asks all name servers from one unconnected socket and throws away every answer whose source
-/// is none of them.
+/// is none of them. (Which of the two it is can't be told when both were sent to one backend.)
 #[test]
 fn a_resolver_that_checks_the_source() {
     lab::run("udp-resolver", |lab| {
@@ -128,19 +127,16 @@ fn a_resolver_that_checks_the_source() {
         let dns = service("dns").udp(DNS4).udp(second).backends(farm.v4.addresses());
         let _agent = Agent::start(lab, &services(&[dns]));
         let servers = [addr(DNS4), addr(second)];
-        let socket = udp("0.0.0.0:0");
-        for server in servers {
-            socket.send_to(b"A example.org", server).unwrap();
-        }
-        let mut answered = BTreeSet::new();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while answered.len() < servers.len() && Instant::now() < deadline {
-            let answer = reply(&socket).unwrap();
-            if servers.contains(&answer.source) {
-                answered.insert(answer.source);
+        for _ in 0..20 {
+            let socket = udp("0.0.0.0:0");
+            for server in servers {
+                socket.send_to(b"A example.org", server).unwrap();
+            }
+            for _ in servers {
+                let answer = reply(&socket).unwrap();
+                assert!(servers.contains(&answer.source), "an answer from {}", answer.source);
             }
         }
-        assert_eq!(answered, BTreeSet::from(servers));
     });
 }
 

@@ -1,0 +1,231 @@
+//! `make bench-hooks`: nanoseconds per run of connect4, ours beside an empty program, from the
+//! kernel's own run-time statistics. Three rounds in turn, medians; the ratio is the result.
+
+use anyhow::{Context, bail, ensure};
+use aya::programs::loaded_programs;
+use aya::sys::{Stats, enable_stats};
+use clap::Parser;
+use integration::cgroup::Cgroup;
+use integration::empty_program::EmptyProgram;
+use integration::lab::{self, Lab};
+use lb_agent::config::TableSizes;
+use lb_agent::dataplane::{Dataplane, Kernel, Settings, preflight};
+use lb_agent::desired::{Desired, Entry};
+use lb_agent::model::{
+    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
+};
+use lb_agent::plan::{Limits, Planner};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+const ROUNDS: usize = 3;
+const SERVICES: u32 = 10_000;
+const BACKENDS: u32 = 4;
+const UDP_CONNECTS: u64 = 50_000;
+/// A TCP connect goes through the whole stack and is answered by a reset: it takes longer.
+const TCP_CONNECTS: u64 = 20_000;
+
+#[derive(Parser)]
+struct Cli {
+    /// Print one JSON object a line instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Entries of the connection table
+    #[arg(long, default_value_t = TableSizes::default().connections)]
+    connections: u32,
+    /// Seed of the random services
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Program {
+    Empty,
+    Ours,
+}
+
+/// Where the connects go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Case {
+    /// One service again and again.
+    Hot,
+    /// Any of all services.
+    Random,
+    /// One address that is no frontend.
+    Miss,
+    /// One service with session affinity.
+    Affinity,
+}
+
+#[derive(Serialize)]
+struct Row {
+    program: Program,
+    hook: &'static str,
+    case: Case,
+    protocol: Protocol,
+    ns_per_run: f64,
+    ratio_to_empty: f64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let mut rows = None;
+    lab::run("bench-hooks", |lab| rows = Some(measure(lab, &cli)));
+    let rows = rows.context("the lab did not run")??;
+    let mut out = std::io::stdout().lock();
+    if cli.json {
+        for row in rows {
+            writeln!(out, "{}", serde_json::to_string(&row)?)?;
+        }
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "connect4, {SERVICES} services x {BACKENDS} backends, medians of {ROUNDS} rounds, seed {}\n",
+        cli.seed
+    )?;
+    writeln!(out, "{:<10} {:<9} {:<8} {:>10} {:>16}", "CASE", "PROTOCOL", "PROGRAM", "NS/RUN", "RATIO TO EMPTY")?;
+    for Row { program, hook: _, case, protocol, ns_per_run, ratio_to_empty } in rows {
+        let (case, program) = (format!("{case:?}").to_lowercase(), format!("{program:?}").to_lowercase());
+        writeln!(out, "{case:<10} {protocol:<9} {program:<8} {ns_per_run:>10.1} {ratio_to_empty:>16.2}")?;
+    }
+    Ok(())
+}
+
+fn measure(lab: &Lab, cli: &Cli) -> anyhow::Result<Vec<Row>> {
+    let _statistics = enable_stats(Stats::RunTime).context("enabling run-time statistics")?;
+    let cgroups = [lab.cgroup().child("empty"), lab.cgroup().child("ours")];
+    let empty = EmptyProgram::on_connect4(cgroups[0].path()).context("the empty program")?;
+    let ours = load(lab, &cgroups[1], cli.connections)?;
+    let programs = [(Program::Empty, empty.id()?), (Program::Ours, ours)];
+
+    let mut samples: BTreeMap<(Case, Protocol, Program), Vec<f64>> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        for case in [Case::Hot, Case::Random, Case::Miss, Case::Affinity] {
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                for ((program, id), cgroup) in programs.iter().zip(&cgroups) {
+                    cgroup.enter();
+                    // The same services for both programs.
+                    let mut random = StdRng::seed_from_u64(cli.seed + round as u64);
+                    let ns = connects(*id, case, protocol, &mut random)?;
+                    samples.entry((case, protocol, *program)).or_default().push(ns);
+                }
+            }
+        }
+    }
+    lab.cgroup().enter();
+
+    let medians: BTreeMap<_, f64> =
+        samples.into_iter().map(|(key, values)| (key, median(values))).collect();
+    let row = |(&(case, protocol, program), ns): (&(Case, Protocol, Program), &f64)| {
+        let empty = medians.get(&(case, protocol, Program::Empty)).copied().unwrap_or(f64::NAN);
+        let round = |value: f64| (value * 100.0).round() / 100.0;
+        Row {
+            program,
+            hook: "connect4",
+            case,
+            protocol,
+            ns_per_run: round(*ns),
+            ratio_to_empty: round(ns / empty),
+        }
+    };
+    Ok(medians.iter().map(row).collect())
+}
+
+/// Fills the tables and attaches our programs; the id of connect4.
+fn load(lab: &Lab, cgroup: &Cgroup, connections: u32) -> anyhow::Result<u32> {
+    let host = preflight::check(Some(cgroup.path()), lab.pin_dir())?;
+    let sizes = TableSizes { connections, ..TableSizes::default() };
+    let settings = Settings { sizes, features: host.features, netns: host.netns };
+    let mut kernel = Kernel::open(lab.pin_dir(), cgroup.path(), &settings)?;
+    let TableSizes { frontends, services, rows, backends, .. } = sizes;
+    let limits = Limits { frontends, services, rows, backends };
+    let mut planner = Planner::adopt(limits, kernel.observe()?)?;
+    let plan = planner.plan(&services_to_dial()?);
+    ensure!(plan.rejections.is_empty(), "{:?}", plan.rejections);
+    kernel.apply(&plan.actions)?;
+    let attached = kernel.attach()?;
+    let connect4 = attached.iter().find(|hook| hook.hook == "connect4");
+    Ok(connect4.context("connect4 is not attached")?.program_id)
+}
+
+/// Service `SERVICES` is the one with affinity.
+fn services_to_dial() -> anyhow::Result<Desired> {
+    let mut desired = Desired { complete: true, ..Desired::default() };
+    for number in 0..=SERVICES {
+        let backend = |n| {
+            let address = SocketAddr::new(Ipv4Addr::from(0x7f10_0000 + number * BACKENDS + n).into(), 9);
+            (address, Backend { weight: 1, state: AdminState::Ready })
+        };
+        let affinity = Affinity { client: Client::Netns, timeout_seconds: 3600 };
+        let service = Service {
+            frontends: [Protocol::Tcp, Protocol::Udp]
+                .map(|protocol| (Frontend::new(frontend(number), 80, protocol), Scope::Everywhere))
+                .into(),
+            backends: (0..BACKENDS).map(backend).collect(),
+            policy: Policy::Random,
+            affinity: (number == SERVICES).then_some(affinity),
+            no_backend: NoBackend::Refuse,
+        };
+        let entry = Entry { service: Arc::new(service), source: "bench".into() };
+        desired.services.insert(format!("service{number}").parse()?, entry);
+    }
+    Ok(desired)
+}
+
+fn frontend(number: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a60_0000 + number).into()
+}
+
+/// Connects new sockets and returns the nanoseconds per run of the program.
+fn connects(
+    program: u32,
+    case: Case,
+    protocol: Protocol,
+    random: &mut StdRng,
+) -> anyhow::Result<f64> {
+    let (kind, count) = match protocol {
+        Protocol::Tcp => (Type::STREAM, TCP_CONNECTS),
+        Protocol::Udp => (Type::DGRAM, UDP_CONNECTS),
+    };
+    let before = statistics(program)?;
+    for _ in 0..count {
+        let address = match case {
+            Case::Hot => frontend(SERVICES / 2),
+            Case::Random => frontend(random.random_range(0..SERVICES)),
+            Case::Miss => Ipv4Addr::new(127, 99, 0, 1).into(),
+            Case::Affinity => frontend(SERVICES),
+        };
+        let socket = Socket::new(Domain::IPV4, kind, None)?;
+        // Nobody listens; the program has run all the same, and that is what is measured.
+        drop(socket.connect(&SocketAddr::new(address, 80).into()));
+    }
+    let after = statistics(program)?;
+    let runs = after.1 - before.1;
+    ensure!(runs == count, "the program ran {runs} times for {count} connects");
+    Ok((after.0 - before.0).as_nanos() as f64 / runs as f64)
+}
+
+fn statistics(program: u32) -> anyhow::Result<(Duration, u64)> {
+    for info in loaded_programs() {
+        let info = info?;
+        if info.id() == program {
+            return Ok((info.run_time(), info.run_count()));
+        }
+    }
+    bail!("program {program} is gone")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

