@@ -127,6 +127,10 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     drop(stop_api);
     api.await.context("the API's task")?.context("the API")?;
     ended?;
+    // A socket that nobody listens on would only puzzle; the next agent would replace it anyway.
+    if let Err(error) = std::fs::remove_file(&config.socket) {
+        tracing::warn!(%error, socket = %config.socket.display(), "the socket was not removed");
+    }
     // The tables are unmapped before their pins go.
     drop(reconciler);
     if config.detach_on_exit {

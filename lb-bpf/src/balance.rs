@@ -19,13 +19,20 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         connections::dialled_directly(sock, &key);
         return PROCEED;
     };
+    let place = connections::place(sock);
     let Some(row) = choose(sock, &block) else {
-        connections::forget(sock, key.protocol);
+        // A refused call leaves the socket as it was; one that passes goes somewhere else.
+        if block.header.no_backend == no_backend::PASS {
+            connections::dialled_directly(sock, &key);
+        }
         return no_backend(sock, &key, &block);
     };
-    let connection = translation(&key, row);
-    connections::remember(sock, key.protocol, connection, block.header.service_id);
-    translate(sock, &key, &block, row)
+    translate(sock, &key, &block, row);
+    if !connections::remember(sock, key.protocol, &place, translation(&key, row)) {
+        maps::closed(row.id);
+        maps::count_untracked(block.header.service_id);
+    }
+    PROCEED
 }
 
 /// sendmsg(2) and sendto(2) with an address, on UDP sockets.
@@ -65,7 +72,10 @@ pub(crate) fn send<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
     if !pairs.remember(translation(&key, row)) {
         maps::count_untracked(block.header.service_id);
     }
-    translate(sock, &key, &block, row)
+    // An unconnected socket is nobody's open connection.
+    maps::closed(row.id);
+    translate(sock, &key, &block, row);
+    PROCEED
 }
 
 #[inline(always)]
@@ -105,13 +115,12 @@ fn translate<const V6: bool>(
     key: &FrontendKey,
     block: &Block,
     row: &BackendRow,
-) -> i32 {
-    maps::count_connect(block.header.service_id, row.id);
+) {
+    maps::connected(block.header.service_id, row.id);
     sock.rewrite(row.address, row.port);
     if maps::tracing() {
         trace(sock, key, block, (row.address, row.port, row.id), 1);
     }
-    PROCEED
 }
 
 #[inline(always)]

@@ -19,23 +19,42 @@ pub(crate) fn of(cookie: u64) -> Option<Remembered> {
     if maps::overflow_in_use() { Remembered::overflow(cookie) } else { None }
 }
 
-/// Remembers where a socket goes, in place of where it went before.
+/// Where a socket's row is or would be.
+pub(crate) struct Place {
+    cookie: u64,
+    slot: Option<Remembered>,
+    /// Whose cookie the row had.
+    holder: u64,
+}
+
+/// Finds a socket's place. A new socket's row is never in a cache, so this is done well before the
+/// row is needed: what comes between runs while the row is fetched.
+#[inline(always)]
+pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>) -> Place {
+    let cookie = sock.cookie();
+    let slot = Remembered::slot(cookie);
+    let holder = match slot {
+        Some(slot) => slot.cookie(),
+        None => 0,
+    };
+    Place { cookie, slot, holder }
+}
+
+/// Remembers where a socket goes, in place of where it went before. False if there is no room.
+///
+/// To be the last thing a program does: an atomic operation after it would have to wait for its
+/// stores to reach the row.
 #[inline(always)]
 pub(crate) fn remember<const V6: bool>(
     sock: &SockAddr<'_, V6>,
     protocol: u8,
+    place: &Place,
     mut row: ConnectionRow,
-    service_id: u32,
-) {
-    row.cookie = sock.cookie();
-    let remembered = match mptcp(sock, protocol) {
+) -> bool {
+    row.cookie = place.cookie;
+    match mptcp(sock, protocol) {
         Some(mptcp) => on_mptcp(mptcp, &row),
-        None => in_tables(&row),
-    };
-    if remembered {
-        maps::opened(row.backend_id);
-    } else {
-        maps::count_untracked(service_id);
+        None => in_tables(place, &row),
     }
 }
 
@@ -56,9 +75,9 @@ fn on_mptcp(mptcp: *mut core::ffi::c_void, row: &ConnectionRow) -> bool {
 }
 
 #[inline(always)]
-fn in_tables(row: &ConnectionRow) -> bool {
-    let Some(slot) = Remembered::slot(row.cookie) else { return false };
-    if slot.cookie() == row.cookie {
+fn in_tables(place: &Place, row: &ConnectionRow) -> bool {
+    let Some(slot) = place.slot else { return false };
+    if place.holder == row.cookie {
         maps::closed(slot.backend_id());
         slot.fill(row);
         return true;
@@ -66,7 +85,7 @@ fn in_tables(row: &ConnectionRow) -> bool {
     if maps::overflow_in_use() {
         forget_overflow(row.cookie);
     }
-    if slot.cookie() == 0 && slot.claim(row.cookie) {
+    if place.holder == 0 && slot.claim(row.cookie) {
         slot.fill(row);
         return true;
     }
@@ -74,8 +93,17 @@ fn in_tables(row: &ConnectionRow) -> bool {
 }
 
 /// The socket connects to something that is no frontend: what it had dialled before is over.
+///
+/// To find out whether there is anything to forget costs as much as the lookup of the frontend did,
+/// mostly for the cookie, so it is skipped for a socket that shows no trace of earlier use. A socket
+/// that was used and then dissolved may look like that, too (`AF_UNSPEC` on UDP; no hook runs then);
+/// what it has left behind could speak for the new peer only if that is the very same backend, so
+/// for any address that may be a backend's the socket is looked up all the same.
 #[inline(always)]
 pub(crate) fn dialled_directly<const V6: bool>(sock: &SockAddr<'_, V6>, key: &FrontendKey) {
+    if sock.looks_unused() && !maps::may_be_backend(&key.address, key.port) {
+        return;
+    }
     forget(sock, key.protocol);
     if key.protocol == protocol::UDP {
         datagrams::sent_directly(sock, key);
@@ -83,7 +111,7 @@ pub(crate) fn dialled_directly<const V6: bool>(sock: &SockAddr<'_, V6>, key: &Fr
 }
 
 #[inline(always)]
-pub(crate) fn forget<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) {
+fn forget<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) {
     forget_cookie(sock.cookie());
     if let Some(mptcp) = mptcp(sock, number) {
         forget_mptcp(mptcp);

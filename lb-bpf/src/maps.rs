@@ -19,7 +19,7 @@ use lb_common::rows::{
     Address, AffinityKey, AffinityWord, BackendCounters, BackendRow, BlockHeader, BlockWord,
     ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
 };
-use lb_common::{MEMBER_STEPS, SOCKET_PAIRS, control, features};
+use lb_common::{MEMBER_STEPS, SOCKET_PAIRS, control, features, filter};
 
 /// `BPF_F_MMAPABLE`: the agent reads and writes the table by memory.
 const MMAPABLE: usize = 1 << 10;
@@ -41,11 +41,11 @@ static SOCKETS: SkStorage<SocketRows> = SkStorage::new();
 #[btf_map]
 static AFFINITY: LruHashMap<AffinityKey, u64, 65536> = LruHashMap::new();
 #[btf_map]
-static BACKEND_STATS: PerCpuArray<BackendCounters, 65536> = PerCpuArray::new();
+static BACKEND_STATS: Array<BackendCounters, 65536, MMAPABLE> = Array::new();
 #[btf_map]
 static SERVICE_STATS: PerCpuArray<ServiceCounters, 65536> = PerCpuArray::new();
 #[btf_map]
-static ACTIVE: Array<u64, 65536, MMAPABLE> = Array::new();
+static BACKEND_FILTER: Array<u64, { filter::WORDS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static CONTROL: Array<u64, { control::ENTRIES as usize }, MMAPABLE> = Array::new();
 #[btf_map]
@@ -153,36 +153,45 @@ pub(crate) extern "C" fn lb_last_not_above(first_row: u32, rows: u32, id: u32) -
 
 #[inline(always)]
 pub(crate) fn active(backend_id: u32) -> u64 {
-    match ACTIVE.get_ptr(backend_id) {
-        // SAFETY: aligned table memory.
-        Some(count) => unsafe { read_volatile(count) },
-        None => 0,
+    let Some(counters) = BACKEND_STATS.get_ptr(backend_id) else { return 0 };
+    // SAFETY: aligned table memory. Closed before connects, so that the difference is never below 0.
+    unsafe {
+        let closed = read_volatile(&raw const (*counters).closed);
+        let connects = read_volatile(&raw const (*counters).connects);
+        BackendCounters { connects, closed }.active()
     }
 }
 
+/// A socket went to a backend.
 #[inline(always)]
-pub(crate) fn opened(backend_id: u32) {
-    if let Some(count) = ACTIVE.get_ptr_mut(backend_id) {
-        atomic_add(count, 1);
-    }
-}
-
-#[inline(always)]
-pub(crate) fn closed(backend_id: u32) {
-    if let Some(count) = ACTIVE.get_ptr_mut(backend_id) {
-        atomic_add(count, u64::MAX);
-    }
-}
-
-#[inline(always)]
-pub(crate) fn count_connect(service_id: u32, backend_id: u32) {
+pub(crate) fn connected(service_id: u32, backend_id: u32) {
     if let Some(counters) = BACKEND_STATS.get_ptr_mut(backend_id) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*counters).connects += 1 };
+        // SAFETY: the field lies in the row.
+        atomic_add(unsafe { &raw mut (*counters).connects }, 1);
     }
     if let Some(counters) = SERVICE_STATS.get_ptr_mut(service_id) {
         // SAFETY: this CPU's own copy.
         unsafe { (*counters).connects += 1 };
+    }
+}
+
+/// A socket that went to a backend is not counted as open any more, or never was.
+#[inline(always)]
+pub(crate) fn closed(backend_id: u32) {
+    if let Some(counters) = BACKEND_STATS.get_ptr_mut(backend_id) {
+        // SAFETY: the field lies in the row.
+        atomic_add(unsafe { &raw mut (*counters).closed }, 1);
+    }
+}
+
+/// Whether the address may be some backend's own.
+#[inline(always)]
+pub(crate) fn may_be_backend(address: &Address, port: u16) -> bool {
+    let (word, bit) = filter::position(address, port);
+    match BACKEND_FILTER.get_ptr(word) {
+        // SAFETY: aligned table memory.
+        Some(word) => unsafe { read_volatile(word) & bit != 0 },
+        None => true,
     }
 }
 
@@ -290,16 +299,16 @@ impl Remembered {
     }
 }
 
-/// Word by word: an assignment of the whole may become a call of `memmove`, which is not there.
+/// In words: an assignment of the whole may become a call of `memmove`, which is not there. The
+/// addresses in a row are aligned to 8 bytes.
 #[inline(always)]
 fn store(to: *mut Address, from: &Address) {
-    let words = to.cast::<u32>();
-    // SAFETY: the caller's pointer is to a whole address.
+    let words = to.cast::<u64>();
+    let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    // SAFETY: the caller's pointer is to a whole address in a row.
     unsafe {
-        write_volatile(words, from.0[0]);
-        write_volatile(words.add(1), from.0[1]);
-        write_volatile(words.add(2), from.0[2]);
-        write_volatile(words.add(3), from.0[3]);
+        write_volatile(words, pair(from.0[0], from.0[1]));
+        write_volatile(words.add(1), pair(from.0[2], from.0[3]));
     }
 }
 

@@ -163,6 +163,24 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
         }
     }
 
+    /// Whether the socket has neither a port nor a peer, and shows none of an earlier association.
+    #[inline(always)]
+    pub(crate) fn looks_unused(&self) -> bool {
+        let sock = self.bpf_sock();
+        // SAFETY: fields of the socket that this program type may read, in their own widths.
+        unsafe {
+            let words = (&raw const (*sock).dst_ip6).cast::<u32>();
+            let trace = read_volatile(&raw const (*sock).src_port)
+                | u32::from(read_volatile(&raw const (*sock).dst_port))
+                | read_volatile(&raw const (*sock).dst_ip4)
+                | read_volatile(words)
+                | read_volatile(words.add(1))
+                | read_volatile(words.add(2))
+                | read_volatile(words.add(3));
+            trace == 0
+        }
+    }
+
     /// The MPTCP socket that a TCP subflow belongs to.
     #[inline(always)]
     pub(crate) fn mptcp(&self) -> Option<*mut c_void> {

@@ -14,9 +14,9 @@
 //! | `CONNECTIONS_OVERFLOW` | HASH | socket cookie -> [`rows::ConnectionRow`] | kernel |
 //! | `SOCKETS` | SK_STORAGE | socket -> [`rows::SocketRows`] | kernel |
 //! | `AFFINITY` | LRU_HASH | [`rows::AffinityKey`] -> [`rows::AffinityWord`] | kernel |
-//! | `BACKEND_STATS` | PERCPU_ARRAY | backend id -> [`rows::BackendCounters`] | kernel |
+//! | `BACKEND_STATS` | ARRAY, mapped | backend id -> [`rows::BackendCounters`] | kernel; agent zeroes idle ones |
 //! | `SERVICE_STATS` | PERCPU_ARRAY | service id -> [`rows::ServiceCounters`] | kernel |
-//! | `ACTIVE` | ARRAY, mapped | backend id -> open sockets `u64` | kernel |
+//! | `BACKEND_FILTER` | ARRAY, mapped | [`filter`] -> 64 bits | agent |
 //! | `CONTROL` | ARRAY, mapped | [`control`] -> `u64` | see there |
 //! | `EVENTS` | RINGBUF | [`rows::Event`] records | kernel, while somebody traces |
 
@@ -88,6 +88,26 @@ pub mod affinity {
     pub const CGROUP: u8 = 3;
     /// The calling process (thread group id).
     pub const PROCESS: u8 = 4;
+}
+
+/// A filter of all addresses that have ever been a backend's: a socket that dials one of them by its
+/// own name needs more care than one that goes anywhere else. Bits are only ever set.
+pub mod filter {
+    use crate::rows::Address;
+
+    /// Words of 64 bits.
+    pub const WORDS: u32 = 1 << 14;
+
+    /// Word and bit of an address and a port (in network order).
+    #[inline(always)]
+    pub const fn position(address: &Address, port: u16) -> (u32, u64) {
+        let [a, b, c, d] = address.0;
+        let mixed = (a ^ c.rotate_left(11)).wrapping_mul(0x85eb_ca6b)
+            ^ (b ^ (port as u32).rotate_left(16)).wrapping_mul(0xc2b2_ae35)
+            ^ d.wrapping_mul(0x9e37_79b1);
+        let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x2c1b_3c6d);
+        ((mixed >> 6) % WORDS, 1 << (mixed % 64))
+    }
 }
 
 /// Indexes of the `CONTROL` table.

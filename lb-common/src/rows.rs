@@ -67,7 +67,7 @@ pub struct BackendRow {
     pub port: u16,
     /// Relative share of new connections; compared by `least_connections`.
     pub weight: u16,
-    /// Index into `ACTIVE` and `BACKEND_STATS`.
+    /// Index into `BACKEND_STATS`.
     pub id: u32,
     /// This slot keeps a draw whose fraction lies below; see [`crate::pick`].
     pub threshold: u32,
@@ -127,6 +127,9 @@ pub struct AffinityWord(pub u64);
 pub struct BackendCounters {
     /// Sockets sent to this backend since its id was assigned (for unconnected UDP: picks).
     pub connects: u64,
+    /// Those of them that were closed, went elsewhere, or are not remembered. The difference is the
+    /// number of sockets that are open to the backend: one counter less to write when connecting.
+    pub closed: u64,
 }
 
 /// Value of `SERVICE_STATS`.
@@ -246,6 +249,16 @@ impl BlockWord {
     }
 }
 
+// === impl BackendCounters ===
+
+impl BackendCounters {
+    /// Sockets open to the backend.
+    #[inline(always)]
+    pub const fn active(&self) -> u64 {
+        self.connects.saturating_sub(self.closed)
+    }
+}
+
 // === impl AffinityWord ===
 
 impl AffinityWord {
@@ -278,7 +291,7 @@ const _: () = {
     assert!(size_of::<SocketRows>() == 384);
     assert!(size_of::<AffinityKey>() == 16);
     assert!(size_of::<AffinityWord>() == 8);
-    assert!(size_of::<BackendCounters>() == 8);
+    assert!(size_of::<BackendCounters>() == 16);
     assert!(size_of::<ServiceCounters>() == 24);
     assert!(size_of::<Event>() == 72);
 };

@@ -8,8 +8,8 @@ use crate::plan::{Action, Observed};
 use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use lb_common::LAYOUT_VERSION;
-use lb_common::rows::FrontendKey;
+use lb_common::rows::{BackendCounters, FrontendKey};
+use lb_common::{LAYOUT_VERSION, filter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,18 @@ impl Kernel {
         Ok(Self { tables, object, pins, cgroup: cgroup.to_owned(), fresh })
     }
 
+    /// Notes which addresses are backends' own.
+    fn mark_backends(&self, block: &Block) {
+        for row in &block.rows {
+            let (word, bit) = filter::position(&row.address, row.port);
+            if let Some(bits) = self.tables.backend_filter.get(word) {
+                self.tables.backend_filter.set(word, bits | bit);
+            }
+        }
+    }
+
     fn write_block(&self, base: u32, block: &Block) -> Result<(), DataplaneError> {
+        self.mark_backends(block);
         let mut row = base;
         let header = bytemuck::cast(block.header);
         for value in std::iter::once(&header).chain(&block.rows) {
@@ -157,9 +168,12 @@ impl Dataplane for Kernel {
                 blocks.insert(base, Block { header, rows });
             }
         }
-        let active = &self.tables.active;
-        let in_use = |id: &u32| active.get(*id).is_some_and(|sockets| sockets != 0);
-        let active = (0..active.entries()).filter(in_use).collect();
+        let in_use = |id: &u32| self.tables.active(*id).is_some_and(|sockets| sockets != 0);
+        let active = (0..self.tables.backend_stats.entries()).filter(in_use).collect();
+        // Whoever made the blocks has marked their backends, unless it was stopped in between.
+        for block in blocks.values() {
+            self.mark_backends(block);
+        }
         Ok(Observed { frontends, blocks, active, fresh: std::mem::take(&mut self.fresh) })
     }
 
@@ -169,7 +183,10 @@ impl Dataplane for Kernel {
             rest = others;
             match action {
                 Action::ResetBackend { id } => {
-                    Self::reset(&mut self.tables.backend_stats, *id)?;
+                    if !self.tables.backend_stats.set(*id, BackendCounters::default()) {
+                        let reason = format!("there is no id {id}");
+                        return Err(DataplaneError::new("writing BACKEND_STATS", reason));
+                    }
                 }
                 Action::ResetService { id } => {
                     Self::reset(&mut self.tables.service_stats, *id)?;
@@ -198,9 +215,8 @@ impl Dataplane for Kernel {
     }
 
     fn idle(&mut self, ids: &[u32]) -> Result<BTreeSet<u32>, DataplaneError> {
-        let active = &self.tables.active;
         let idle: BTreeSet<u32> =
-            ids.iter().filter(|id| active.get(**id) == Some(0)).copied().collect();
+            ids.iter().filter(|id| self.tables.active(**id) == Some(0)).copied().collect();
         if !idle.is_empty() {
             let named = |word| lb_common::rows::AffinityWord(word).backend_id();
             self.tables.forget_affinity(|_, word| idle.contains(&named(word)))?;

@@ -32,6 +32,8 @@ impl Pinned {
     /// The services as the tables tell them: without names and sources.
     pub fn state(&self) -> anyhow::Result<State> {
         let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
+        // Frontends share blocks, and blocks of one service share backends.
+        let mut backends: BTreeMap<(u32, u32), BackendStatus> = BTreeMap::new();
         for (key, index) in self.tables.frontends()? {
             let Some((_, header, rows)) = self.tables.block(index) else { continue };
             let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
@@ -46,10 +48,7 @@ impl Pinned {
                 usable,
             });
             for (slot, row) in rows.iter().enumerate() {
-                if service.backends.iter().any(|backend| backend.id == Some(row.id)) {
-                    continue;
-                }
-                service.backends.push(BackendStatus {
+                backends.entry((header.service_id, row.id)).or_insert_with(|| BackendStatus {
                     address: SocketAddr::new(row.address.into(), u16::from_be(row.port)),
                     id: Some(row.id),
                     state: if slot < usable { AdminState::Ready } else { AdminState::Drain },
@@ -58,6 +57,11 @@ impl Pinned {
                     active: 0,
                     connects: 0,
                 });
+            }
+        }
+        for ((service, _), backend) in backends {
+            if let Some(service) = services.get_mut(&service) {
+                service.backends.push(backend);
             }
         }
         let mut services: Vec<ServiceStatus> = services.into_values().collect();
@@ -90,8 +94,9 @@ fn fill(tables: &Tables, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
         }
         for backend in &mut service.backends {
             if let Some(id) = backend.id {
-                backend.active = tables.active.get(id).unwrap_or(0);
-                backend.connects = tables.backend_counters(id)?.connects;
+                let counters = tables.backend_stats.get(id).unwrap_or_default();
+                backend.active = counters.active();
+                backend.connects = counters.connects;
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::config::TableSizes;
 use crate::status::TableStatus;
 use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
 use bytemuck::Zeroable;
-use lb_common::control;
+use lb_common::{control, filter};
 use lb_common::rows::{
     AffinityKey, BackendCounters, BackendRow, BlockHeader, BlockWord, ConnectionRow, FrontendKey,
     ServiceCounters,
@@ -65,10 +65,10 @@ pub(super) struct Tables {
     pub(super) frontends: HashMap<MapData, [u8; 20], u32>,
     pub(super) blocks: Mapped<u64>,
     pub(super) backends: Mapped<BackendRow>,
-    pub(super) active: Mapped<u64>,
     pub(super) control: Mapped<u64>,
     pub(super) affinity: HashMap<MapData, [u8; 16], u64>,
-    pub(super) backend_stats: PerCpuArray<MapData, [u8; 8]>,
+    pub(super) backend_stats: Mapped<BackendCounters>,
+    pub(super) backend_filter: Mapped<u64>,
     pub(super) service_stats: PerCpuArray<MapData, [u8; 24]>,
 }
 
@@ -102,15 +102,8 @@ pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
             None,
         ),
         shape("AFFINITY", MapType::LruHash, "lru_hash", 16, 8, affinity, Some("affinity")),
-        shape(
-            "BACKEND_STATS",
-            MapType::PerCpuArray,
-            "percpu_array",
-            4,
-            8,
-            backends,
-            Some("backends"),
-        ),
+        shape("BACKEND_STATS", MapType::Array, "array", 4, 16, backends, Some("backends")),
+        shape("BACKEND_FILTER", MapType::Array, "array", 4, 8, filter::WORDS, None),
         shape(
             "SERVICE_STATS",
             MapType::PerCpuArray,
@@ -120,7 +113,6 @@ pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
             services,
             Some("services"),
         ),
-        shape("ACTIVE", MapType::Array, "array", 4, 8, backends, Some("backends")),
         shape("CONTROL", MapType::Array, "array", 4, 8, control::ENTRIES, None),
         shape("EVENTS", MapType::RingBuf, "ringbuf", 0, 0, EVENT_BYTES, None),
     ]
@@ -196,19 +188,17 @@ impl Tables {
         }
         let frontends = find("FRONTENDS")?;
         let affinity = find("AFFINITY")?;
-        let backend_stats = find("BACKEND_STATS")?;
         let service_stats = find("SERVICE_STATS")?;
         Ok(Self {
             frontends: HashMap::try_from(Map::HashMap(frontends.open(pins)?))
                 .map_err(|e| frontends.failed(e))?,
             blocks: mapped(find("BLOCKS")?, pins, writable)?,
             backends: mapped(find("BACKENDS")?, pins, writable)?,
-            active: mapped(find("ACTIVE")?, pins, writable)?,
+            backend_stats: mapped(find("BACKEND_STATS")?, pins, writable)?,
+            backend_filter: mapped(find("BACKEND_FILTER")?, pins, writable)?,
             control: mapped(find("CONTROL")?, pins, writable)?,
             affinity: HashMap::try_from(Map::LruHashMap(affinity.open(pins)?))
                 .map_err(|e| affinity.failed(e))?,
-            backend_stats: PerCpuArray::try_from(Map::PerCpuArray(backend_stats.open(pins)?))
-                .map_err(|e| backend_stats.failed(e))?,
             service_stats: PerCpuArray::try_from(Map::PerCpuArray(service_stats.open(pins)?))
                 .map_err(|e| service_stats.failed(e))?,
         })
@@ -239,13 +229,9 @@ impl Tables {
         Some((word.base(), header, rows))
     }
 
-    pub(super) fn backend_counters(&self, id: u32) -> Result<BackendCounters, DataplaneError> {
-        let failed = |e| DataplaneError::new(format!("reading BACKEND_STATS[{id}]"), chain(&e));
-        let values = self.backend_stats.get(&id, 0).map_err(failed)?;
-        Ok(values.iter().fold(BackendCounters::zeroed(), |sum, cpu| {
-            let BackendCounters { connects } = bytemuck::cast(*cpu);
-            BackendCounters { connects: sum.connects + connects }
-        }))
+    /// Sockets that are open to a backend; `None` if there is no such id.
+    pub(super) fn active(&self, id: u32) -> Option<u64> {
+        self.backend_stats.get(id).map(|counters| counters.active())
     }
 
     pub(super) fn service_counters(&self, id: u32) -> Result<ServiceCounters, DataplaneError> {
@@ -307,7 +293,7 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
                 "CONNECTIONS" => connections(),
                 "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
                 "AFFINITY" => Some(tables.affinity.keys().count() as u64),
-                "ACTIVE" => Some(words_in_use(&tables.active)),
+                "BACKEND_STATS" => Some(backends_in_use(&tables.backend_stats)),
                 _ => None,
             };
             Ok(TableStatus {
@@ -327,6 +313,12 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
 fn words_in_use(words: &Mapped<u64>) -> u64 {
     (0..words.entries()).filter(|index| words.get(*index).is_some_and(|word| word != 0)).count()
         as u64
+}
+
+/// Backend ids that have ever been connected to.
+fn backends_in_use(stats: &Mapped<BackendCounters>) -> u64 {
+    let used = |id: &u32| stats.get(*id).is_some_and(|counters| counters.connects != 0);
+    (0..stats.entries()).filter(used).count() as u64
 }
 
 /// Rows of live blocks, each block counted once.
