@@ -135,8 +135,5 @@ fn rerun_if_changed(path: &Path) {
 }
 
 fn directive(text: &str) {
-    #[expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
-    {
-        println!("cargo::{text}");
-    }
+    println!("cargo::{text}");
 }

@@ -88,16 +88,14 @@ impl Kernel {
 
     fn write_block(&self, base: u32, block: &Block) -> Result<(), DataplaneError> {
         self.mark_backends(block);
-        let mut row = base;
         let header = bytemuck::cast(block.header);
-        for value in std::iter::once(&header).chain(&block.rows) {
+        for (row, value) in (base..).zip(std::iter::once(&header).chain(&block.rows)) {
             if !self.tables.backends.set(row, *value) {
                 return Err(DataplaneError::new(
                     "writing BACKENDS",
                     format!("there is no row {row}"),
                 ));
             }
-            row += 1;
         }
         Ok(())
     }
