@@ -2,6 +2,7 @@
 //! usage or configuration).
 
 use crate::app::{self, Failure, Overrides};
+use crate::dataplane;
 use crate::telemetry::{self, LogFormat};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
@@ -93,6 +94,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             telemetry::start(log_format, &log_level).map_err(|error| {
                 Failure::Configuration(vec![format!("--log-level {log_level}: {error}")])
             })?;
+            dataplane::share_one_heap();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

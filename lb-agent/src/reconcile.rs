@@ -61,6 +61,10 @@ pub struct Reconciler<D> {
     backoff: Duration,
     files: Files,
     unsaved: bool,
+    /// Nothing has been merged yet.
+    fresh: bool,
+    /// What was last reported of the services may not be true any more.
+    stale: bool,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -95,6 +99,8 @@ impl<D: Dataplane> Reconciler<D> {
             backoff: FIRST_RETRY,
             files,
             unsaved: false,
+            fresh: true,
+            stale: true,
         })
     }
 
@@ -128,7 +134,7 @@ impl<D: Dataplane> Reconciler<D> {
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = wait_until(retry) => {
                     self.retry_at = None;
-                    block_in_place(|| self.round());
+                    block_in_place(|| self.round(Instant::now()));
                 }
                 _ = tick.tick() => self.tick().await,
             }
@@ -140,25 +146,31 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Takes what the sources say now.
     fn absorb(&mut self) {
+        let begin = Instant::now();
         let states = self.feeds.iter_mut().map(|feed| feed.borrow_and_update().clone());
-        self.sources = states.collect();
-        let inputs: Vec<Input<'_>> = self
-            .sources
-            .iter()
-            .map(|state| Input {
-                source: &state.name,
-                snapshot: state.snapshot.as_deref(),
-                synced: state.synced,
-            })
-            .collect();
-        self.desired = block_in_place(|| desired::merge(&inputs));
-        block_in_place(|| self.round());
+        let before = std::mem::replace(&mut self.sources, states.collect());
+        let same = |(now, before): (&SourceState, &SourceState)| now.says_the_same(before);
+        if self.fresh || !self.sources.iter().zip(&before).all(same) {
+            self.fresh = false;
+            let inputs: Vec<Input<'_>> = self
+                .sources
+                .iter()
+                .map(|state| Input {
+                    source: &state.name,
+                    snapshot: state.snapshot.as_deref(),
+                    synced: state.synced,
+                })
+                .collect();
+            self.desired = block_in_place(|| desired::merge(&inputs));
+            self.stale = true;
+        }
+        block_in_place(|| self.round(begin));
     }
 
-    /// Plans and applies once.
-    fn round(&mut self) {
-        let begin = Instant::now();
+    /// Plans and applies once, in a round that began at `begin`.
+    fn round(&mut self, begin: Instant) {
         let plan = self.planner.plan(&self.desired);
+        self.stale |= plan.touched;
         self.plan_rejections = plan.rejections;
         let result = self.dataplane.apply(&plan.actions);
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -195,6 +207,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
         // Any grace period under way belongs to the planner that is thrown away.
         self.grace = None;
+        self.stale = true;
         let observed = self.dataplane.grace()()
             .and_then(|()| self.dataplane.observe())
             .map_err(ReconcileError::from)
@@ -220,7 +233,7 @@ impl<D: Dataplane> Reconciler<D> {
                 self.work.grace_periods += 1;
                 self.planner.end_grace();
                 // Something may have waited for this; if not, there is nothing to do.
-                block_in_place(|| self.round());
+                block_in_place(|| self.round(Instant::now()));
             }
             Err(error) => self.failed(&error),
         }
@@ -276,14 +289,10 @@ impl<D: Dataplane> Reconciler<D> {
             .cloned()
             .collect();
         let sources = self.sources.iter().map(source_status).collect();
-        self.reporter.publish(
-            &self.desired,
-            &self.planner,
-            self.attached.as_ref(),
-            sources,
-            &self.work,
-            rejections,
-        );
+        if std::mem::take(&mut self.stale) {
+            self.reporter.update(&self.desired, &self.planner);
+        }
+        self.reporter.publish(self.attached.as_ref(), sources, &self.work, rejections);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::status::{
     AgentStatus, BackendStatus, FrontendStatus, Published, ServiceCounts, ServiceStatus,
     SourceStatus, State, WorkStatus,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,12 +26,17 @@ pub struct Identity {
     pub warnings: Vec<String>,
 }
 
+/// New rejections logged one by one in a round; the status has them all.
+const LOGGED: usize = 20;
+
 /// Remembers since when each backend is in its state, and what has been logged.
 pub(crate) struct Reporter {
     identity: Identity,
     started: SystemTime,
     state: Arc<State>,
-    since: BTreeMap<(String, SocketAddr), (AdminState, SystemTime)>,
+    /// What the agent before this one saved, until every source has delivered: before that, what is
+    /// not desired yet may only be late.
+    earlier: State,
     logged: BTreeSet<Rejection>,
     sender: watch::Sender<Arc<Published>>,
 }
@@ -40,19 +45,13 @@ impl Reporter {
     /// `earlier` is the state that the agent before this one saved.
     pub(crate) fn new(identity: Identity, earlier: Option<State>) -> Self {
         let started = SystemTime::now();
-        let since = earlier
-            .iter()
-            .flat_map(|state| &state.services)
-            .flat_map(|service| service.backends.iter().map(|backend| (&service.name, backend)))
-            .filter_map(|(name, backend)| {
-                Some(((name.clone(), backend.address), (backend.state, backend.since?)))
-            })
-            .collect();
+        let mut earlier = earlier.unwrap_or_default();
+        sort(&mut earlier);
         let mut reporter = Self {
             identity,
             started,
             state: Arc::default(),
-            since,
+            earlier,
             logged: BTreeSet::new(),
             sender: watch::Sender::new(Arc::new(Published {
                 agent: empty_status(started),
@@ -72,41 +71,36 @@ impl Reporter {
         self.state.clone()
     }
 
+    /// Looks at the services again, which may have changed since.
+    pub(crate) fn update(&mut self, desired: &Desired, planner: &Planner) {
+        let now = SystemTime::now();
+        let known = [&*self.state, &self.earlier];
+        let services = desired.services.iter();
+        let services = services
+            .map(|(name, entry)| {
+                let known = known.map(|state| find(state, name));
+                service_status(name, entry, planner, |address, state| {
+                    let backend = known.iter().flatten().find_map(|s| find_backend(s, address));
+                    let since = backend.filter(|b| b.state == state).and_then(|b| b.since);
+                    since.unwrap_or(now)
+                })
+            })
+            .collect();
+        self.state = Arc::new(State { services });
+        if desired.complete {
+            self.earlier = State::default();
+        }
+    }
+
+    /// Tells of the agent as it is now, and of the services as they were last looked at.
     pub(crate) fn publish(
         &mut self,
-        desired: &Desired,
-        planner: &Planner,
         attached: Option<&Attached>,
         sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
     ) {
         self.log(&rejections);
-        let now = SystemTime::now();
-        let mut since = std::mem::take(&mut self.since);
-        let mut kept = BTreeMap::new();
-        let services = desired
-            .services
-            .iter()
-            .map(|(name, entry)| {
-                let mut age = |address: SocketAddr, state: AdminState| {
-                    let key = (name.to_string(), address);
-                    let time = match since.remove(&key) {
-                        Some((before, time)) if before == state => time,
-                        _ => now,
-                    };
-                    kept.insert(key, (state, time));
-                    time
-                };
-                service_status(name, entry, planner, &mut age)
-            })
-            .collect();
-        // Before every source has delivered, what is not desired yet may only be late.
-        if !desired.complete {
-            kept.append(&mut since);
-        }
-        self.since = kept;
-        self.state = Arc::new(State { services });
         let agent = self.agent(attached, sources, work, rejections);
         self.sender.send_replace(Arc::new(Published { agent, state: self.state.clone() }));
     }
@@ -114,8 +108,13 @@ impl Reporter {
     /// Each rejection is logged when it appears, not at each round.
     fn log(&mut self, rejections: &[Rejection]) {
         let now: BTreeSet<Rejection> = rejections.iter().cloned().collect();
-        for Rejection { origin, service, reason } in now.difference(&self.logged) {
+        let mut new = now.difference(&self.logged);
+        for Rejection { origin, service, reason } in new.by_ref().take(LOGGED) {
             tracing::warn!(%origin, service, "{reason}");
+        }
+        let more = new.count();
+        if more > 0 {
+            tracing::warn!(more, "more problems; see `lbctl status`");
         }
         self.logged = now;
     }
@@ -172,11 +171,29 @@ fn empty_status(started: SystemTime) -> AgentStatus {
     }
 }
 
+/// In the order in which they are looked up and published.
+fn sort(State { services }: &mut State) {
+    services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    for service in services {
+        service.backends.sort_unstable_by_key(|backend| backend.address);
+    }
+}
+
+fn find<'s>(state: &'s State, name: &ServiceName) -> Option<&'s ServiceStatus> {
+    let found = state.services.binary_search_by(|service| service.name.as_str().cmp(name.as_str()));
+    state.services.get(found.ok()?)
+}
+
+fn find_backend<'s>(service: &'s ServiceStatus, address: &SocketAddr) -> Option<&'s BackendStatus> {
+    let found = service.backends.binary_search_by_key(address, |backend| backend.address);
+    service.backends.get(found.ok()?)
+}
+
 fn service_status(
     name: &ServiceName,
     entry: &Entry,
     planner: &Planner,
-    since: &mut impl FnMut(SocketAddr, AdminState) -> SystemTime,
+    since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
     let Service { frontends, backends, policy, affinity, no_backend } = &*entry.service;
     let frontends = frontends
@@ -192,14 +209,15 @@ fn service_status(
                 .count(),
         })
         .collect();
+    let ids = planner.backend_ids(name);
     let backends = backends
         .iter()
         .map(|(address, backend)| BackendStatus {
             address: *address,
-            id: planner.backend_id(name, address),
+            id: ids.and_then(|ids| ids.get(address)).copied(),
             state: backend.state,
             weight: backend.weight,
-            since: Some(since(*address, backend.state)),
+            since: Some(since(address, backend.state)),
             active: 0,
             connects: 0,
         })
@@ -216,3 +234,6 @@ fn service_status(
         counters: ServiceCounts::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,7 @@ pub struct WorkStatus {
     pub grace_periods: u64,
     /// Rounds that failed and were repeated.
     pub failures: u64,
-    /// How long the last round took, in microseconds, planning and applying.
+    /// How long the last round took, in microseconds: merging, planning and applying.
     pub last_round_micros: u64,
     /// How long the longest round took, in microseconds.
     pub longest_round_micros: u64,
@@ -180,17 +180,6 @@ pub struct TableStatus {
     pub used: Option<u64>,
     /// Memory the kernel charges for it, in bytes, where that can be told.
     pub memory: Option<u64>,
-}
-
-impl ServiceStatus {
-    /// The first frontend as text, with `+N` for the others.
-    pub fn frontend_summary(&self) -> String {
-        match self.frontends.as_slice() {
-            [] => "-".to_owned(),
-            [only] => only.frontend.to_string(),
-            [first, others @ ..] => format!("{} +{}", first.frontend, others.len()),
-        }
-    }
 }
 
 /// What the reconcile loop publishes after each round.

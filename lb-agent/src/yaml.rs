@@ -5,16 +5,15 @@
 //! [`crate::source::spec`].
 
 mod reader;
+mod tree;
 
 pub(crate) use self::reader::Reader;
 
+use self::tree::{Tree, Value};
 use crate::model::Rejection;
-use marked_yaml::types::{MarkedMappingNode, MarkedScalarNode};
-use marked_yaml::{LoadError, LoaderOptions, Marker, Node, Span};
 use std::fmt;
 
-/// Deepest indentation accepted. The parser calls itself for every level, and a stack that
-/// overflows takes the whole agent down.
+/// Deepest indentation accepted: no document means to go deeper.
 const MAX_INDENT: usize = 256;
 
 /// A line and a column, counted from 1; all zero if unknown.
@@ -29,13 +28,13 @@ pub(crate) struct Place {
 /// A YAML document whose top level is a mapping.
 #[derive(Debug)]
 pub(crate) struct Document {
-    root: Node,
+    tree: Tree,
 }
 
 /// A value and the place to name when it is wrong.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item<'n> {
-    node: &'n Node,
+    value: Value<'n>,
     /// Where it stands.
     pub(crate) place: Place,
 }
@@ -43,14 +42,6 @@ pub(crate) struct Item<'n> {
 // === impl Place ===
 
 impl Place {
-    fn of_marker(marker: Option<&Marker>) -> Self {
-        marker.map_or_else(Self::default, |m| Self { line: m.line(), column: m.column() })
-    }
-
-    fn of_span(span: &Span) -> Self {
-        Self::of_marker(span.start())
-    }
-
     /// `origin:line:column`.
     pub(crate) fn within(self, origin: &str) -> String {
         if self.line == 0 { origin.to_owned() } else { format!("{origin}:{self}") }
@@ -77,16 +68,10 @@ impl Document {
         if let Some((place, reason)) = unsupported(text) {
             return Err(reject(place, reason.to_owned()));
         }
-        let options = LoaderOptions::default().prevent_coercion(true).error_on_duplicate_keys(true);
         // The parser guards some of its states with assertions; a file must not end the agent.
-        let parsed =
-            std::panic::catch_unwind(|| marked_yaml::parse_yaml_with_options(0, text, options));
-        match parsed {
-            Ok(Ok(root)) => Ok(Self { root }),
-            Ok(Err(error)) => {
-                let (place, reason) = explain(&error);
-                Err(reject(place, reason))
-            }
+        match std::panic::catch_unwind(|| Tree::parse(text)) {
+            Ok(Ok(tree)) => Ok(Self { tree }),
+            Ok(Err((place, reason))) => Err(reject(place, reason)),
             Err(_) => Err(reject(
                 Place::default(),
                 "the YAML parser gave up on this file; simplify it".to_owned(),
@@ -96,19 +81,17 @@ impl Document {
 
     /// The whole document as a value.
     pub(crate) fn item(&self) -> Item<'_> {
-        Item::new(&self.root)
+        Item::new(self.tree.root())
     }
 
-    /// Takes the list under a top-level key out of the document, so that its nodes, which are many
-    /// times larger than the text, can be dropped one by one. `Err` is the place of something that
-    /// is no list.
-    pub(crate) fn take_list(&mut self, key: &str) -> Option<Result<Vec<Node>, Place>> {
-        let root = self.root.as_mapping_mut()?;
-        let key_place = root.keys().find(|k| k.as_str() == key).map(|k| Place::of_span(k.span()));
-        match root.get_mut(key)? {
-            Node::Sequence(list) => Some(Ok(std::mem::take(&mut **list))),
-            other => Some(Err(key_place.unwrap_or_else(|| Item::new(other).place))),
-        }
+    /// The items of the list under a top-level key. `Err` is the place of something that is no list.
+    pub(crate) fn list(
+        &self,
+        key: &str,
+    ) -> Option<Result<impl Iterator<Item = Item<'_>> + use<'_>, Place>> {
+        let mut fields = self.tree.root().fields()?;
+        let (key, value) = fields.find(|(k, _)| k.text() == Some(key))?;
+        Some(value.items().map(|items| items.map(Item::new)).ok_or(key.place()))
     }
 }
 
@@ -132,84 +115,48 @@ fn unsupported(text: &str) -> Option<(Place, &'static str)> {
     None
 }
 
-fn explain(error: &LoadError) -> (Place, String) {
-    let (marker, reason) = match error {
-        LoadError::ScanError(at, scan) => (at, format!("not valid YAML: {}", scan.info())),
-        LoadError::TopLevelMustBeMapping(at) | LoadError::TopLevelMustBeSequence(at) => {
-            (at, "the top level must be `key: value` lines, such as `services:`".to_owned())
-        }
-        LoadError::UnexpectedAnchor(at) => {
-            (at, "YAML anchors (&name, *name) are not supported; write the value out".to_owned())
-        }
-        LoadError::MappingKeyMustBeScalar(at) => {
-            (at, "a key must be a word, not a list or a mapping".to_owned())
-        }
-        LoadError::UnexpectedTag(at) => {
-            (at, "YAML tags (!name) are not supported; remove the tag".to_owned())
-        }
-        LoadError::DuplicateKey(keys) => {
-            let first = Place::of_span(keys.prev_key.span()).line;
-            let reason = format!(
-                "key `{}` stands twice, first on line {first}; remove one",
-                keys.key.as_str()
-            );
-            return (Place::of_span(keys.key.span()), reason);
-        }
-    };
-    (Place::of_marker(Some(marker)), reason)
-}
-
 // === impl Item ===
 
 impl<'n> Item<'n> {
     /// A value by itself, such as a list item.
-    pub(crate) fn new(node: &'n Node) -> Self {
+    fn new(value: Value<'n>) -> Self {
         // The parser marks a block mapping at its first colon; its first key is where people look.
-        let first_key = node.as_mapping().and_then(|map| map.keys().next());
-        let span = first_key.map_or_else(|| node.span(), MarkedScalarNode::span);
-        Self { node, place: Place::of_span(span) }
+        let first_key = value.fields().and_then(|mut fields| fields.next()).map(|(key, _)| key);
+        Self { value, place: first_key.unwrap_or(value).place() }
     }
 
-    fn of_key(key: &'n MarkedScalarNode, node: &'n Node) -> Self {
+    fn of_key(key: Value<'n>, value: Value<'n>) -> Self {
         // An empty value is marked where the next token begins, which may be lines further down.
-        match node {
-            Node::Scalar(text) if !text.is_empty() => Self::new(node),
-            _ => Self { node, place: Place::of_span(key.span()) },
+        match value.text() {
+            Some(text) if !text.is_empty() => Self::new(value),
+            _ => Self { value, place: key.place() },
         }
     }
 
     /// The text of a scalar.
     pub(crate) fn text(&self) -> Option<&'n str> {
-        self.node.as_scalar().map(MarkedScalarNode::as_str)
+        self.value.text()
     }
 
     /// The value under a key of a mapping.
     pub(crate) fn get(&self, key: &str) -> Option<Item<'n>> {
-        let map = self.node.as_mapping()?;
-        map.iter().find(|(k, _)| k.as_str() == key).map(|(k, v)| Self::of_key(k, v))
-    }
-
-    /// What it is, for an error.
-    fn describe(&self) -> String {
-        match self.node {
-            Node::Scalar(text)
-                if text.may_coerce() && matches!(text.as_str(), "" | "~" | "null") =>
-            {
-                "nothing".to_owned()
-            }
-            Node::Scalar(text) => format!("`{}`", text.as_str()),
-            Node::Mapping(_) => "a mapping".to_owned(),
-            Node::Sequence(_) => "a list".to_owned(),
-        }
-    }
-
-    fn mapping(&self) -> Option<&'n MarkedMappingNode> {
-        self.node.as_mapping()
+        let mut fields = self.value.fields()?;
+        fields.find(|(k, _)| k.text() == Some(key)).map(|(k, v)| Self::of_key(k, v))
     }
 
     /// Whether this is a mapping.
     pub(crate) fn is_mapping(&self) -> bool {
-        self.mapping().is_some()
+        self.value.fields().is_some()
+    }
+
+    /// What it is, for an error.
+    fn describe(&self) -> String {
+        match (self.value.plain(), self.text()) {
+            (Some("" | "~" | "null"), _) => "nothing".to_owned(),
+            (_, Some(text)) => format!("`{text}`"),
+            (_, None) if self.is_mapping() => "a mapping".to_owned(),
+            (_, None) => "a list".to_owned(),
+        }
     }
 }
 

@@ -85,9 +85,44 @@ pub(crate) fn host_netns() -> u64 {
     unsafe { read_volatile(&raw const HOST_NETNS) }
 }
 
+/// A frontend's key in the widths that the kernel's hash and comparison load. A load that spans
+/// several stores has to wait until they have left the processor's store buffer.
+#[repr(C, align(8))]
+struct WideKey {
+    address: [u64; 2],
+    port_and_protocol: u32,
+}
+
+impl WideKey {
+    #[inline(always)]
+    fn new(key: &FrontendKey) -> Self {
+        let mut wide = Self { address: [0; 2], port_and_protocol: 0 };
+        let [a, b] = words(&key.address);
+        let port_and_protocol = u32::from(key.port) | u32::from(key.protocol) << 16;
+        // SAFETY: own fields; volatile, or the stores would be split into the parts they came from.
+        unsafe {
+            write_volatile(&raw mut wide.address[0], a);
+            write_volatile(&raw mut wide.address[1], b);
+            write_volatile(&raw mut wide.port_and_protocol, port_and_protocol);
+        }
+        wide
+    }
+}
+
+/// An address as two little-endian words, which is what the target has.
+#[inline(always)]
+fn words(address: &Address) -> [u64; 2] {
+    let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let [a, b, c, d] = address.0;
+    [pair(a, b), pair(c, d)]
+}
+
 /// The live block of a frontend; `None` if the address is no frontend, or nothing was published.
 #[inline(always)]
 pub(crate) fn block_of(key: &FrontendKey) -> Option<Block> {
+    let wide = WideKey::new(key);
+    // SAFETY: the same 20 bytes, more strictly aligned.
+    let key = unsafe { &*(&raw const wide).cast::<FrontendKey>() };
     // SAFETY: a FRONTENDS element is never overwritten, and reused only after a grace period.
     let index = *unsafe { FRONTENDS.get(key) }?;
     let word = BLOCKS.get_ptr(index)?;
@@ -303,12 +338,12 @@ impl Remembered {
 /// addresses in a row are aligned to 8 bytes.
 #[inline(always)]
 fn store(to: *mut Address, from: &Address) {
-    let words = to.cast::<u64>();
-    let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let to = to.cast::<u64>();
+    let [a, b] = words(from);
     // SAFETY: the caller's pointer is to a whole address in a row.
     unsafe {
-        write_volatile(words, pair(from.0[0], from.0[1]));
-        write_volatile(words.add(1), pair(from.0[2], from.0[3]));
+        write_volatile(to, a);
+        write_volatile(to.add(1), b);
     }
 }
 

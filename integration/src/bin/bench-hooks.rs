@@ -93,10 +93,18 @@ fn main() -> anyhow::Result<()> {
         "connect4, {SERVICES} services x {BACKENDS} backends, medians of {ROUNDS} rounds, seed {}\n",
         cli.seed
     )?;
-    writeln!(out, "{:<10} {:<9} {:<8} {:>10} {:>16}", "CASE", "PROTOCOL", "PROGRAM", "NS/RUN", "RATIO TO EMPTY")?;
+    writeln!(
+        out,
+        "{:<10} {:<9} {:<8} {:>10} {:>16}",
+        "CASE", "PROTOCOL", "PROGRAM", "NS/RUN", "RATIO TO EMPTY"
+    )?;
     for Row { program, hook: _, case, protocol, ns_per_run, ratio_to_empty } in rows {
-        let (case, program) = (format!("{case:?}").to_lowercase(), format!("{program:?}").to_lowercase());
-        writeln!(out, "{case:<10} {protocol:<9} {program:<8} {ns_per_run:>10.1} {ratio_to_empty:>16.2}")?;
+        let (case, program) =
+            (format!("{case:?}").to_lowercase(), format!("{program:?}").to_lowercase());
+        writeln!(
+            out,
+            "{case:<10} {protocol:<9} {program:<8} {ns_per_run:>10.1} {ratio_to_empty:>16.2}"
+        )?;
     }
     Ok(())
 }
@@ -163,7 +171,8 @@ fn services_to_dial() -> anyhow::Result<Desired> {
     let mut desired = Desired { complete: true, ..Desired::default() };
     for number in 0..=SERVICES {
         let backend = |n| {
-            let address = SocketAddr::new(Ipv4Addr::from(0x7f10_0000 + number * BACKENDS + n).into(), 9);
+            let address =
+                SocketAddr::new(Ipv4Addr::from(0x7f10_0000 + number * BACKENDS + n).into(), 9);
             (address, Backend { weight: 1, state: AdminState::Ready })
         };
         let affinity = Affinity { client: Client::Netns, timeout_seconds: 3600 };

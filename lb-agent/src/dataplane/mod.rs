@@ -17,6 +17,7 @@ pub use attach::{AttachError, Attached, detach};
 pub use fake::Fake;
 pub use kernel::{Kernel, Settings};
 pub use lock::{LockError, PinLock};
+pub use sys::share_one_heap;
 pub use tables::TableError;
 
 /// A wait that may run on another thread.

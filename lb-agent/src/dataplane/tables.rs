@@ -6,11 +6,11 @@ use crate::config::TableSizes;
 use crate::status::TableStatus;
 use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
 use bytemuck::Zeroable;
-use lb_common::{control, filter};
 use lb_common::rows::{
     AffinityKey, BackendCounters, BackendRow, BlockHeader, BlockWord, ConnectionRow, FrontendKey,
     ServiceCounters,
 };
+use lb_common::{control, filter};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};

@@ -88,6 +88,8 @@ pub struct Plan {
     pub rejections: Vec<Rejection>,
     /// Something waits for the end of a grace period: plan again then.
     pub deferred: bool,
+    /// Something of what the planner holds was not as desired.
+    pub touched: bool,
 }
 
 /// What the kernel holds, and what is free in its tables.
@@ -135,9 +137,9 @@ impl Planner {
         self.services.get(name).map(|held| held.id)
     }
 
-    /// The id of a service's backend in the kernel tables.
-    pub fn backend_id(&self, name: &ServiceName, address: &SocketAddr) -> Option<u32> {
-        self.services.get(name)?.backends.get(address).copied()
+    /// The ids of a service's backends in the kernel tables.
+    pub fn backend_ids(&self, name: &ServiceName) -> Option<&BTreeMap<SocketAddr, u32>> {
+        self.services.get(name).map(|held| &held.backends)
     }
 
     /// Whether the kernel has this frontend.
@@ -162,6 +164,7 @@ impl Planner {
             if self.services.get(name).is_some_and(|held| held.is_planned(&entry.service)) {
                 continue;
             }
+            plan.touched = true;
             match self.plan_service(name, &entry.service, &mut steps, &mut released) {
                 Ok(complete) => plan.deferred |= !complete,
                 Err(Obstacle::Wait) => plan.deferred = true,
@@ -185,6 +188,7 @@ impl Planner {
             }
         }
         plan.actions = steps.in_order();
+        plan.touched |= !plan.actions.is_empty();
         plan
     }
 

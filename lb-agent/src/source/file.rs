@@ -15,15 +15,11 @@ use crate::claims::Claims;
 use crate::config::{self, Config};
 use crate::model::{Rejection, Snapshot};
 use crate::yaml::Document;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch::{Sender, channel};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-
-/// Rejections logged one by one after a change; the status has them all.
-const LOGGED: usize = 20;
 
 /// When to look.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +187,7 @@ impl File {
             }
         };
         let settings = self.main.then(|| config::from_document(&self.path, &document));
-        let services = spec::from_document(&self.origin, document, &self.claims, self.main);
+        let services = spec::from_document(&self.origin, &document, &self.claims, self.main);
         Reading { services, settings }
     }
 }
@@ -234,10 +230,11 @@ impl Follower {
     ) {
         if let Some(last) = &self.state.snapshot {
             spec::keep_last_good(&mut translation, last, &self.file.claims);
+            spec::share_unchanged(&mut translation.snapshot, last);
         }
         let mut rejections = self.settings_problems(settings);
         rejections.append(&mut translation.rejections);
-        self.log(&rejections, &translation.snapshot);
+        self.log(rejections.len(), &translation.snapshot);
         let same = self.state.snapshot.as_deref() == Some(&translation.snapshot);
         if !same {
             self.state.snapshot = Some(Arc::new(translation.snapshot));
@@ -272,25 +269,15 @@ impl Follower {
         changed.into_iter().map(problem).collect()
     }
 
-    fn log(&self, rejections: &[Rejection], snapshot: &Snapshot) {
+    fn log(&self, rejected: usize, snapshot: &Snapshot) {
         let backends: usize = snapshot.services.values().map(|s| s.backends.len()).sum();
         tracing::info!(
             source = %self.state.name,
             services = snapshot.services.len(),
             backends,
-            rejected = rejections.len(),
+            rejected,
             "file read"
         );
-        let known: BTreeSet<_> = self.state.rejections.iter().collect();
-        let new: Vec<_> = rejections.iter().filter(|r| !known.contains(r)).collect();
-        for Rejection { origin, service, reason } in new.iter().take(LOGGED) {
-            let service = service.as_deref().unwrap_or("-");
-            tracing::warn!(%origin, service, "{reason}");
-        }
-        if new.len() > LOGGED {
-            let more = new.len() - LOGGED;
-            tracing::warn!(source = %self.state.name, more, "more problems; see `lbctl status`");
-        }
     }
 }
 

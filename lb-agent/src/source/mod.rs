@@ -47,4 +47,13 @@ impl SourceState {
             error: None,
         }
     }
+
+    /// Whether this asks for the same services as `before`, an earlier state of the same source.
+    pub(crate) fn says_the_same(&self, before: &Self) -> bool {
+        let same = match (&self.snapshot, &before.snapshot) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        same && self.synced == before.synced
+    }
 }

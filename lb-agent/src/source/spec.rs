@@ -9,7 +9,7 @@ mod service;
 use self::service::{Draft, draft, name_of};
 use crate::claims::Claims;
 use crate::model::{Frontend, Rejection, Service, ServiceName, Snapshot};
-use crate::yaml::{Document, Item, Place, Reader};
+use crate::yaml::{Document, Place, Reader};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -39,13 +39,13 @@ pub fn translate(
     claims: &Claims,
     main: bool,
 ) -> Result<Translation, Rejection> {
-    Document::parse(origin, text).and_then(|doc| from_document(origin, doc, claims, main))
+    Document::parse(origin, text).and_then(|doc| from_document(origin, &doc, claims, main))
 }
 
 /// [`translate`] for a document that is already parsed.
 pub(crate) fn from_document(
     origin: &str,
-    mut document: Document,
+    document: &Document,
     claims: &Claims,
     main: bool,
 ) -> Result<Translation, Rejection> {
@@ -58,17 +58,15 @@ pub(crate) fn from_document(
         Err(Rejection { origin: place.within(origin), service: None, reason })
     };
     // A file that lost its end must not empty the tables, so nothing is never taken for none.
-    let nodes = match document.take_list("services") {
+    let items = match document.list("services") {
         None => return refuse(Place::default(), "there is no `services:` in this file"),
         Some(Err(place)) => return refuse(place, "`services:` must be a list of services"),
-        Some(Ok(nodes)) => nodes,
+        Some(Ok(items)) => items,
     };
     let mut translation = Translation::default();
     let mut taken = Taken::default();
-    // Consumes the nodes one by one: they take several times the room of the services made of them.
-    for node in nodes {
+    for item in items {
         reader.service = None;
-        let item = Item::new(&node);
         let before = reader.count();
         let draft = draft(&mut reader, item, claims);
         let name = draft.as_ref().map(|draft| draft.name.clone()).or_else(|| name_of(item));
@@ -115,6 +113,16 @@ pub fn keep_last_good(translation: &mut Translation, last: &Snapshot, claims: &C
     for rejection in rejections.iter_mut() {
         if rejection.service.as_deref().is_some_and(|name| kept.contains(name)) {
             rejection.reason.push_str(" (the last good version of this service keeps serving)");
+        }
+    }
+}
+
+/// Puts the last version of every service that did not change in the place of the new one, so that
+/// it is kept once, and found unchanged at a glance.
+pub fn share_unchanged(snapshot: &mut Snapshot, last: &Snapshot) {
+    for (name, service) in &mut snapshot.services {
+        if let Some(last) = last.services.get(name).filter(|last| *last == service) {
+            *service = Arc::clone(last);
         }
     }
 }

@@ -6,7 +6,8 @@
 
 use super::{Item, Place};
 use crate::model::Rejection;
-use marked_yaml::types::MarkedScalarNode;
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error as WordError, StrDeserializer};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -63,17 +64,18 @@ impl<'a> Reader<'a> {
         what: &str,
         allowed: &[&str],
     ) -> Vec<Field<'n>> {
-        let Some(map) = item.mapping() else {
+        let Some(found) = item.value.fields() else {
             self.mismatch(item, what);
             return Vec::new();
         };
-        let mut fields = Vec::with_capacity(map.len());
-        for (key, node) in map.iter() {
-            if allowed.contains(&key.as_str()) {
-                fields.push(Field { key: key.as_str(), item: Item::of_key(key, node) });
+        let mut fields = Vec::new();
+        for (key, value) in found {
+            let name = key.text().unwrap_or_default();
+            if allowed.contains(&name) {
+                fields.push(Field { key: name, item: Item::of_key(key, value) });
             } else {
-                let reason = format!("unknown field `{}`; use {}", key.as_str(), one_of(allowed));
-                self.reject(Place::of_span(key.span()), reason);
+                let reason = format!("unknown field `{name}`; use {}", one_of(allowed));
+                self.reject(key.place(), reason);
             }
         }
         fields
@@ -85,11 +87,11 @@ impl<'a> Reader<'a> {
         item: Item<'n>,
         what: &str,
     ) -> impl Iterator<Item = Item<'n>> + use<'n> {
-        let list = item.node.as_sequence();
-        if list.is_none() {
+        let items = item.value.items();
+        if items.is_none() {
             self.mismatch(item, what);
         }
-        list.into_iter().flat_map(|list| list.iter()).map(Item::new)
+        items.into_iter().flatten().map(Item::new)
     }
 
     /// A value parsed from text.
@@ -120,24 +122,28 @@ impl<'a> Reader<'a> {
 
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, item: Item<'_>, key: &str) -> bool {
-        let flag = item.node.as_scalar().and_then(MarkedScalarNode::as_bool);
-        if flag.is_none() {
-            self.mismatch(item, &format!("true or false for `{key}`"));
+        match item.value.plain() {
+            Some("true" | "True" | "TRUE") => return true,
+            Some("false" | "False" | "FALSE") => {}
+            _ => self.mismatch(item, &format!("true or false for `{key}`")),
         }
-        flag.unwrap_or(false)
+        false
     }
 
-    /// One of a few words; the default if it is none of them.
-    pub(crate) fn word<T>(&mut self, item: Item<'_>, key: &str, words: &[&str]) -> T
-    where
-        T: serde::de::DeserializeOwned + Default,
-    {
-        let known = item.text().is_some_and(|text| words.contains(&text));
-        if let Some(word) = known.then(|| marked_yaml::from_node(item.node).ok()).flatten() {
-            return word;
+    /// One of a few words.
+    pub(crate) fn word<T: DeserializeOwned>(
+        &mut self,
+        item: Item<'_>,
+        key: &str,
+        words: &[&str],
+    ) -> Option<T> {
+        let known = item.text().filter(|text| words.contains(text));
+        let read = |text| T::deserialize(StrDeserializer::<WordError>::new(text)).ok();
+        let word = known.and_then(read);
+        if word.is_none() {
+            self.mismatch(item, &format!("{} for `{key}`", one_of(words)));
         }
-        self.mismatch(item, &format!("{} for `{key}`", one_of(words)));
-        T::default()
+        word
     }
 }
 

@@ -48,9 +48,15 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
             "name" => name = reader.parse(item, "a service name", str::parse::<ServiceName>),
             "frontends" => frontends = Some(read_frontends(reader, item, claims)),
             "backends" => backends = read_backends(reader, item, &mut doubles),
-            "policy" => policy = reader.word(item, key, &["random", "least_connections"]),
+            "policy" => {
+                policy =
+                    reader.word(item, key, &["random", "least_connections"]).unwrap_or_default()
+            }
             "affinity" => affinity = Some(read_affinity(reader, item)),
-            _ => no_backend = reader.word(item, key, &["refuse", "unreachable", "pass"]),
+            _ => {
+                no_backend =
+                    reader.word(item, key, &["refuse", "unreachable", "pass"]).unwrap_or_default()
+            }
         }
     }
     if item.is_mapping() && item.get("name").is_none() {
@@ -101,11 +107,9 @@ fn read_frontend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(Frontend, S
         match key {
             "address" => address = reader.parse(item, "an address and port", parse_socket_addr),
             "protocol" => {
-                // `word` needs a default, and a protocol has none.
-                let named = reader.word::<Option<Protocol>>(item, key, &["tcp", "udp"]);
-                protocol = named.unwrap_or(Protocol::Tcp);
+                protocol = reader.word(item, key, &["tcp", "udp"]).unwrap_or(Protocol::Tcp);
             }
-            _ => scope = reader.word(item, key, &["everywhere", "host"]),
+            _ => scope = reader.word(item, key, &["everywhere", "host"]).unwrap_or_default(),
         }
     }
     if item.get("address").is_none() {
@@ -165,7 +169,9 @@ fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, 
                 let number = reader.number(item, key, 1..=u32::from(u16::MAX));
                 weight = u16::try_from(number).unwrap_or(u16::MAX);
             }
-            _ => state = reader.word(item, key, &["ready", "drain", "disabled"]),
+            _ => {
+                state = reader.word(item, key, &["ready", "drain", "disabled"]).unwrap_or_default()
+            }
         }
     }
     if item.get("address").is_none() {
@@ -180,7 +186,8 @@ fn read_affinity(reader: &mut Reader<'_>, item: Item<'_>) -> Affinity {
     for field in reader.fields(item, what, &["client", "timeout"]) {
         let (key, item) = (field.key, field.item);
         if key == "client" {
-            client = reader.word(item, key, &["netns", "uid", "cgroup", "process"]);
+            client =
+                reader.word(item, key, &["netns", "uid", "cgroup", "process"]).unwrap_or_default();
         } else if let Some(time) = reader.parse(item, "a time such as `3h` or `90s`", parse_timeout)
         {
             timeout = time;

@@ -131,3 +131,22 @@ fn a_refused_service_keeps_its_last_good_version() {
     let outside = allowed(&last, &narrow);
     assert_eq!(names(&outside), ["a", "b"]);
 }
+
+#[test]
+fn what_did_not_change_is_shared_with_the_last_snapshot() {
+    let text = |port: u16| {
+        format!(
+            "services:\n\
+             - {{name: a, frontends: [\"10.96.0.1:80\"], backends: [\"10.0.0.1:80\"]}}\n\
+             - {{name: b, frontends: [\"10.96.0.2:80\"], backends: [\"10.0.0.1:{port}\"]}}\n"
+        )
+    };
+    let last = read(&text(80)).snapshot;
+    let fresh = read(&text(81)).snapshot;
+    let mut shared = fresh.clone();
+    share_unchanged(&mut shared, &last);
+    assert_eq!(shared, fresh, "what it says is the same");
+    let same = last.services.iter().zip(&shared.services);
+    let same: Vec<bool> = same.map(|((_, a), (_, b))| Arc::ptr_eq(a, b)).collect();
+    assert_eq!(same, [true, false]);
+}
