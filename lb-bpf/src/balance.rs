@@ -1,6 +1,6 @@
 //! From a frontend to a backend: lookup, affinity, pick, verdict.
 
-use crate::maps::{self, Block, Entry};
+use crate::maps::{self, Block, Entry, ServiceCount};
 use crate::sock::{self, PROCEED, SockAddr};
 use crate::{connections, datagrams};
 use lb_common::rows::{
@@ -19,18 +19,20 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         connections::dialled_directly(sock, &key);
         return PROCEED;
     };
+    let Some(count) = ServiceCount::of(block.header.service_id) else { return PROCEED };
     let place = connections::place(sock);
-    let Some(row) = choose(sock, &block) else {
+    let random = pick::random_of(place.cookie(), count.connects());
+    let Some(row) = choose(sock, &block, random) else {
         // A refused call leaves the socket as it was; one that passes goes somewhere else.
         if block.header.no_backend == no_backend::PASS {
             connections::dialled_directly(sock, &key);
         }
-        return no_backend(sock, &key, &block);
+        return no_backend(sock, &key, &block, count);
     };
-    translate(sock, &key, &block, row);
+    translate(sock, &key, &block, count, row);
     if !connections::remember(sock, key.protocol, &place, translation(&key, row)) {
         maps::closed(row.id);
-        maps::count_untracked(block.header.service_id);
+        count.count_untracked();
     }
     PROCEED
 }
@@ -68,13 +70,17 @@ pub(crate) fn send<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         sock.rewrite(row.address, row.port);
         return PROCEED;
     }
-    let Some(row) = choose(sock, &block) else { return no_backend(sock, &key, &block) };
-    if !pairs.remember(translation(&key, row)) {
-        maps::count_untracked(block.header.service_id);
-    }
+    let Some(count) = ServiceCount::of(block.header.service_id) else { return PROCEED };
+    let random = pick::random_of(u64::from(sock::random()), count.connects());
+    let Some(row) = choose(sock, &block, random) else {
+        return no_backend(sock, &key, &block, count);
+    };
+    translate(sock, &key, &block, count, row);
     // An unconnected socket is nobody's open connection.
     maps::closed(row.id);
-    translate(sock, &key, &block, row);
+    if !pairs.remember(translation(&key, row)) {
+        count.count_untracked();
+    }
     PROCEED
 }
 
@@ -114,9 +120,11 @@ fn translate<const V6: bool>(
     sock: &SockAddr<'_, V6>,
     key: &FrontendKey,
     block: &Block,
+    count: ServiceCount,
     row: &BackendRow,
 ) {
-    maps::connected(block.header.service_id, row.id);
+    maps::connected(row.id);
+    count.count_connect();
     sock.rewrite(row.address, row.port);
     if maps::tracing() {
         trace(sock, key, block, (row.address, row.port, row.id), 1);
@@ -124,8 +132,13 @@ fn translate<const V6: bool>(
 }
 
 #[inline(always)]
-fn no_backend<const V6: bool>(sock: &SockAddr<'_, V6>, key: &FrontendKey, block: &Block) -> i32 {
-    maps::count_no_backend(block.header.service_id);
+fn no_backend<const V6: bool>(
+    sock: &SockAddr<'_, V6>,
+    key: &FrontendKey,
+    block: &Block,
+    count: ServiceCount,
+) -> i32 {
+    count.count_no_backend();
     if maps::tracing() {
         trace(sock, key, block, (key.address, key.port, 0), 0);
     }
@@ -160,13 +173,17 @@ fn trace<const V6: bool>(
 
 /// The backend this connection gets, or none if the block has no rows.
 #[inline(always)]
-fn choose<const V6: bool>(sock: &SockAddr<'_, V6>, block: &Block) -> Option<&'static BackendRow> {
+fn choose<const V6: bool>(
+    sock: &SockAddr<'_, V6>,
+    block: &Block,
+    random: u64,
+) -> Option<&'static BackendRow> {
     if block.rows() == 0 {
         return None;
     }
     let kind = block.header.affinity;
     if kind == affinity::NONE {
-        return pick_row(block);
+        return pick_row(block, random);
     }
     let client = match kind {
         affinity::UID => sock::uid(),
@@ -175,17 +192,17 @@ fn choose<const V6: bool>(sock: &SockAddr<'_, V6>, block: &Block) -> Option<&'st
         _ => sock.netns(),
     };
     let key = AffinityKey { client, group: block.header.affinity_group, kind: u32::from(kind) };
-    stay(block, &key)
+    stay(block, &key, random)
 }
 
 /// The backend this client stays with, or a fresh pick that it stays with from now on. When two
 /// connections of a client race, the one whose entry got there first decides for both.
 #[inline(always)]
-fn stay(block: &Block, key: &AffinityKey) -> Option<&'static BackendRow> {
+fn stay(block: &Block, key: &AffinityKey, random: u64) -> Option<&'static BackendRow> {
     let now = sock::now_seconds();
     let deadline = now.saturating_add(block.header.affinity_timeout);
     let Some(entry) = Entry::of(key) else {
-        let row = pick_row(block)?;
+        let row = pick_row(block, random)?;
         if Entry::insert(key, AffinityWord::new(row.id, deadline)) {
             return Some(row);
         }
@@ -201,7 +218,7 @@ fn stay(block: &Block, key: &AffinityKey) -> Option<&'static BackendRow> {
         }
         return Some(row);
     }
-    let row = pick_row(block)?;
+    let row = pick_row(block, random)?;
     if entry.swap(word, AffinityWord::new(row.id, deadline)) {
         return Some(row);
     }
@@ -209,12 +226,12 @@ fn stay(block: &Block, key: &AffinityKey) -> Option<&'static BackendRow> {
 }
 
 #[inline(always)]
-fn pick_row(block: &Block) -> Option<&'static BackendRow> {
-    let first = draw_row(block)?;
+fn pick_row(block: &Block, random: u64) -> Option<&'static BackendRow> {
+    let first = draw_row(block, random as u32)?;
     if block.header.policy != policy::LEAST_CONNECTIONS {
         return Some(first);
     }
-    let second = draw_row(block)?;
+    let second = draw_row(block, (random >> 32) as u32)?;
     let first_wins = pick::first_is_less_loaded(
         maps::active(first.id),
         first.weight,
@@ -225,8 +242,8 @@ fn pick_row(block: &Block) -> Option<&'static BackendRow> {
 }
 
 #[inline(always)]
-fn draw_row(block: &Block) -> Option<&'static BackendRow> {
-    let draw = pick::draw(sock::random(), block.rows());
+fn draw_row(block: &Block, random: u32) -> Option<&'static BackendRow> {
+    let draw = pick::draw(random, block.rows());
     let row = block.row(draw.slot)?;
     let slot = draw.resolve(row.threshold, row.alias);
     if slot == draw.slot { Some(row) } else { block.row(slot) }

@@ -27,6 +27,13 @@ pub(crate) struct Place {
     holder: u64,
 }
 
+impl Place {
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        self.cookie
+    }
+}
+
 /// Finds a socket's place. A new socket's row is never in a cache, so this is done well before the
 /// row is needed: what comes between runs while the row is fetched.
 #[inline(always)]

@@ -197,16 +197,48 @@ pub(crate) fn active(backend_id: u32) -> u64 {
     }
 }
 
+/// A service's counters on this CPU. Looked up once: each lookup is felt.
+#[derive(Clone, Copy)]
+pub(crate) struct ServiceCount(*mut ServiceCounters);
+
+impl ServiceCount {
+    #[inline(always)]
+    pub(crate) fn of(service_id: u32) -> Option<Self> {
+        SERVICE_STATS.get_ptr_mut(service_id).map(Self)
+    }
+
+    /// How many sockets this CPU has sent to the service.
+    #[inline(always)]
+    pub(crate) fn connects(self) -> u64 {
+        // SAFETY: this CPU's own copy.
+        unsafe { (*self.0).connects }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_connect(self) {
+        // SAFETY: this CPU's own copy.
+        unsafe { (*self.0).connects += 1 };
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_no_backend(self) {
+        // SAFETY: this CPU's own copy.
+        unsafe { (*self.0).no_backend += 1 };
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_untracked(self) {
+        // SAFETY: this CPU's own copy.
+        unsafe { (*self.0).untracked += 1 };
+    }
+}
+
 /// A socket went to a backend.
 #[inline(always)]
-pub(crate) fn connected(service_id: u32, backend_id: u32) {
+pub(crate) fn connected(backend_id: u32) {
     if let Some(counters) = BACKEND_STATS.get_ptr_mut(backend_id) {
         // SAFETY: the field lies in the row.
         atomic_add(unsafe { &raw mut (*counters).connects }, 1);
-    }
-    if let Some(counters) = SERVICE_STATS.get_ptr_mut(service_id) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*counters).connects += 1 };
     }
 }
 
@@ -227,22 +259,6 @@ pub(crate) fn may_be_backend(address: &Address, port: u16) -> bool {
         // SAFETY: aligned table memory.
         Some(word) => unsafe { read_volatile(word) & bit != 0 },
         None => true,
-    }
-}
-
-#[inline(always)]
-pub(crate) fn count_no_backend(service_id: u32) {
-    if let Some(counters) = SERVICE_STATS.get_ptr_mut(service_id) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*counters).no_backend += 1 };
-    }
-}
-
-#[inline(always)]
-pub(crate) fn count_untracked(service_id: u32) {
-    if let Some(counters) = SERVICE_STATS.get_ptr_mut(service_id) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*counters).untracked += 1 };
     }
 }
 
