@@ -175,7 +175,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A history of states, each with a failure at some step, and restarts between.
     #[test]
