@@ -58,6 +58,8 @@ pub struct Reconciler<D> {
     /// A grace period under way.
     grace: Option<JoinHandle<Result<(), DataplaneError>>>,
     retry_at: Option<Instant>,
+    /// The planner's belief may be wrong: a step failed.
+    lost: bool,
     backoff: Duration,
     files: Files,
     unsaved: bool,
@@ -96,6 +98,7 @@ impl<D: Dataplane> Reconciler<D> {
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
             grace: None,
             retry_at: None,
+            lost: false,
             backoff: FIRST_RETRY,
             files,
             unsaved: false,
@@ -130,8 +133,9 @@ impl<D: Dataplane> Reconciler<D> {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                () = changed.notified() => self.absorb(),
+                // Before changes, which may come without end and need what a grace period frees.
                 result = ended(&mut self.grace) => self.grace_ended(result),
+                () = changed.notified() => self.absorb(),
                 () = wait_until(retry) => {
                     self.retry_at = None;
                     block_in_place(|| self.round(Instant::now()));
@@ -169,6 +173,13 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Plans and applies once, in a round that began at `begin`.
     fn round(&mut self, begin: Instant) {
+        if self.lost
+            && let Err(error) = self.look_again()
+        {
+            self.failed(&error);
+            self.publish();
+            return;
+        }
         let plan = self.planner.plan(&self.desired);
         self.stale |= plan.touched;
         self.plan_rejections = plan.rejections;
@@ -189,7 +200,10 @@ impl<D: Dataplane> Reconciler<D> {
                 self.backoff = FIRST_RETRY;
                 self.start_grace();
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                self.lost = true;
+                self.failed(&error);
+            }
         }
         // What waits for a grace period is planned again when it has passed.
         if plan.deferred && self.grace.is_none() && self.retry_at.is_none() {
@@ -198,24 +212,24 @@ impl<D: Dataplane> Reconciler<D> {
         self.publish();
     }
 
-    /// Some steps were taken and some not: look at what is there, and try again soon.
+    /// Forgets what the planner believed, and adopts what the tables hold.
+    fn look_again(&mut self) -> Result<(), ReconcileError> {
+        // Any grace period under way belongs to the planner that is thrown away.
+        self.grace = None;
+        self.dataplane.grace()()?;
+        self.planner = Planner::adopt(self.limits, self.dataplane.observe()?)?;
+        self.lost = false;
+        Ok(())
+    }
+
+    /// Tries again soon.
     fn failed(&mut self, error: &dyn std::fmt::Display) {
         self.work.failures += 1;
         self.work.last_error = Some(error.to_string());
         tracing::error!(%error, retry_in = ?self.backoff, "a change could not be applied");
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
-        // Any grace period under way belongs to the planner that is thrown away.
-        self.grace = None;
         self.stale = true;
-        let observed = self.dataplane.grace()()
-            .and_then(|()| self.dataplane.observe())
-            .map_err(ReconcileError::from)
-            .and_then(|observed| Ok(Planner::adopt(self.limits, observed)?));
-        match observed {
-            Ok(planner) => self.planner = planner,
-            Err(error) => tracing::error!(%error, "the tables can't be read"),
-        }
     }
 
     fn start_grace(&mut self) {
@@ -235,7 +249,11 @@ impl<D: Dataplane> Reconciler<D> {
                 // Something may have waited for this; if not, there is nothing to do.
                 block_in_place(|| self.round(Instant::now()));
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                // Whether what waited may be used again is not known any more.
+                self.lost = true;
+                self.failed(&error);
+            }
         }
     }
 
@@ -255,7 +273,13 @@ impl<D: Dataplane> Reconciler<D> {
         let resting = self.planner.resting_backends();
         if !resting.is_empty() {
             match self.dataplane.idle(&resting) {
-                Ok(idle) => self.planner.free_backends(&idle),
+                Ok(idle) => {
+                    self.planner.free_backends(&idle);
+                    // A service that did not fit may fit now.
+                    if !idle.is_empty() && !self.plan_rejections.is_empty() {
+                        block_in_place(|| self.round(Instant::now()));
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
             }
         }

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use lb_agent::dataplane::{Dataplane, Fake};
+use lb_agent::dataplane::{Dataplane, Fake, Grace};
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{
     AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
@@ -24,17 +24,21 @@ const ROUNDS: usize = 50;
 struct Driver {
     fake: Fake,
     planner: Planner,
-    failures: usize,
+    /// A grace period under way, and the rounds it goes on for.
+    grace: Option<(Grace, usize)>,
+    /// Rounds that each grace period takes.
+    slowness: usize,
 }
 
 impl Driver {
     fn new(limits: Limits) -> Self {
         let mut fake = Fake::default();
         let planner = Planner::adopt(limits, fake.observe().unwrap()).unwrap();
-        Self { fake, planner, failures: 0 }
+        Self { fake, planner, grace: None, slowness: 0 }
     }
 
     fn restart(&mut self, limits: Limits) {
+        self.grace = None;
         self.fake.grace()().unwrap();
         self.planner = Planner::adopt(limits, self.fake.observe().unwrap()).unwrap();
     }
@@ -45,19 +49,26 @@ impl Driver {
         let nothing = plan.actions.is_empty() && !plan.deferred;
         if let Err(error) = self.fake.apply(&plan.actions) {
             assert!(error.reason.contains("told to fail"), "{error}");
-            self.failures += 1;
             self.restart(limits);
             return false;
         }
-        if self.planner.needs_grace() {
+        if self.grace.is_none() && self.planner.needs_grace() {
             self.planner.start_grace();
-            self.fake.grace()().unwrap();
-            self.planner.end_grace();
+            self.grace = Some((self.fake.grace(), self.slowness));
+        }
+        let waited = self.grace.is_some();
+        match self.grace.take() {
+            Some((wait, 0)) => {
+                wait().unwrap();
+                self.planner.end_grace();
+            }
+            Some((wait, rounds)) => self.grace = Some((wait, rounds - 1)),
+            None => {}
         }
         let resting = self.planner.resting_backends();
         let idle = self.fake.idle(&resting).unwrap();
         self.planner.free_backends(&idle);
-        nothing
+        nothing && !waited && idle.is_empty()
     }
 
     fn converge(&mut self, limits: Limits, desired: &Desired) {
@@ -180,9 +191,11 @@ proptest! {
     /// A history of states, each with a failure at some step, and restarts between.
     #[test]
     fn any_failed_prefix_converges(
-        history in prop::collection::vec((any_desired(), 0usize..40, any::<bool>()), 1..8)
+        history in prop::collection::vec((any_desired(), 0usize..40, any::<bool>()), 1..8),
+        slowness in 0usize..4,
     ) {
         let mut driver = Driver::new(LIMITS);
+        driver.slowness = slowness;
         for (desired, fail_after, restart) in history {
             driver.fake.fail_after(fail_after);
             if restart {
@@ -209,9 +222,13 @@ proptest! {
     /// Nothing leaks: after any history, removing everything leaves room for a state that fills
     /// the tables.
     #[test]
-    fn nothing_leaks(history in prop::collection::vec((any_desired(), 0usize..40), 1..8)) {
+    fn nothing_leaks(
+        history in prop::collection::vec((any_desired(), 0usize..40), 1..8),
+        slowness in 0usize..4,
+    ) {
         let limits = Limits { frontends: 8, services: 1, rows: 21, backends: 20 };
         let mut driver = Driver::new(limits);
+        driver.slowness = slowness;
         for (desired, fail_after) in history {
             driver.fake.fail_after(fail_after);
             for _ in 0..3 {

@@ -87,7 +87,11 @@ impl Planner {
             Some(adopted) => adopted,
             None => {
                 let Some(fresh) = self.service_ids.take() else {
-                    return Err(self.full("services", self.limits.services));
+                    let waiting = self.retired.service_ids.len() + self.waiting.service_ids.len();
+                    return Err(match waiting {
+                        0 => self.full("services", self.limits.services),
+                        _ => Obstacle::Wait,
+                    });
                 };
                 if fresh.used {
                     steps.resets.push(Action::ResetService { id: fresh.id });
