@@ -37,7 +37,14 @@ fn build() -> Result<(), Box<dyn Error>> {
     let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = manifest_dir.parent().ok_or("lb-agent is not in its workspace")?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    for input in ["lb-bpf/src", "lb-bpf/Cargo.toml", "lb-common/src", "lb-common/Cargo.toml"] {
+    for input in [
+        "Cargo.lock",
+        "Cargo.toml",
+        "lb-bpf/src",
+        "lb-bpf/Cargo.toml",
+        "lb-common/src",
+        "lb-common/Cargo.toml",
+    ] {
         rerun_if_changed(&workspace.join(input));
     }
     for variable in ["LB_BPF_CARGO", "LB_BPF_RUSTC", "PATH"] {
@@ -115,7 +122,8 @@ fn has_sources(rustc: &Path) -> bool {
 
 fn find_linker() -> Result<PathBuf, Box<dyn Error>> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
     env::split_paths(&path)
         .chain(cargo_home.map(|home| home.join("bin")))
         .map(|directory| directory.join("bpf-linker"))

@@ -56,7 +56,8 @@ fi
 
 if ! have bpf-linker; then
     say "building bpf-linker $BPF_LINKER_VERSION (about a minute)"
-    if [ -d /usr/lib/llvm-22/include ]; then
+    # As build.rs chooses: a nightly that can is preferred, and brings its own LLVM.
+    if ! nightly_can && [ -d /usr/lib/llvm-22/include ]; then
         LLVM_PREFIX=/usr/lib/llvm-22 cargo install --quiet --locked bpf-linker \
             --version "$BPF_LINKER_VERSION" --no-default-features --features llvm-22
     else

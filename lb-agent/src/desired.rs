@@ -6,7 +6,7 @@
 
 use crate::model::{Frontend, Protocol, Rejection, Service, ServiceName, Snapshot};
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What one source says, in order of precedence.
@@ -36,6 +36,8 @@ pub struct Desired {
     pub services: BTreeMap<ServiceName, Entry>,
     /// Whether every source has delivered: before that, what is missing may only be late.
     pub complete: bool,
+    /// The sources that have delivered: what one of them said before and does not say now is gone.
+    pub synced: BTreeSet<Arc<str>>,
     /// What was refused, and what is probably a mistake.
     pub rejections: Vec<Rejection>,
 }
@@ -45,8 +47,11 @@ type Owners<'a> = HashMap<Frontend, (&'a ServiceName, &'a Arc<str>)>;
 
 /// Merges what the sources say, in order of precedence.
 pub fn merge(inputs: &[Input<'_>]) -> Desired {
-    let mut desired =
-        Desired { complete: inputs.iter().all(|input| input.synced), ..Desired::default() };
+    let mut desired = Desired {
+        complete: inputs.iter().all(|input| input.synced),
+        synced: inputs.iter().filter(|i| i.synced).map(|i| Arc::clone(i.source)).collect(),
+        ..Desired::default()
+    };
     let snapshots =
         || inputs.iter().filter_map(|i| i.snapshot.map(|snapshot| (i.source, snapshot)));
     let frontends = snapshots().flat_map(|(_, s)| s.services.values()).map(|s| s.frontends.len());

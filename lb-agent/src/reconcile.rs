@@ -166,6 +166,7 @@ impl<D: Dataplane> Reconciler<D> {
                 })
                 .collect();
             self.desired = block_in_place(|| desired::merge(&inputs));
+            self.unsaved = true;
             self.stale = true;
         }
         block_in_place(|| self.round(begin));
@@ -272,7 +273,7 @@ impl<D: Dataplane> Reconciler<D> {
     async fn tick(&mut self) {
         let resting = self.planner.resting_backends();
         if !resting.is_empty() {
-            match self.dataplane.idle(&resting) {
+            match block_in_place(|| self.dataplane.idle(&resting)) {
                 Ok(idle) => {
                     self.planner.free_backends(&idle);
                     // A service that did not fit may fit now.

@@ -127,6 +127,7 @@ fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desire
             .filter(|(_, entry)| !entry.service.frontends.is_empty())
             .collect(),
         complete: true,
+        synced: BTreeSet::new(),
         rejections: Vec::new(),
     }
 }
@@ -305,6 +306,34 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     driver.check(&full);
     driver.converge(LIMITS, &desired([]));
     assert!(driver.fake.frontends().is_empty());
+}
+
+#[test]
+fn what_a_source_has_dropped_goes_although_another_is_late() {
+    let mut both = desired([
+        ("a".parse().unwrap(), full_service(1, 2)),
+        ("b".parse().unwrap(), full_service(2, 2)),
+    ]);
+    both.services.get_mut(&"b".parse().unwrap()).unwrap().source = "late".into();
+    let mut driver = Driver::new(LIMITS);
+    driver.converge(LIMITS, &both);
+    let dropped = Desired { complete: false, synced: ["test".into()].into(), ..desired([]) };
+    driver.converge(LIMITS, &dropped);
+    let left = Desired { services: both.services.into_iter().skip(1).collect(), ..desired([]) };
+    driver.check(&left);
+}
+
+#[test]
+fn a_service_that_does_not_fit_takes_no_ids_from_others() {
+    let limits = Limits { rows: 16, backends: 20, ..LIMITS };
+    let mut large = full_service(1, 18);
+    large.frontends = full_service(2, 0).frontends.into_iter().skip(1).collect();
+    let wanted =
+        desired([("a".parse().unwrap(), large), ("b".parse().unwrap(), full_service(1, 10))]);
+    let mut driver = Driver::new(limits);
+    let plan = driver.planner.plan(&wanted);
+    let rejected: Vec<_> = plan.rejections.iter().map(|r| r.service.as_deref()).collect();
+    assert_eq!(rejected, [Some("a")], "{:?}", plan.rejections);
 }
 
 #[test]

@@ -20,7 +20,10 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         return PROCEED;
     };
     let Some(count) = ServiceCount::of(block.header.service_id) else { return PROCEED };
-    let place = connections::place(sock);
+    let place = connections::place(sock, key.protocol);
+    if place.joins_connection() {
+        return PROCEED;
+    }
     let random = pick::random_of(place.cookie(), count.connects());
     let Some(row) = choose(sock, &block, random) else {
         // A refused call leaves the socket as it was; one that passes goes somewhere else.
@@ -30,7 +33,7 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         return no_backend(sock, &key, &block, count);
     };
     translate(sock, &key, &block, count, row);
-    if !connections::remember(sock, key.protocol, &place, translation(&key, row)) {
+    if !connections::remember(&place, translation(&key, row)) {
         maps::closed(row.id);
         count.count_untracked();
     }
@@ -44,21 +47,22 @@ pub(crate) fn send<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
     if key.protocol != protocol::UDP {
         return PROCEED;
     }
+    let peer = sock.connected_peer();
+    // A v4-mapped peer of a connected v6 socket comes by here with every send(), and the socket can
+    // receive from that peer only: whatever the address is by now, it stays.
+    if peer == Some((key.address, key.port)) {
+        return PROCEED;
+    }
     let Some(block) = visible_block(sock, &key) else {
         datagrams::sent_directly(sock, &key);
         return PROCEED;
     };
-    if let Some((peer, port)) = sock.connected_peer()
+    if let Some((peer, port)) = peer
         && let Some(remembered) = connections::of(sock.cookie())
         && remembered.row().backend == peer
         && remembered.row().backend_port == port
     {
         let row = remembered.row();
-        // A v4-mapped peer of a connected v6 socket comes by here with every send(), already
-        // translated; it must not be translated again if that backend is a frontend, too.
-        if key.address == peer && key.port == port {
-            return PROCEED;
-        }
         // A connected socket that names the frontend it dialled stays with its backend.
         if key.address == row.frontend && key.port == row.frontend_port {
             sock.rewrite(row.backend, row.backend_port);

@@ -25,6 +25,8 @@ pub(crate) struct Place {
     slot: Option<Remembered>,
     /// Whose cookie the row had.
     holder: u64,
+    /// The MPTCP socket that this one is a subflow of.
+    mptcp: Option<*mut core::ffi::c_void>,
 }
 
 impl Place {
@@ -32,19 +34,30 @@ impl Place {
     pub(crate) fn cookie(&self) -> u64 {
         self.cookie
     }
+
+    /// Whether this is a further subflow of an MPTCP connection that another subflow has begun. It
+    /// goes where the connection goes, to an address that the backend has announced, and must
+    /// neither be translated nor change what is remembered of the connection.
+    #[inline(always)]
+    pub(crate) fn joins_connection(&self) -> bool {
+        match self.mptcp {
+            Some(mptcp) => belongs_to_another(mptcp, self.cookie),
+            None => false,
+        }
+    }
 }
 
 /// Finds a socket's place. A new socket's row is never in a cache, so this is done well before the
 /// row is needed: what comes between runs while the row is fetched.
 #[inline(always)]
-pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>) -> Place {
+pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>, protocol: u8) -> Place {
     let cookie = sock.cookie();
     let slot = Remembered::slot(cookie);
     let holder = match slot {
         Some(slot) => slot.cookie(),
         None => 0,
     };
-    Place { cookie, slot, holder }
+    Place { cookie, slot, holder, mptcp: mptcp(sock, protocol) }
 }
 
 /// Remembers where a socket goes, in place of where it went before. False if there is no room.
@@ -52,14 +65,9 @@ pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>) -> Place {
 /// To be the last thing a program does: an atomic operation after it would have to wait for its
 /// stores to reach the row.
 #[inline(always)]
-pub(crate) fn remember<const V6: bool>(
-    sock: &SockAddr<'_, V6>,
-    protocol: u8,
-    place: &Place,
-    mut row: ConnectionRow,
-) -> bool {
+pub(crate) fn remember(place: &Place, mut row: ConnectionRow) -> bool {
     row.cookie = place.cookie;
-    match mptcp(sock, protocol) {
+    match place.mptcp {
         Some(mptcp) => on_mptcp(mptcp, &row),
         None => in_tables(place, &row),
     }
@@ -119,9 +127,21 @@ pub(crate) fn dialled_directly<const V6: bool>(sock: &SockAddr<'_, V6>, key: &Fr
 
 #[inline(always)]
 fn forget<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) {
-    forget_cookie(sock.cookie());
-    if let Some(mptcp) = mptcp(sock, number) {
+    let cookie = sock.cookie();
+    forget_cookie(cookie);
+    if let Some(mptcp) = mptcp(sock, number)
+        && !belongs_to_another(mptcp, cookie)
+    {
         forget_mptcp(mptcp);
+    }
+}
+
+/// Whether an MPTCP socket's row was made for another subflow than this one.
+#[inline(always)]
+fn belongs_to_another(mptcp: *mut core::ffi::c_void, cookie: u64) -> bool {
+    match Remembered::on_mptcp(mptcp, false) {
+        Some(own) => own.cookie() != 0 && own.cookie() != cookie,
+        None => false,
     }
 }
 

@@ -128,8 +128,6 @@ pub mod control {
 pub mod features {
     /// `bpf_set_retval` (5.18): the caller sees the right errno instead of `EPERM`.
     pub const SET_RETVAL: u32 = 1 << 0;
-    /// Atomic compare-and-swap (5.12): without it connections live in the overflow table alone.
-    pub const COMPARE_AND_SWAP: u32 = 1 << 1;
     /// `bpf_skc_to_mptcp_sock` (5.19).
-    pub const MPTCP: u32 = 1 << 2;
+    pub const MPTCP: u32 = 1 << 1;
 }

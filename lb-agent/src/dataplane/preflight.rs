@@ -8,7 +8,6 @@ use aya_obj::generated::bpf_func_id::{BPF_FUNC_set_retval, BPF_FUNC_skc_to_mptcp
 use caps::{CapSet, Capability};
 use lb_common::{LAYOUT_VERSION, features};
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, statfs};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,19 +46,16 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
         .map_err(|e| PreflightError::Host(format!("/proc/self/mounts: {e}; mount /proc")))?;
     let cgroup = find_cgroup(cgroup, &mounts)?;
     check_capabilities()?;
+    if is_before(5, 13) {
+        return Err(PreflightError::Host(
+            "this kernel is too old: the programs need global functions and atomic operations of \
+             Linux 5.13; run a later kernel"
+                .to_owned(),
+        ));
+    }
     prepare_bpffs(pin_dir)?;
     refuse_other_layouts(pin_dir)?;
     let mut warnings = Vec::new();
-    // Later kernels charge tables to the cgroup's memory and ignore the limit.
-    if is_before(5, 11)
-        && let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
-    {
-        warnings.push(format!(
-            "RLIMIT_MEMLOCK can't be raised ({}), and this kernel counts tables against it: start \
-             the agent as root or with LimitMEMLOCK=infinity",
-            errno.desc()
-        ));
-    }
     let features = probe(&mut warnings);
     let netns = sys::netns_cookie().map_err(|e| {
         PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
@@ -112,12 +108,13 @@ fn check_capabilities() -> Result<(), PreflightError> {
     let effective = caps::read(None, CapSet::Effective)
         .map_err(|e| PreflightError::Host(format!("reading this process's capabilities: {e}")))?;
     let has = |capability| effective.contains(&capability);
-    let bpf = has(Capability::CAP_SYS_ADMIN) || has(Capability::CAP_BPF);
-    if bpf && has(Capability::CAP_NET_ADMIN) {
+    let bpf = has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON);
+    if (bpf || has(Capability::CAP_SYS_ADMIN)) && has(Capability::CAP_NET_ADMIN) {
         return Ok(());
     }
     Err(PreflightError::Host(
-        "not enough privilege: loading and attaching programs needs CAP_BPF and CAP_NET_ADMIN; \
+        "not enough privilege: loading and attaching programs needs CAP_BPF, CAP_PERFMON and \
+         CAP_NET_ADMIN; \
          start the agent as root, or give its unit AmbientCapabilities=CAP_BPF CAP_NET_ADMIN \
          CAP_PERFMON"
             .to_owned(),
@@ -194,16 +191,7 @@ fn probe(warnings: &mut Vec<String>) -> u32 {
     } else {
         warnings.push(
             "this kernel lacks bpf_skc_to_mptcp_sock (5.19): MPTCP sockets see the backend as their \
-             peer, and lbctl does not count them as active"
-                .to_owned(),
-        );
-    }
-    if !is_before(5, 12) {
-        found |= features::COMPARE_AND_SWAP;
-    } else {
-        warnings.push(
-            "this kernel lacks atomic compare-and-swap (5.12): all connections are kept in \
-             CONNECTIONS_OVERFLOW; size tables.overflow accordingly"
+             peer, and count as active until `lb-agent detach`"
                 .to_owned(),
         );
     }

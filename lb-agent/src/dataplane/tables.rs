@@ -288,7 +288,7 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
             let info = map.info().map_err(|e| shape.failed(e))?;
             let used = match shape.name {
                 "FRONTENDS" => Some(tables.frontends.keys().count() as u64),
-                "BLOCKS" => Some(words_in_use(&tables.blocks)),
+                "BLOCKS" => Some(tables.frontends.keys().count() as u64),
                 "BACKENDS" => rows_in_use(tables),
                 "CONNECTIONS" => connections(),
                 "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
@@ -308,11 +308,6 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
             })
         })
         .collect()
-}
-
-fn words_in_use(words: &Mapped<u64>) -> u64 {
-    (0..words.entries()).filter(|index| words.get(*index).is_some_and(|word| word != 0)).count()
-        as u64
 }
 
 /// Backend ids that have ever been connected to.

@@ -94,6 +94,11 @@ impl Rows {
         Some(first)
     }
 
+    /// Whether [`Rows::take`] would find a run of this length.
+    pub fn has_run(&self, length: u32) -> bool {
+        self.by_length.range((length, 0)..).next().is_some()
+    }
+
     /// Gives a run back.
     pub fn free(&mut self, mut first: u32, mut length: u32) {
         if let Some((before, run)) = self.free.range(..first).next_back().map(|(f, l)| (*f, *l))

@@ -34,6 +34,8 @@ pub struct AdoptError(String);
 #[derive(Debug)]
 pub(super) struct HeldService {
     pub(super) id: u32,
+    /// Who said so last.
+    pub(super) source: Arc<str>,
     pub(super) backends: BTreeMap<SocketAddr, u32>,
     pub(super) frontends: BTreeSet<Frontend>,
     /// What the kernel has been told in full.

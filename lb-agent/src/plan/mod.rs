@@ -154,18 +154,22 @@ impl Planner {
         // Frontends that their service gave up; somebody else may take them in this very round.
         let mut released: Vec<(Frontend, ServiceName)> = Vec::new();
 
-        let gone: Vec<ServiceName> = if desired.complete {
-            let known = self.services.keys();
-            known.filter(|name| !desired.services.contains_key(name)).cloned().collect()
-        } else {
-            Vec::new()
-        };
+        let left_out = self.services.iter().filter(|(n, _)| !desired.services.contains_key(n));
+        let gone: Vec<ServiceName> = left_out
+            .filter(|(_, held)| desired.complete || desired.synced.contains(&held.source))
+            .map(|(name, _)| name.clone())
+            .collect();
         for (name, entry) in &desired.services {
-            if self.services.get(name).is_some_and(|held| held.is_planned(&entry.service)) {
-                continue;
+            if let Some(held) = self.services.get_mut(name) {
+                if held.source != entry.source {
+                    held.source = Arc::clone(&entry.source);
+                }
+                if held.is_planned(&entry.service) {
+                    continue;
+                }
             }
             plan.touched = true;
-            match self.plan_service(name, &entry.service, &mut steps, &mut released) {
+            match self.plan_service(name, entry, &mut steps, &mut released) {
                 Ok(complete) => plan.deferred |= !complete,
                 Err(Obstacle::Wait) => plan.deferred = true,
                 Err(Obstacle::Full(reason)) => plan.rejections.push(Rejection {

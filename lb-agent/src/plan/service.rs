@@ -3,6 +3,7 @@
 use super::block::{Block, Variant};
 use super::held::{HeldBlock, HeldFrontend, HeldService, Orphan};
 use super::{Action, Obstacle, Planner, Steps, key_of};
+use crate::desired::Entry;
 use crate::model::{Frontend, Service, ServiceName};
 use lb_common::MAX_BLOCK_ROWS;
 use std::collections::BTreeMap;
@@ -14,11 +15,12 @@ impl Planner {
     pub(super) fn plan_service(
         &mut self,
         name: &ServiceName,
-        service: &Arc<Service>,
+        entry: &Entry,
         steps: &mut Steps,
         released: &mut Vec<(Frontend, ServiceName)>,
     ) -> Result<bool, Obstacle> {
-        self.hold_service(name, service, steps)?;
+        let service = &entry.service;
+        self.hold_service(name, entry, steps)?;
         let missing = self.hold_backends(name, service, steps)?;
         let Some(held) = self.services.get(name) else { return Err(Obstacle::Wait) };
 
@@ -71,14 +73,14 @@ impl Planner {
     fn hold_service(
         &mut self,
         name: &ServiceName,
-        service: &Service,
+        entry: &Entry,
         steps: &mut Steps,
     ) -> Result<(), Obstacle> {
         if self.services.contains_key(name) {
             return Ok(());
         }
         // After a restart, a service is the one that has its frontends.
-        let adopted = service.frontends.keys().find_map(|frontend| {
+        let adopted = entry.service.frontends.keys().find_map(|frontend| {
             let held = self.frontends.get(frontend).filter(|held| held.owner.is_none())?;
             let id = self.blocks.get(&held.base)?.block.header.service_id;
             self.orphans.remove(&id).map(|orphan| (id, orphan))
@@ -108,7 +110,8 @@ impl Planner {
             _ => false,
         });
         self.named_services.insert(id);
-        let held = HeldService { id, backends, frontends, planned: None };
+        let source = Arc::clone(&entry.source);
+        let held = HeldService { id, source, backends, frontends, planned: None };
         self.services.insert(name.clone(), held);
         Ok(())
     }
@@ -129,6 +132,10 @@ impl Planner {
             .filter(|address| service.uses(address) && !held.backends.contains_key(address))
             .copied()
             .collect();
+        if !missing.is_empty() {
+            self.check_room(service, &missing)?;
+        }
+        let Some(held) = self.services.get_mut(name) else { return Err(Obstacle::Wait) };
         let retired = &mut self.retired.backend_ids;
         let waiting = &mut self.waiting.backend_ids;
         let mut fresh = Vec::new();
@@ -221,22 +228,39 @@ impl Planner {
         Ok(complete)
     }
 
+    /// Whether the blocks with these new backends can be written: a service that does not fit must
+    /// not take ids from others.
+    fn check_room(&self, service: &Service, missing: &[SocketAddr]) -> Result<(), Obstacle> {
+        for v4 in [true, false] {
+            if !missing.iter().any(|address| address.is_ipv4() == v4) {
+                continue;
+            }
+            let rows = service.backends.keys().filter(|address| address.is_ipv4() == v4).count();
+            let length = u32::try_from(rows).map_or(u32::MAX, |rows| rows.saturating_add(1));
+            if length > MAX_BLOCK_ROWS {
+                return Err(Obstacle::Full(too_large(rows)));
+            }
+            if !self.rows.has_run(length) {
+                return Err(self.no_rows());
+            }
+        }
+        Ok(())
+    }
+
+    fn no_rows(&self) -> Obstacle {
+        if self.retired.blocks.is_empty() && self.waiting.blocks.is_empty() {
+            self.full("rows", self.limits.rows)
+        } else {
+            Obstacle::Wait
+        }
+    }
+
     fn write_block(&mut self, block: Block, steps: &mut Steps) -> Result<u32, Obstacle> {
         let length = block.length();
         if length > MAX_BLOCK_ROWS {
-            return Err(Obstacle::Full(format!(
-                "has {} backends of one family, more than the {} that a block can hold; split the service",
-                length - 1,
-                MAX_BLOCK_ROWS - 1
-            )));
+            return Err(Obstacle::Full(too_large(block.rows.len())));
         }
-        let Some(base) = self.rows.take(length) else {
-            return Err(if self.retired.blocks.is_empty() && self.waiting.blocks.is_empty() {
-                self.full("rows", self.limits.rows)
-            } else {
-                Obstacle::Wait
-            });
-        };
+        let Some(base) = self.rows.take(length) else { return Err(self.no_rows()) };
         let block = Arc::new(block);
         steps.writes.push(Action::WriteBlock { base, block: block.clone() });
         self.blocks.insert(base, HeldBlock { block, users: 0 });
@@ -276,7 +300,8 @@ impl Planner {
         name: &ServiceName,
         released: &mut Vec<(Frontend, ServiceName)>,
     ) {
-        let Some(HeldService { id, backends, frontends, planned: _ }) = self.services.remove(name)
+        let Some(HeldService { id, source: _, backends, frontends, planned: _ }) =
+            self.services.remove(name)
         else {
             return;
         };
@@ -317,4 +342,12 @@ impl Planner {
              in the configuration, run `lb-agent detach` and start the agent again"
         ))
     }
+}
+
+fn too_large(backends: usize) -> String {
+    format!(
+        "has {backends} backends of one family, more than the {} that a block can hold; split the \
+         service",
+        MAX_BLOCK_ROWS - 1
+    )
 }

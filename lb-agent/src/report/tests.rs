@@ -21,7 +21,7 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
         };
         (name.parse().unwrap(), Entry { service: Arc::new(service), source: "file:x".into() })
     });
-    Desired { services: services.collect(), complete, rejections: Vec::new() }
+    Desired { services: services.collect(), complete, ..Desired::default() }
 }
 
 fn reporter(earlier: Option<State>) -> Reporter {

@@ -2,13 +2,13 @@
 //! socket itself.
 
 use super::words::{atomic_add, compare_and_swap, words};
-use super::{CONNECTIONS, CONNECTIONS_MASK, CONNECTIONS_OVERFLOW, CONTROL, SOCKETS, has};
+use super::{CONNECTIONS, CONNECTIONS_MASK, CONNECTIONS_OVERFLOW, CONTROL, SOCKETS};
 use aya_ebpf::bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
+use lb_common::control;
 use lb_common::rows::{Address, ConnectionRow, SocketRows};
-use lb_common::{control, features};
 
 /// A row that remembers a socket's translation, in one of three tables.
 #[derive(Clone, Copy)]
@@ -66,12 +66,10 @@ impl Remembered {
     #[inline(always)]
     pub(crate) fn claim(self, cookie: u64) -> bool {
         // SAFETY: the field lies in the row.
-        has(features::COMPARE_AND_SWAP)
-            && compare_and_swap(unsafe { &raw mut (*self.0).cookie }, 0, cookie)
+        compare_and_swap(unsafe { &raw mut (*self.0).cookie }, 0, cookie)
     }
 
-    /// Gives the row back. A full barrier where the kernel has compare-and-swap: the next owner's
-    /// writes can't overtake this owner's reads.
+    /// Gives the row back. A full barrier: the next owner's writes can't overtake this owner's reads.
     #[inline(always)]
     pub(crate) fn free(self, cookie: u64) {
         // SAFETY: the field lies in the row.

@@ -1,9 +1,6 @@
 //! Words that several programs, or the agent, write at once.
 
-use super::has;
 use core::arch::asm;
-use core::ptr::{read_volatile, write_volatile};
-use lb_common::features;
 use lb_common::rows::Address;
 
 /// An address as two little-endian words, which is what the target has.
@@ -20,21 +17,9 @@ pub(super) fn atomic_add(word: *mut u64, by: u64) {
     unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) word, v = in(reg) by) }
 }
 
-/// Stores `new` if the word is `old`; whether it did. Fully ordered. Kernels before 5.12 get an
-/// ordinary store, whose races cost a client its stickiness and never its correctness; rows that
-/// need more are not used there.
+/// Stores `new` if the word is `old`; whether it did. Fully ordered.
 #[inline(always)]
 pub(super) fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {
-    if !has(features::COMPARE_AND_SWAP) {
-        // SAFETY: aligned table memory.
-        return unsafe {
-            let same = read_volatile(word) == old;
-            if same {
-                write_volatile(word, new);
-            }
-            same
-        };
-    }
     let mut seen = old;
     // SAFETY: as in `atomic_add`; the instruction takes and returns the compared word in r0.
     unsafe {
