@@ -30,6 +30,22 @@ pub fn sysctl(name: &str, value: &str) {
         .unwrap_or_else(|error| panic!("can't set net/{name}: {error}"));
 }
 
+/// Lets MPTCP connections of the calling thread's namespace open a further subflow from an address.
+pub fn mptcp_subflows_from(ip_address: &str) {
+    ip(&["mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"]);
+    ip(&["mptcp", "endpoint", "add", ip_address, "dev", "lo", "subflow"]);
+}
+
+/// A counter of the calling thread's namespace, from `/proc/net/netstat`.
+pub fn counter(group: &str, name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc is mounted");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+    let (names, values) = (lines.next().expect("the group's names"), lines.next());
+    let values = values.expect("the group's values").split(' ');
+    let found = names.split(' ').zip(values).find(|(other, _)| *other == name);
+    found.and_then(|(_, value)| value.parse().ok()).expect("the kernel has this counter")
+}
+
 fn ip(arguments: &[&str]) {
     let output = Command::new("ip")
         .args(arguments)

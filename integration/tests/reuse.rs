@@ -193,6 +193,28 @@ fn connected_v6_socket_with_a_v4_mapped_peer() {
     });
 }
 
+/// The peer of a connected socket becomes a frontend later. The socket can receive from its peer
+/// only, so its datagrams must go on arriving there.
+#[test]
+fn a_connected_v6_socket_whose_peer_becomes_a_frontend() {
+    lab::run("reuse-becomes", |lab| {
+        let own = Backends::udp("127.0.0.1", ["own"]);
+        let other = Backends::udp("127.0.0.1", ["other"]);
+        let agent = Agent::start(lab, &services(&[]));
+        let socket = udp("[::]:0");
+        socket.connect(mapped(own.at(0))).unwrap();
+        assert_eq!(ask_connected(&socket).unwrap().tag, "own");
+        agent.reload(&services(&[service("a").udp(own.at(0)).backend(other.at(0))]));
+        for _ in 0..3 {
+            let reply = ask_connected(&socket).unwrap();
+            assert_eq!((reply.tag.as_str(), reply.source), ("own", mapped(own.at(0))));
+        }
+        // Who dials it now is translated.
+        let fresh = udp("0.0.0.0:0");
+        assert_eq!(ask(&fresh, own.at(0)).unwrap().tag, "other");
+    });
+}
+
 #[test]
 fn frontends_that_share_a_tcp_backend() {
     lab::run("reuse-shared", |lab| {

@@ -8,10 +8,12 @@ use integration::server::{Backends, Kind, any_port};
 use integration::spec::{service, services};
 use integration::sys;
 use integration::tables::frontend_of;
+use integration::wait::eventually;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 const VIP4: &str = "10.96.0.10:80";
 const VIP6: &str = "[fd00:96::10]:80";
@@ -147,6 +149,34 @@ fn mptcp_to_tcp() {
     each_family("mptcp-tcp", Protocol::MPTCP, Kind::Tcp, |socket, to| {
         socket.connect(&SockAddr::from(to)).unwrap();
         assert_eq!(socket.protocol().unwrap(), Some(Protocol::MPTCP));
+    });
+}
+
+/// A second subflow connects by itself, to the backend's own address, and passes the hook like any
+/// connect: it must not end what is remembered of the connection.
+#[test]
+fn a_further_mptcp_subflow() {
+    lab::run("mptcp-join", |lab| {
+        netns::sysctl("mptcp/enabled", "1");
+        netns::add_address("10.1.0.1");
+        netns::add_address("10.1.0.2");
+        netns::mptcp_subflows_from("10.1.0.2");
+        let backends = Backends::start(Kind::Mptcp, [(any_port("10.1.0.1"), "web")]);
+        let web = service("web").frontend(VIP4).backend(backends.at(0));
+        let agent = Agent::start(lab, &services(&[web]));
+        let joined = netns::counter("MPTcpExt", "MPJoinAckRx");
+        let to = addr(VIP4);
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap();
+        socket.connect(&SockAddr::from(to)).unwrap();
+        let mut call = Call::over(socket).unwrap();
+        eventually("a second subflow", Duration::from_secs(10), || {
+            netns::counter("MPTcpExt", "MPJoinAckRx") > joined
+        });
+        assert!(call.echoes("through"));
+        assert_eq!(call.peer(), to, "peer name after the join");
+        agent.expect_active(1);
+        drop(call);
+        agent.expect_no_connections();
     });
 }
 

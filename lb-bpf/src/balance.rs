@@ -50,7 +50,10 @@ pub(crate) fn send<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
     let peer = sock.connected_peer();
     // A v4-mapped peer of a connected v6 socket comes by here with every send(), and the socket can
     // receive from that peer only: whatever the address is by now, it stays.
-    if peer == Some((key.address, key.port)) {
+    if let Some((peer, port)) = peer
+        && key.address == peer
+        && key.port == port
+    {
         return PROCEED;
     }
     let Some(block) = visible_block(sock, &key) else {
