@@ -23,6 +23,8 @@ run: setup ## the quickstart: a service address answered by two backends, on thi
 test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --workspace --exclude lb-bpf --bins
 	$(CARGO) test --workspace --exclude lb-bpf
+	$(CARGO) build --release -p lb-agent
+	$(CARGO) test --release -p integration --test scale
 
 check: setup ## the quick loop: formatting, lints, unit tests (no root)
 	$(CARGO) fmt --all --check

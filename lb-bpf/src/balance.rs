@@ -20,10 +20,7 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         return PROCEED;
     };
     let Some(count) = ServiceCount::of(block.header.service_id) else { return PROCEED };
-    let place = connections::place(sock, key.protocol);
-    if place.joins_connection() {
-        return PROCEED;
-    }
+    let place = connections::place(sock);
     let random = pick::random_of(place.cookie(), count.connects());
     let Some(row) = choose(sock, &block, random) else {
         // A refused call leaves the socket as it was; one that passes goes somewhere else.
@@ -32,8 +29,12 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         }
         return no_backend(sock, &key, &block, count);
     };
+    let mptcp = connections::mptcp(sock, key.protocol);
+    if connections::joins(mptcp, &place) {
+        return PROCEED;
+    }
     translate(sock, &key, &block, count, row);
-    if !connections::remember(&place, translation(&key, row)) {
+    if !connections::remember(&place, mptcp, translation(&key, row)) {
         maps::closed(row.id);
         count.count_untracked();
     }

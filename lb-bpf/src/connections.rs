@@ -6,6 +6,7 @@
 use crate::datagrams;
 use crate::maps::{self, Remembered};
 use crate::sock::{PROCEED, ReleasedSock, SockAddr};
+use core::ffi::c_void;
 use lb_common::protocol;
 use lb_common::rows::{ConnectionRow, FrontendKey};
 
@@ -25,8 +26,6 @@ pub(crate) struct Place {
     slot: Option<Remembered>,
     /// Whose cookie the row had.
     holder: u64,
-    /// The MPTCP socket that this one is a subflow of.
-    mptcp: Option<*mut core::ffi::c_void>,
 }
 
 impl Place {
@@ -34,30 +33,30 @@ impl Place {
     pub(crate) fn cookie(&self) -> u64 {
         self.cookie
     }
-
-    /// Whether this is a further subflow of an MPTCP connection that another subflow has begun. It
-    /// goes where the connection goes, to an address that the backend has announced, and must
-    /// neither be translated nor change what is remembered of the connection.
-    #[inline(always)]
-    pub(crate) fn joins_connection(&self) -> bool {
-        match self.mptcp {
-            Some(mptcp) => belongs_to_another(mptcp, self.cookie),
-            None => false,
-        }
-    }
 }
 
 /// Finds a socket's place. A new socket's row is never in a cache, so this is done well before the
 /// row is needed: what comes between runs while the row is fetched.
 #[inline(always)]
-pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>, protocol: u8) -> Place {
+pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>) -> Place {
     let cookie = sock.cookie();
     let slot = Remembered::slot(cookie);
     let holder = match slot {
         Some(slot) => slot.cookie(),
         None => 0,
     };
-    Place { cookie, slot, holder, mptcp: mptcp(sock, protocol) }
+    Place { cookie, slot, holder }
+}
+
+/// Whether this is a further subflow of an MPTCP connection that another subflow has begun. It goes
+/// where the connection goes, to an address that the backend has announced, and must neither be
+/// translated nor change what is remembered of the connection.
+#[inline(always)]
+pub(crate) fn joins(mptcp: Option<*mut c_void>, place: &Place) -> bool {
+    match mptcp {
+        Some(mptcp) => belongs_to_another(mptcp, place.cookie),
+        None => false,
+    }
 }
 
 /// Remembers where a socket goes, in place of where it went before. False if there is no room.
@@ -65,21 +64,22 @@ pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>, protocol: u8) -> Pl
 /// To be the last thing a program does: an atomic operation after it would have to wait for its
 /// stores to reach the row.
 #[inline(always)]
-pub(crate) fn remember(place: &Place, mut row: ConnectionRow) -> bool {
+pub(crate) fn remember(place: &Place, mptcp: Option<*mut c_void>, mut row: ConnectionRow) -> bool {
     row.cookie = place.cookie;
-    match place.mptcp {
+    match mptcp {
         Some(mptcp) => on_mptcp(mptcp, &row),
         None => in_tables(place, &row),
     }
 }
 
+/// The MPTCP socket that a TCP socket is a subflow of.
 #[inline(always)]
-fn mptcp<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) -> Option<*mut core::ffi::c_void> {
+pub(crate) fn mptcp<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) -> Option<*mut c_void> {
     if number == protocol::TCP { sock.mptcp() } else { None }
 }
 
 #[inline(always)]
-fn on_mptcp(mptcp: *mut core::ffi::c_void, row: &ConnectionRow) -> bool {
+fn on_mptcp(mptcp: *mut c_void, row: &ConnectionRow) -> bool {
     let Some(own) = Remembered::on_mptcp(mptcp, true) else { return false };
     if own.cookie() != 0 {
         maps::closed(own.backend_id());
@@ -138,7 +138,7 @@ fn forget<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) {
 
 /// Whether an MPTCP socket's row was made for another subflow than this one.
 #[inline(always)]
-fn belongs_to_another(mptcp: *mut core::ffi::c_void, cookie: u64) -> bool {
+fn belongs_to_another(mptcp: *mut c_void, cookie: u64) -> bool {
     match Remembered::on_mptcp(mptcp, false) {
         Some(own) => own.cookie() != 0 && own.cookie() != cookie,
         None => false,
@@ -165,7 +165,7 @@ fn forget_overflow(cookie: u64) {
 }
 
 #[inline(always)]
-fn forget_mptcp(mptcp: *mut core::ffi::c_void) {
+fn forget_mptcp(mptcp: *mut c_void) {
     if let Some(own) = Remembered::on_mptcp(mptcp, false)
         && own.cookie() != 0
     {

@@ -394,6 +394,27 @@ mod tests {
     }
 
     #[test]
+    fn counters_and_affinity_bytes() {
+        let counters = BackendCounters { connects: 7, closed: 3 };
+        assert_eq!(bytes_of(&counters), [7u64.to_ne_bytes(), 3u64.to_ne_bytes()].concat());
+        assert_eq!(counters.active(), 4);
+        let counters = ServiceCounters { connects: 1, no_backend: 2, untracked: 3 };
+        assert_eq!(bytes_of(&counters), [1u64, 2, 3].map(u64::to_ne_bytes).concat());
+        let key = AffinityKey { client: 0x0102_0304_0506_0708, group: 9, kind: 2 };
+        let mut expect = 0x0102_0304_0506_0708_u64.to_ne_bytes().to_vec();
+        expect.extend([9u32.to_ne_bytes(), 2u32.to_ne_bytes()].concat());
+        assert_eq!(bytes_of(&key), expect);
+    }
+
+    #[test]
+    fn socket_rows_are_connection_rows() {
+        let mut rows = SocketRows::default();
+        rows.rows[1].cookie = 1;
+        assert_eq!(bytes_of(&rows)[48..56], 1u64.to_ne_bytes());
+        assert_eq!(bytes_of(&rows).len(), 48 * crate::SOCKET_PAIRS);
+    }
+
+    #[test]
     fn event_has_no_padding_before_its_words() {
         assert_eq!(std::mem::offset_of!(Event, frontend), 24);
         assert_eq!(std::mem::offset_of!(Event, backend), 44);

@@ -75,6 +75,12 @@ impl State {
             Action::ResetBackend { id } if self.active.contains(id) => {
                 return Err(format!("backend id {id} is named by sockets"));
             }
+            Action::ResetBackend { id } if self.readable().any(|b| b.names_backend(*id)) => {
+                return Err(format!("backend id {id} is named by a block that may be read"));
+            }
+            Action::ResetService { id } if self.readable().any(|b| b.header.service_id == *id) => {
+                return Err(format!("service id {id} is named by a block that may be read"));
+            }
             Action::ResetBackend { .. } | Action::ResetService { .. } => {}
             Action::WriteBlock { base, block } => self.write(*base, block)?,
             Action::Publish { index, word } => self.publish(*index, *word)?,
@@ -151,6 +157,13 @@ impl State {
         {
             self.held_rows.push((word.base(), block.length()));
         }
+    }
+
+    /// Blocks that are live, or that a reader may still hold.
+    fn readable(&self) -> impl Iterator<Item = &Arc<Block>> {
+        let mut bases = self.reachable();
+        bases.extend(self.held_rows.iter().map(|(base, _)| *base));
+        self.blocks.iter().filter(move |(base, _)| bases.contains(base)).map(|(_, block)| block)
     }
 
     fn reachable(&self) -> BTreeSet<u32> {

@@ -138,6 +138,11 @@ impl Shape {
                 return differs(what, found.to_string(), wanted.to_string(), other);
             }
         }
+        let flags = self.flags();
+        if info.map_flags() != flags {
+            let (found, wanted) = (format!("{:#x}", info.map_flags()), format!("{flags:#x}"));
+            return differs("flags", found, wanted, other);
+        }
         if self.entries != 0 && info.max_entries() != self.entries {
             let (found, wanted) = (info.max_entries(), self.entries);
             let remedy = match self.setting {
@@ -147,6 +152,17 @@ impl Shape {
             return differs("max_entries", found.to_string(), wanted.to_string(), remedy);
         }
         Ok(())
+    }
+
+    /// The flags that lb-bpf makes the table with.
+    fn flags(&self) -> u32 {
+        const NO_PREALLOC: u32 = 1;
+        const MMAPABLE: u32 = 1 << 10;
+        match self.name {
+            "BLOCKS" | "BACKENDS" | "BACKEND_STATS" | "BACKEND_FILTER" | "CONTROL" => MMAPABLE,
+            "SOCKETS" => NO_PREALLOC,
+            _ => 0,
+        }
     }
 
     fn failed(&self, reason: impl std::fmt::Display) -> TableError {

@@ -101,6 +101,11 @@ impl Block {
         u32::try_from(self.rows.len()).map_or(u32::MAX, |rows| rows.saturating_add(1))
     }
 
+    /// Whether a backend's id occurs in it.
+    pub fn names_backend(&self, id: u32) -> bool {
+        self.rows.iter().any(|row| row.id == id)
+    }
+
     /// Backends that may be picked.
     pub fn usable(&self) -> u32 {
         self.length() - 1 - self.header.resting
