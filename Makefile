@@ -26,7 +26,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --release -p lb-agent
 	$(CARGO) test --release -p integration --test scale
 
-check: setup ## the quick loop: formatting, lints, unit tests (no root)
+check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test -p lb-common -p lb-agent --lib --tests
@@ -35,7 +35,7 @@ fmt: ## format all code
 	$(CARGO) fmt --all
 
 bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for one object a line; root)
-	$(CARGO) build --release -p lb-agent -p integration --bins
+	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-hooks $(if $(JSON),--json)
 
 install: build ## install lb-agent and lbctl below PREFIX
