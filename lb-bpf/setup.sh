@@ -44,6 +44,12 @@ need() { have "$1" || packages="$packages $2"; }
 need cc gcc
 need ip iproute2
 need nsenter util-linux
+# The etcd client is generated from its protocol's definition; its tests use the real thing.
+need protoc protobuf-compiler
+[ -e /usr/include/google/protobuf/descriptor.proto ] || packages="$packages libprotobuf-dev"
+need etcd etcd-server
+need etcdctl etcd-client
+need dig bind9-dnsutils
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"

@@ -16,6 +16,7 @@ pub mod config;
 pub mod ctl;
 pub mod dataplane;
 pub mod desired;
+pub mod etcd;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

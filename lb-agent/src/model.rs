@@ -65,6 +65,21 @@ pub struct Backend {
     pub weight: u16,
     /// What the operator says.
     pub state: AdminState,
+    /// The zone it runs in, where its source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
+    /// The lease its registration hangs on, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+/// What keeps a registration alive: when it ends, the backend is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The source that says so.
+    pub source: Arc<str>,
+    /// The store's number for it.
+    pub id: i64,
 }
 
 /// How a backend is chosen.
@@ -124,6 +139,10 @@ pub struct Service {
     /// Where connections end up; a frontend uses those of its own family.
     #[serde(with = "as_pairs")]
     pub backends: BTreeMap<SocketAddr, Backend>,
+    /// Further backends, kept by another source; a backend that stands above too is as it stands
+    /// there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends_from: Vec<PoolRef>,
     /// How a backend is chosen.
     pub policy: Policy,
     /// Session affinity, if any.
@@ -137,6 +156,29 @@ pub struct Service {
 pub struct Snapshot {
     /// The services, by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Backends that no service address is known for, by the name that the source has for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<Arc<str>, Arc<Pool>>,
+}
+
+/// Backends under a name, for the services that refer to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The backends. Port 0: the port is for the service to say.
+    #[serde(with = "as_pairs")]
+    pub backends: BTreeMap<SocketAddr, Backend>,
+}
+
+/// A pool of another source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PoolRef {
+    /// The source's name: `etcd:registry`.
+    pub source: Arc<str>,
+    /// The pool's name there.
+    pub pool: Arc<str>,
+    /// The port of backends that come without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// An item that was refused, with the reason in one line that says what to do about it.
@@ -304,6 +346,14 @@ fn explain_address(text: &str) -> String {
     format!("`{text}`: `{host}` is not an IP address and names are not looked up; {example}")
 }
 
+// === impl Backend ===
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self { weight: 1, state: AdminState::Ready, zone: None, lease: None }
+    }
+}
+
 // === impl Service ===
 
 impl Service {
@@ -407,14 +457,23 @@ mod tests {
             frontends: [("10.0.0.1:53/udp".parse().unwrap(), Scope::Host)].into(),
             backends: [(
                 "[fd00::1]:53".parse().unwrap(),
-                Backend { weight: 3, state: AdminState::Drain },
+                Backend { weight: 3, state: AdminState::Drain, ..Backend::default() },
             )]
             .into(),
+            backends_from: vec![PoolRef {
+                source: "etcd:a".into(),
+                pool: "web".into(),
+                port: Some(80),
+            }],
             policy: Policy::LeastConnections,
             affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
             no_backend: NoBackend::Pass,
         };
-        let snapshot = Snapshot { services: [("dns".parse().unwrap(), Arc::new(service))].into() };
+        let pool = Pool { backends: service.backends.clone() };
+        let snapshot = Snapshot {
+            services: [("dns".parse().unwrap(), Arc::new(service))].into(),
+            pools: [("web".into(), Arc::new(pool))].into(),
+        };
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
     }

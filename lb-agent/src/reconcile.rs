@@ -322,13 +322,25 @@ impl<D: Dataplane> Reconciler<D> {
 }
 
 fn source_status(state: &SourceState) -> SourceStatus {
-    let SourceState { name, snapshot, synced, revision, delivered, rejections: _, error } = state;
+    let SourceState {
+        name,
+        snapshot,
+        synced,
+        revision,
+        delivered,
+        rejections: _,
+        refused,
+        held,
+        error,
+    } = state;
     SourceStatus {
         name: name.to_string(),
         synced: *synced,
         revision: *revision,
         delivered: *delivered,
         services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
+        refused: *refused,
+        held: held.to_vec(),
         error: error.clone(),
     }
 }

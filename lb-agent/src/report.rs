@@ -195,7 +195,8 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, policy, affinity, no_backend } = &*entry.service;
+    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend } =
+        &*entry.service;
     let frontends = frontends
         .iter()
         .map(|(frontend, asked)| FrontendStatus {
@@ -220,6 +221,9 @@ fn service_status(
             since: Some(since(address, backend.state)),
             active: 0,
             connects: 0,
+            zone: backend.zone.clone(),
+            lease: backend.lease.clone(),
+            lease_left: None,
         })
         .collect();
     ServiceStatus {

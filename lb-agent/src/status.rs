@@ -1,11 +1,12 @@
 //! What the agent publishes about itself: the JSON of `/v1/...`, of `lbctl -o json`, and of the
 //! state file that `lbctl` reads when no agent runs. Pure data.
 
-use crate::model::{AdminState, Affinity, Frontend, NoBackend, Policy, Rejection, Scope};
+use crate::model::{AdminState, Affinity, Frontend, Lease, NoBackend, Policy, Rejection, Scope};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// The agent as a whole: `/v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,8 +65,24 @@ pub struct SourceStatus {
     pub delivered: Option<SystemTime>,
     /// Services in the snapshot that serves.
     pub services: usize,
+    /// Items refused since the agent started, each as often as it was.
+    #[serde(default)]
+    pub refused: u64,
+    /// Removals that are not believed yet, soonest first.
+    #[serde(default)]
+    pub held: Vec<Held>,
     /// What is wrong with it now, if anything; the last good snapshot keeps serving.
     pub error: Option<String>,
+}
+
+/// Something that is missing from its source after an outage, and keeps serving for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What: a key.
+    pub item: String,
+    /// When its removal is believed.
+    #[serde(with = "humantime_serde")]
+    pub until: SystemTime,
 }
 
 /// Counters of the agent's own work since it started.
@@ -134,6 +151,15 @@ pub struct BackendStatus {
     pub state: AdminState,
     /// Relative share of new connections.
     pub weight: u16,
+    /// The zone it runs in, where its source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
+    /// The lease its registration hangs on, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// What is left of the lease, read when asked for.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub lease_left: Option<Duration>,
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
@@ -188,7 +214,7 @@ pub struct Published {
     /// The agent as a whole.
     pub agent: AgentStatus,
     /// Services and backends, their counters zero.
-    pub state: std::sync::Arc<State>,
+    pub state: Arc<State>,
 }
 
 /// Reads what only the kernel knows. Implemented by the live dataplane and by the pinned tables

@@ -165,13 +165,17 @@ fn any_service() -> impl Strategy<Value = Service> {
             backends: backends
                 .into_iter()
                 .map(|(n, v6, weight, state)| {
-                    (SocketAddr::new(ip(v6, 1, n), 8080), Backend { weight, state })
+                    (
+                        SocketAddr::new(ip(v6, 1, n), 8080),
+                        Backend { weight, state, ..Backend::default() },
+                    )
                 })
                 .collect(),
             policy: if least { Policy::LeastConnections } else { Policy::Random },
             affinity: (affinity > 0)
                 .then_some(Affinity { client: Client::Netns, timeout_seconds: affinity }),
             no_backend: NoBackend::Refuse,
+            backends_from: Vec::new(),
         },
     )
 }
@@ -246,7 +250,7 @@ proptest! {
 fn full_service(frontends: u8, backends: u8) -> Service {
     let frontend = |n| (Frontend::new(ip(false, 96, n), 80, Protocol::Tcp), Scope::Everywhere);
     let backend = |n| {
-        let backend = Backend { weight: 1, state: AdminState::Ready };
+        let backend = Backend::default();
         (SocketAddr::new(ip(false, 1, n), 80), backend)
     };
     Service {
@@ -255,6 +259,7 @@ fn full_service(frontends: u8, backends: u8) -> Service {
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        backends_from: Vec::new(),
     }
 }
 
@@ -344,7 +349,7 @@ fn an_id_that_sockets_name_is_not_given_to_another_backend() {
     driver.fake.set_active([0, 1].into());
     let other = |n| SocketAddr::new(ip(false, 2, n), 80);
     let mut moved = full_service(1, 0);
-    moved.backends.insert(other(1), Backend { weight: 1, state: AdminState::Ready });
+    moved.backends.insert(other(1), Backend::default());
     let moved = desired([("a".parse().unwrap(), moved)]);
     for _ in 0..5 {
         driver.round(limits, &moved);

@@ -12,7 +12,7 @@ use lb_agent::config::TableSizes;
 use lb_agent::dataplane::{Dataplane, Kernel, Settings, preflight};
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{
-    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
+    Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
 };
 use lb_agent::plan::{Limits, Planner};
 use rand::rngs::StdRng;
@@ -185,7 +185,7 @@ fn services_to_dial() -> anyhow::Result<Desired> {
         let backend = |n| {
             let address =
                 SocketAddr::new(Ipv4Addr::from(0x7f10_0000 + number * BACKENDS + n).into(), 9);
-            (address, Backend { weight: 1, state: AdminState::Ready })
+            (address, Backend::default())
         };
         let affinity = Affinity { client: Client::Netns, timeout_seconds: 3600 };
         let service = Service {
@@ -196,6 +196,7 @@ fn services_to_dial() -> anyhow::Result<Desired> {
             policy: Policy::Random,
             affinity: (number == SERVICES).then_some(affinity),
             no_backend: NoBackend::Refuse,
+            backends_from: Vec::new(),
         };
         let entry = Entry { service: Arc::new(service), source: "bench".into() };
         desired.services.insert(format!("service{number}").parse()?, entry);

@@ -77,7 +77,16 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
     let mut sources =
         Table::new(["SOURCE", "SYNCED", "REVISION", "DELIVERED", "SERVICES", "ERROR"]);
     for source in &agent.sources {
-        let SourceStatus { name, synced, revision, delivered, services, error } = source;
+        let SourceStatus {
+            name,
+            synced,
+            revision,
+            delivered,
+            services,
+            refused: _,
+            held: _,
+            error,
+        } = source;
         sources.push([
             name.clone(),
             yes(*synced),

@@ -141,7 +141,18 @@ mod tests {
     fn backend(address: &str, id: u32, state: AdminState, weight: u16) -> BackendStatus {
         let address = address.parse().unwrap();
         let since = Some(LONG_AGO);
-        BackendStatus { address, id: Some(id), state, weight, since, active: 0, connects: 0 }
+        BackendStatus {
+            address,
+            id: Some(id),
+            state,
+            weight,
+            zone: None,
+            lease: None,
+            lease_left: None,
+            since,
+            active: 0,
+            connects: 0,
+        }
     }
 
     /// As the tables alone tell it: in use and counted, of no known age.

@@ -176,6 +176,9 @@ mod tests {
             since: None,
             active: 0,
             connects: 0,
+            zone: None,
+            lease: None,
+            lease_left: None,
         });
         ServiceStatus {
             name: "web".to_owned(),

@@ -56,6 +56,9 @@ impl Pinned {
                     since: None,
                     active: 0,
                     connects: 0,
+                    zone: None,
+                    lease: None,
+                    lease_left: None,
                 });
             }
         }

@@ -1,23 +1,24 @@
 use super::*;
-use crate::model::{AdminState, Backend, NoBackend, Policy, Scope};
+use crate::model::{Backend, NoBackend, Policy, Scope};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
-    let backend = Backend { weight: 1, state: AdminState::Ready };
+    let backend = Backend::default();
     Arc::new(Service {
         frontends: frontends.iter().map(|f| (f.parse().unwrap(), Scope::Everywhere)).collect(),
         backends: backends.iter().map(|b| (b.parse().unwrap(), backend.clone())).collect(),
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        backends_from: Vec::new(),
     })
 }
 
 fn snapshot(services: &[(&str, Arc<Service>)]) -> Snapshot {
     let named = |(name, service): &(&str, Arc<Service>)| (name.parse().unwrap(), service.clone());
-    Snapshot { services: services.iter().map(named).collect() }
+    Snapshot { services: services.iter().map(named).collect(), ..Snapshot::default() }
 }
 
 fn merge_all(snapshots: &[Option<Snapshot>]) -> Desired {
@@ -115,7 +116,8 @@ fn sources() -> impl Strategy<Value = Vec<Option<Snapshot>>> {
         service(&texts.iter().map(String::as_str).collect::<Vec<_>>(), &["10.0.0.1:80"])
     });
     let name = (0u8..6).prop_map(|n| format!("n{n}").parse::<ServiceName>().unwrap());
-    let snapshot = btree_map(name, service, 0..5).prop_map(|services| Snapshot { services });
+    let snapshot = btree_map(name, service, 0..5)
+        .prop_map(|services| Snapshot { services, ..Snapshot::default() });
     vec(proptest::option::weighted(0.9, snapshot), 0..4)
 }
 

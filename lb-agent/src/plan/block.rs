@@ -41,7 +41,9 @@ impl Block {
         ids: &BTreeMap<SocketAddr, u32>,
         variant: Variant,
     ) -> Self {
-        let Service { frontends: _, backends, policy, affinity, no_backend } = service;
+        // What others keep is among the backends by now.
+        let Service { frontends: _, backends, backends_from: _, policy, affinity, no_backend } =
+            service;
         let mut usable = Vec::new();
         let mut resting = Vec::new();
         for (address, backend) in backends.iter().filter(|(a, _)| a.is_ipv4() == variant.v4) {
@@ -123,7 +125,7 @@ mod tests {
     use crate::model::{Affinity, Backend};
 
     fn service() -> Service {
-        let backend = |weight, state| Backend { weight, state };
+        let backend = |weight, state| Backend { weight, state, ..Backend::default() };
         Service {
             frontends: BTreeMap::new(),
             backends: [
@@ -136,6 +138,7 @@ mod tests {
             policy: Policy::LeastConnections,
             affinity: Some(Affinity { client: Client::Cgroup, timeout_seconds: 60 }),
             no_backend: NoBackend::Unreachable,
+            backends_from: Vec::new(),
         }
     }
 

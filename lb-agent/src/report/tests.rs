@@ -11,13 +11,14 @@ fn planner() -> Planner {
 /// Services with one backend each, in these states.
 fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
     let services = services.iter().map(|(name, state)| {
-        let backend = crate::model::Backend { weight: 1, state: *state };
+        let backend = crate::model::Backend { state: *state, ..Default::default() };
         let service = Service {
             frontends: [("10.96.0.1:80".parse().unwrap(), Default::default())].into(),
             backends: [("10.0.0.1:80".parse().unwrap(), backend)].into(),
             policy: Default::default(),
             affinity: None,
             no_backend: Default::default(),
+            backends_from: Vec::new(),
         };
         (name.parse().unwrap(), Entry { service: Arc::new(service), source: "file:x".into() })
     });

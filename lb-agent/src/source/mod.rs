@@ -6,6 +6,7 @@
 //! nothing of other sources: [`crate::desired`] merges them.
 
 use crate::model::{Rejection, Snapshot};
+use crate::status::Held;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -27,6 +28,10 @@ pub struct SourceState {
     pub delivered: Option<SystemTime>,
     /// Items of the last delivery that were refused.
     pub rejections: Arc<Vec<Rejection>>,
+    /// Items refused since the agent started, each as often as it was.
+    pub refused: u64,
+    /// Removals that are not believed yet, soonest first.
+    pub held: Arc<Vec<Held>>,
     /// Why the source can't deliver now; the last good snapshot keeps serving.
     pub error: Option<String>,
 }
@@ -44,6 +49,8 @@ impl SourceState {
             revision: 0,
             delivered: None,
             rejections: Arc::default(),
+            refused: 0,
+            held: Arc::default(),
             error: None,
         }
     }

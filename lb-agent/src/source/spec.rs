@@ -132,7 +132,10 @@ pub fn allowed(cached: &Snapshot, claims: &Claims) -> Snapshot {
     let keep = |(name, service): (&ServiceName, &Arc<Service>)| {
         Some((name.clone(), restrict(service, |f| claims.check(f).is_ok())?))
     };
-    Snapshot { services: cached.services.iter().filter_map(keep).collect() }
+    Snapshot {
+        services: cached.services.iter().filter_map(keep).collect(),
+        pools: cached.pools.clone(),
+    }
 }
 
 /// The service with only the frontends that pass; `None` if it had some and none is left.

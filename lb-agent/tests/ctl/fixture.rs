@@ -106,6 +106,9 @@ pub(crate) fn backend(
         since: Some(then),
         active: 0,
         connects: 0,
+        zone: None,
+        lease: None,
+        lease_left: None,
     }
 }
 
@@ -168,6 +171,8 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             revision: 3,
             delivered: Some(then),
             services: 1,
+            refused: 0,
+            held: Vec::new(),
             error: None,
         }],
         work: WorkStatus {

@@ -73,7 +73,14 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
         }
     }
     let frontends = frontends.unwrap_or_default();
-    let service = Service { frontends: BTreeMap::new(), backends, policy, affinity, no_backend };
+    let service = Service {
+        frontends: BTreeMap::new(),
+        backends,
+        policy,
+        affinity,
+        no_backend,
+        backends_from: Vec::new(),
+    };
     Some(Draft { name: name?, place: item.place, frontends, doubles, service })
 }
 
@@ -152,7 +159,7 @@ fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, 
     let (mut weight, mut state) = (1, AdminState::default());
     if !item.is_mapping() {
         let address = reader.parse(item, what, parse_socket_addr)?;
-        return Some((address, Backend { weight, state }));
+        return Some((address, Backend { weight, state, ..Backend::default() }));
     }
     let mut address = None;
     for field in reader.fields(item, what, &["address", "weight", "state"]) {
@@ -177,7 +184,7 @@ fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, 
     if item.get("address").is_none() {
         reader.reject(item.place, "a backend needs an `address`");
     }
-    address.map(|address| (address, Backend { weight, state }))
+    address.map(|address| (address, Backend { weight, state, ..Backend::default() }))
 }
 
 fn read_affinity(reader: &mut Reader<'_>, item: Item<'_>) -> Affinity {

@@ -47,8 +47,11 @@ services:
     assert_eq!(
         web.backends,
         BTreeMap::from([
-            ("10.0.0.5:8080".parse().unwrap(), Backend { weight: 1, state: AdminState::Ready }),
-            ("[fd01::6]:8080".parse().unwrap(), Backend { weight: 3, state: AdminState::Drain }),
+            ("10.0.0.5:8080".parse().unwrap(), Backend::default()),
+            (
+                "[fd01::6]:8080".parse().unwrap(),
+                Backend { weight: 3, state: AdminState::Drain, ..Backend::default() }
+            ),
         ])
     );
     assert_eq!(web.policy, Policy::LeastConnections);
