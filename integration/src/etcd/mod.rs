@@ -233,7 +233,9 @@ impl Etcd {
     pub fn try_etcdctl(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command("etcdctl");
         command.env("ETCDCTL_API", "3");
-        if arguments.get(1) != Some(&"restore") {
+        // Its endpoints add up, so that who names one means that one alone.
+        let elsewhere = arguments.iter().any(|argument| argument.starts_with("--endpoints"));
+        if !elsewhere && !arguments.contains(&"restore") {
             command.arg(format!("--endpoints={}", self.door()));
             if let Some((user, password)) = self.login() {
                 command.arg(format!("--user={user}:{password}"));

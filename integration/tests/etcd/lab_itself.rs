@@ -113,8 +113,8 @@ fn certificates() {
                 &format!("--cacert={}", ca.ca().display()),
                 &format!("--cert={}", client.cert.display()),
                 &format!("--key={}", client.key.display()),
-                "--command-timeout=2s",
-                "--dial-timeout=2s",
+                "--command-timeout=1s",
+                "--dial-timeout=1s",
                 "get",
                 "/lb/a",
             ];
