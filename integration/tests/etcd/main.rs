@@ -1,3 +1,5 @@
 //! The agent and real etcd servers, which the tests start, kill and deprive of everything.
 
+mod faults;
 mod lab_itself;
+mod scene;
