@@ -2,7 +2,7 @@
 //! has changed is in the kernel soon after the store's return.
 
 use crate::scene::{
-    BOUND, GRACE, Scene, addr, backend, backend_key, frontends, service_key, source,
+    BOUND, GRACE, Scene, addr, backend, backend_key, frontends, say, service_key, source,
 };
 use integration::agent::Agent;
 use integration::etcd::far::Far;
