@@ -1,0 +1,4 @@
+//! Services and backends kept in etcd.
+
+pub mod keys;
+pub mod vips;
