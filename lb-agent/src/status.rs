@@ -184,7 +184,7 @@ pub struct ServiceCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The services, by name.
-    pub services: Vec<ServiceStatus>,
+    pub services: Vec<Arc<ServiceStatus>>,
 }
 
 /// A kernel table: `/v1/maps`.

@@ -3,7 +3,7 @@
 use super::tables::{self, Tables, chain};
 use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope};
 use crate::status::{
-    BackendStatus, Counters, FrontendStatus, ServiceCounts, ServiceStatus, State, TableStatus,
+    BackendStatus, Counters, FrontendStatus, ServiceCounts, ServiceStatus, TableStatus,
 };
 use anyhow::Context;
 use lb_common::rows::{BlockHeader, ServiceCounters};
@@ -30,7 +30,7 @@ impl Pinned {
     }
 
     /// The services as the tables tell them: without names and sources.
-    pub fn state(&self) -> anyhow::Result<State> {
+    pub fn services(&self) -> anyhow::Result<Vec<ServiceStatus>> {
         let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
         // Frontends share blocks, and blocks of one service share backends.
         let mut backends: BTreeMap<(u32, u32), BackendStatus> = BTreeMap::new();
@@ -73,7 +73,7 @@ impl Pinned {
             service.backends.sort_by_key(|backend| backend.address);
         }
         self.fill(&mut services)?;
-        Ok(State { services })
+        Ok(services)
     }
 }
 
