@@ -3,4 +3,5 @@
 mod bad_input;
 mod faults;
 mod lab_itself;
+mod out_of_reach;
 mod scene;
