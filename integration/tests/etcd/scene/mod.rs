@@ -3,10 +3,13 @@
 
 mod servers;
 
-use self::servers::{MOVED, NEW, OLD, Servers, vip};
+pub(crate) use self::servers::{MOVED, NEW, OLD, vip};
+
+use self::servers::Servers;
 use integration::agent::Agent;
 use integration::client::dial;
-use integration::etcd::Etcd;
+use integration::etcd::far::Far;
+use integration::etcd::{Etcd, Setup};
 use integration::lab::Lab;
 use integration::traffic::{Traffic, Way};
 use integration::wait::{eventually, let_pass, wait_for, within};
@@ -14,6 +17,7 @@ use lb_agent::status::{Held, SourceStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The source's `removal_grace`.
@@ -85,6 +89,21 @@ pub(crate) fn backend(address: SocketAddr) -> String {
 #[expect(clippy::print_stdout, reason = "what a test measures without judging it")]
 pub(crate) fn say(text: &str) {
     println!("{text}");
+}
+
+/// A store of one member, and the settings of its source.
+pub(crate) fn one(lab: &Lab) -> (Etcd, String) {
+    let etcd = Etcd::start(lab.scratch());
+    let settings = source(&[etcd.endpoint()], "");
+    (etcd, settings)
+}
+
+/// A store behind a wire that can be cut, and the settings of its source.
+pub(crate) fn behind_a_wire(lab: &Lab) -> (Arc<Far>, Etcd, String) {
+    let far = Far::create();
+    let etcd = Setup::default().far(&far).start(lab.scratch());
+    let settings = source(&[etcd.endpoint()], "");
+    (far, etcd, settings)
 }
 
 // === impl Scene ===
@@ -262,6 +281,12 @@ impl<'a> Scene<'a> {
         });
     }
 
+    /// The TCP frontends that are dialled all the time.
+    pub(crate) fn webs(&self) -> [SocketAddr; 2] {
+        [WEB4, WEB6].map(addr)
+    }
+
+    /// The agent.
     pub(crate) fn agent(&self) -> &Agent<'a> {
         self.agent.as_ref().expect("an agent runs")
     }

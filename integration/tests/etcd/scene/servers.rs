@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 const ROUNDS: usize = 2;
 
 /// The last byte of the address of a service that is new in a round, moves, or goes.
-pub(super) const NEW: u8 = 1;
-pub(super) const MOVED: u8 = 2;
-pub(super) const OLD: u8 = 3;
+pub(crate) const NEW: u8 = 1;
+pub(crate) const MOVED: u8 = 2;
+pub(crate) const OLD: u8 = 3;
 
 /// All backends there ever are.
 pub(super) struct Servers {
@@ -22,7 +22,7 @@ pub(super) struct Servers {
 }
 
 /// The address of such a service.
-pub(super) fn vip(round: usize, what: u8) -> String {
+pub(crate) fn vip(round: usize, what: u8) -> String {
     format!("10.96.{}.{what}:80", round + 1)
 }
 
