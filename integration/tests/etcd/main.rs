@@ -2,5 +2,7 @@
 
 mod bad_input;
 mod faults;
+mod forgetful;
 mod lab_itself;
+mod out_of_reach;
 mod scene;
