@@ -4,5 +4,6 @@ mod bad_input;
 mod faults;
 mod forgetful;
 mod lab_itself;
+mod native;
 mod out_of_reach;
 mod scene;
