@@ -6,6 +6,7 @@ use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
 use crate::desired::{self, Input};
+use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
@@ -112,7 +113,13 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.await);
     };
-    let api = tokio::spawn(api::serve(listener, reconciler.published(), counters, stopping));
+    let api = tokio::spawn(api::serve(
+        listener,
+        reconciler.published(),
+        counters,
+        Leases::default(),
+        stopping,
+    ));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -103,8 +103,10 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
         "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "CONNECTS", "SOURCE",
         "SINCE",
     ];
-    let more: &[_] = if look.wide { &["SHARE", "ID"] } else { &[] };
-    let mut table = Table::new(usual.into_iter().chain(more.iter().copied()));
+    let asked = look.wide || lines.iter().any(|line| line.lease_left.is_some());
+    let more: &[_] = if look.wide { &["SHARE", "ID", "ZONE"] } else { &[] };
+    let lease: &[_] = if asked { &["LEASE"] } else { &[] };
+    let mut table = Table::new(usual.iter().chain(more).chain(lease).copied());
     for line in lines {
         let mut cells = vec![
             line.service.clone(),
@@ -118,7 +120,11 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
             since(line, look),
         ];
         if look.wide {
-            cells.extend([percent(line.share_percent), id(line.id)]);
+            let zone = line.zone.as_deref().unwrap_or("-").to_owned();
+            cells.extend([percent(line.share_percent), id(line.id), zone]);
+        }
+        if asked {
+            cells.push(lease_left(line));
         }
         table.push(cells);
     }
@@ -178,6 +184,15 @@ fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
 /// When a backend came into its state: the moment itself where there is room, else how long ago.
 pub(super) fn since(line: &BackendLine, look: Look) -> String {
     if look.wide { moment(line.since) } else { age(line.since, look.now) }
+}
+
+/// What is left of its lease: `7s`, `?` when that is not known, `-` without one.
+fn lease_left(line: &BackendLine) -> String {
+    match (&line.lease, line.lease_left) {
+        (None, _) => "-".to_owned(),
+        (Some(_), None) => "?".to_owned(),
+        (Some(_), Some(left)) => span(u32::try_from(left.as_secs()).unwrap_or(u32::MAX)),
+    }
 }
 
 pub(super) fn id(id: Option<u32>) -> String {

@@ -1,12 +1,13 @@
 //! What a verb shows, as data: the JSON of `-o json`, and what a table is made from. Decides the
 //! order and what is derived (a backend's share); holds no text. Pure.
 
-use crate::model::{AdminState, Frontend, Rejection};
+use crate::model::{AdminState, Frontend, Lease, Rejection};
 use crate::status::{AgentStatus, BackendStatus, ServiceStatus, TableStatus};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// The answer to a verb.
 #[derive(Debug, Serialize)]
@@ -52,6 +53,15 @@ pub(super) struct BackendLine {
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub(super) since: Option<SystemTime>,
+    /// The zone it runs in, where its source says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) zone: Option<Arc<str>>,
+    /// The lease its registration hangs on, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lease: Option<Lease>,
+    /// What is left of the lease, where that was asked for and could be told.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub(super) lease_left: Option<Duration>,
 }
 
 /// A service with what was refused of it.
@@ -149,6 +159,9 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             connects: backend.connects,
             source: service.source.clone(),
             since: backend.since,
+            zone: backend.zone.clone(),
+            lease: backend.lease.clone(),
+            lease_left: backend.lease_left,
         }
     };
     service.backends.iter().map(line).collect()
