@@ -220,11 +220,9 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
             read(&source.path, source.claims(addresses.clone()), false);
         }
     }
-    let inputs: Vec<Input<'_>> = snapshots
-        .iter()
-        .map(|(source, snapshot)| Input { source, snapshot: Some(snapshot), synced: true })
-        .collect();
-    let desired = desired::merge(&inputs);
+    let input =
+        |(source, snapshot)| Input { source, snapshot: Some(Arc::new(snapshot)), synced: true };
+    let desired = desired::merge(snapshots.into_iter().map(input).collect());
     problems.extend(desired.rejections.iter().map(one_line));
     let mut planner =
         Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;
