@@ -161,7 +161,8 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(i, lease)| {
-                let lease = lease.map(|(source, id)| serde_json::json!({"source": source, "id": id}));
+                let lease =
+                    lease.map(|(source, id)| serde_json::json!({"source": source, "id": id}));
                 serde_json::json!({
                     "address": format!("10.0.0.1:{}", i + 1), "id": null, "state": "ready",
                     "weight": 1, "lease": lease, "since": null, "active": 0, "connects": 0

@@ -59,7 +59,8 @@ impl Deregister {
             (None, None) => {}
         }
         if all.is_empty() {
-            let there = if ids.is_empty() { "it has none".to_owned() } else { format!("it has {ids}") };
+            let there =
+                if ids.is_empty() { "it has none".to_owned() } else { format!("it has {ids}") };
             anyhow::bail!("no such backend of `{service}` is registered ({there})");
         }
         for (id, found) in all {

@@ -1,6 +1,7 @@
 //! What a verb shows, as data: the JSON of `-o json`, and what a table is made from. Decides the
 //! order and what is derived (a backend's share); holds no text. Pure.
 
+use super::service::Stored;
 use crate::model::{AdminState, Frontend, Lease, Rejection};
 use crate::status::{AgentStatus, BackendStatus, ServiceStatus, TableStatus};
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub(super) enum Report {
     NoAgent(NoAgent),
     /// `maps`
     Maps(Vec<TableStatus>),
+    /// `service ls`
+    Stored(Vec<Stored>),
 }
 
 /// A backend with what is to be known of its service.
@@ -116,7 +119,11 @@ impl Report {
         match self {
             Self::Status(agent) => agent.ready,
             Self::NoAgent(_) => false,
-            Self::Services(_) | Self::Backends(_) | Self::Service(_) | Self::Maps(_) => true,
+            Self::Services(_)
+            | Self::Backends(_)
+            | Self::Service(_)
+            | Self::Maps(_)
+            | Self::Stored(_) => true,
         }
     }
 }

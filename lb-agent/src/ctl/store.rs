@@ -7,6 +7,7 @@ use crate::config::{self, Config, LayoutKind, Source};
 use crate::etcd::{Client, Endpoint, Settings, Tls, User};
 use crate::model::ServiceName;
 use clap::Args;
+use ipnet::IpNet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub(super) struct Store {
     pub(super) settings: Arc<Settings>,
     /// What its keys begin with; ends in `/`.
     pub(super) prefix: String,
+    /// What its services may claim, if that is known.
+    pub(super) vip_ranges: Option<Vec<IpNet>>,
 }
 
 /// Wrong usage: everything that is wrong, a line each.
@@ -73,8 +76,17 @@ impl Place {
     }
 
     fn spelt_out(self) -> Result<Store, Misused> {
-        let Self { endpoints, prefix, cacert, cert, key, server_name, user, password_file, config: _ } =
-            self;
+        let Self {
+            endpoints,
+            prefix,
+            cacert,
+            cert,
+            key,
+            server_name,
+            user,
+            password_file,
+            config: _,
+        } = self;
         let mut wrong = Vec::new();
         if endpoints.is_empty() {
             wrong.push(
@@ -120,7 +132,11 @@ impl Place {
             return Err(Misused(wrong));
         }
         let tls = Tls { ca: cacert, cert, key, server_name };
-        Ok(Store { settings: Arc::new(Settings { endpoints, tls, user }), prefix })
+        Ok(Store {
+            settings: Arc::new(Settings { endpoints, tls, user }),
+            prefix,
+            vip_ranges: None,
+        })
     }
 }
 
@@ -139,7 +155,11 @@ fn configured(file: &Path) -> Result<Store, Misused> {
     let found = native.ok_or_else(|| {
         misused("it has no etcd source in the native layout; name etcd with --endpoints".to_owned())
     })?;
-    Ok(Store { settings: Arc::clone(&found.settings), prefix: found.prefix.clone() })
+    Ok(Store {
+        settings: Arc::clone(&found.settings),
+        prefix: found.prefix.clone(),
+        vip_ranges: Some(found.vip_ranges.clone()),
+    })
 }
 
 // === impl Store ===
@@ -228,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_store_is_spelt_out() {
-        let found = store("--endpoints a:1,https://b --prefix /x").unwrap_or_else(|e| panic!("{e:?}"));
+        let found =
+            store("--endpoints a:1,https://b --prefix /x").unwrap_or_else(|e| panic!("{e:?}"));
         let shown: Vec<_> = found.settings.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["http://a:1", "https://b:2379"]);
         let name: ServiceName = "team/web".parse().unwrap();

@@ -241,13 +241,8 @@ impl Agent {
             let _ = stopped.await;
         };
         let kernel = Arc::clone(&self.kernel) as _;
-        let serving = api::serve(
-            listener,
-            self.publish.subscribe(),
-            kernel,
-            self.leases.clone(),
-            shutdown,
-        );
+        let serving =
+            api::serve(listener, self.publish.subscribe(), kernel, self.leases.clone(), shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 

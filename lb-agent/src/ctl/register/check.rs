@@ -255,8 +255,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Check>().unwrap().to_string(), printed);
         }
-        for text in ["", "exec:", "exec: ", "https://x", "http://", "http://:80/", "udp", "http://a:0/",
-            "http://a:x/", "http://u:p@a:80/"] {
+        for text in [
+            "",
+            "exec:",
+            "exec: ",
+            "https://x",
+            "http://",
+            "http://:80/",
+            "udp",
+            "http://a:0/",
+            "http://a:x/",
+            "http://u:p@a:80/",
+        ] {
             let error = text.parse::<Check>().unwrap_err();
             assert!(error.contains("write tcp, http://HOST:PORT/PATH or exec:COMMAND"), "{error}");
         }
@@ -269,7 +279,7 @@ mod tests {
             .chars()
             .map(|c| if tally.count(c == '+') { '+' } else { '-' })
             .collect();
-        assert_eq!(seen, "-++++++++----+++".replacen("++++++++----", "++++++++----", 1));
+        assert_eq!(seen, "-++++++++----+++");
     }
 
     fn checks(list: &[&str], address: &str) -> Checks {
@@ -300,7 +310,10 @@ mod tests {
         assert_eq!(error(&["exec:exit 0", "exec:true"], "127.0.0.1:1").await, None);
         let bad = error(&["exec:true", "exec:exit 3"], "127.0.0.1:1").await.unwrap();
         assert!(bad.contains("check exec:exit 3: exit status: 3"), "{bad}");
-        let hasty = Checks { timeout: Duration::from_millis(50), ..checks(&["exec:sleep 60 & wait"], "127.0.0.1:1") };
+        let hasty = Checks {
+            timeout: Duration::from_millis(50),
+            ..checks(&["exec:sleep 60 & wait"], "127.0.0.1:1")
+        };
         let late = format!("{:#}", hasty.round().await.unwrap_err());
         assert!(late.contains("not done in time"), "{late}");
     }

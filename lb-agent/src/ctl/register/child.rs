@@ -36,9 +36,8 @@ impl Child {
     /// Starts the command in a process group of its own: a Ctrl-C in the terminal must reach it
     /// through us, after the registration was taken back.
     pub(super) fn start(words: &[OsString]) -> Result<Self, NotStarted> {
-        let (command, arguments) = words.split_first().map_or((OsString::new(), words), |(c, a)| {
-            (c.clone(), a)
-        });
+        let (command, arguments) =
+            words.split_first().map_or((OsString::new(), words), |(c, a)| (c.clone(), a));
         let not_started = |error| NotStarted { command: command.clone(), error };
         // From before the start, so that no end is missed.
         let ended = signal(SignalKind::child()).map_err(not_started)?;

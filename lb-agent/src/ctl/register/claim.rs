@@ -84,10 +84,9 @@ fn taken(found: &KeyValue, traces: &Traces, why: &str) -> Claim {
 }
 
 fn whose(traces: &Traces) -> String {
-    let address = traces.address().map_or_else(
-        || "a value that names no address".to_owned(),
-        |address| address.to_string(),
-    );
+    let address = traces
+        .address()
+        .map_or_else(|| "a value that names no address".to_owned(), |address| address.to_string());
     match &traces.registered_by {
         Some(by) => format!("{address}, registered by {by}"),
         None => address,

@@ -12,6 +12,8 @@ mod session;
 mod signals;
 
 use self::check::{Check, Checks};
+pub(super) use self::record::Traces;
+
 use self::record::Record;
 use self::session::Session;
 use super::store::{Misused, Place, parse_id};
@@ -93,12 +95,8 @@ impl Register {
         if zone.as_deref().is_some_and(str::is_empty) {
             return Ok(Misused::because("--zone is empty; name one or leave it out").tell());
         }
-        let checks = Checks {
-            list: checks,
-            address,
-            interval: check_interval,
-            timeout: check_timeout,
-        };
+        let checks =
+            Checks { list: checks, address, interval: check_interval, timeout: check_timeout };
         let session = Session {
             key: store.backend(&service, &id.unwrap_or_else(|| address.to_string())),
             record: Record::new(address, weight, zone),

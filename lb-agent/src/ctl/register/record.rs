@@ -12,8 +12,7 @@ use std::sync::Arc;
 pub(in crate::ctl) struct Record {
     address: SocketAddr,
     weight: u16,
-    /// What the operator says.
-    pub(super) state: AdminState,
+    state: AdminState,
     #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<Arc<str>>,
     registered_by: String,
@@ -46,10 +45,10 @@ impl Record {
         self.address
     }
 
-    /// The value.
-    pub(super) fn value(&self) -> Vec<u8> {
+    /// The value, with this to say.
+    pub(super) fn value(&self, state: AdminState) -> Vec<u8> {
         // Plain data always has a JSON form.
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_vec(&Self { state, ..self.clone() }).unwrap_or_default()
     }
 }
 
@@ -86,17 +85,18 @@ mod tests {
     #[test]
     fn a_record_says_who_wrote_it() {
         let record = Record::new("10.0.0.5:8080".parse().unwrap(), 3, Some("a".into()));
-        let value: serde_json::Value = serde_json::from_slice(&record.value()).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_slice(&record.value(AdminState::Drain)).unwrap();
         let by = value["registered_by"].as_str().unwrap();
         assert!(by.ends_with(&format!("/{}", std::process::id())), "{by}");
         assert_eq!(
             value,
             serde_json::json!({
-                "address": "10.0.0.5:8080", "weight": 3, "state": "ready", "zone": "a",
+                "address": "10.0.0.5:8080", "weight": 3, "state": "drain", "zone": "a",
                 "registered_by": by
             })
         );
-        let traces = Traces::of(&record.value());
+        let traces = Traces::of(&record.value(AdminState::Ready));
         assert_eq!(traces.address(), Some(record.address()));
         assert_eq!(traces.registered_by.as_deref(), Some(by));
     }

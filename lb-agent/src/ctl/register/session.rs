@@ -70,9 +70,14 @@ struct Keeping {
 enum Phase {
     Up,
     /// No new connections are wanted; `with` is for the command afterwards.
-    Draining { until: Instant, with: Signal },
+    Draining {
+        until: Instant,
+        with: Signal,
+    },
     /// The key is to go; then the command gets this signal, unless it has had it.
-    Removing { with: Option<Signal> },
+    Removing {
+        with: Option<Signal>,
+    },
     /// Only the command's own end is waited for.
     Ending,
     /// The command has ended, with this.
@@ -216,7 +221,7 @@ impl Run {
 
     async fn event(&mut self) -> Event {
         let Self { signals, child, verdict, claiming, keeping, leaving, phase, .. } = self;
-        let until = match phase {
+        let mut until = match phase {
             Phase::Draining { until, .. } => Some(*until),
             _ => None,
         };
@@ -228,7 +233,7 @@ impl Run {
             () = given(claiming, |task| task.as_mut()) => Event::Claimed,
             () = given(keeping, |keeping| changed(&mut keeping.state)) => Event::Kept,
             () = given(leaving, |task| task.as_mut()) => Event::Left,
-            () = given(&mut until.clone(), |until| sleep_until(*until)) => Event::Drained,
+            () = given(&mut until, |until| sleep_until(*until)) => Event::Drained,
         }
     }
 
@@ -307,7 +312,8 @@ impl Run {
                 self.told = Told { registered: true, ever: true, reason: None };
             }
             (false, Some(error)) => {
-                let news = if self.told.registered { "registration lost" } else { "not registered" };
+                let news =
+                    if self.told.registered { "registration lost" } else { "not registered" };
                 self.told.registered = false;
                 self.told.tell(news, error);
             }
@@ -320,8 +326,7 @@ impl Run {
 
 impl Session {
     fn keys(&self, state: AdminState) -> Arc<BTreeMap<String, Vec<u8>>> {
-        let record = Record { state, ..self.record.clone() };
-        Arc::new(BTreeMap::from([(self.key.clone(), record.value())]))
+        Arc::new(BTreeMap::from([(self.key.clone(), self.record.value(state))]))
     }
 }
 

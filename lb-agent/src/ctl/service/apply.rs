@@ -5,9 +5,9 @@ use super::super::store::{Misused, Store};
 use super::super::{Reader, show};
 use super::BATCH;
 use crate::claims::Claims;
-use crate::config::LayoutKind;
 use crate::etcd::{Condition, KeyValue, Operation};
 use crate::model::{Rejection, ServiceName};
+use crate::source::etcd::layout::{self, Translator};
 use crate::yaml::{Document, Item, Place};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -63,7 +63,10 @@ pub(super) async fn apply(
             there.keys.iter().map(|key| (key.key.as_str(), key)).collect();
         let fates: Vec<_> = proposals.iter().map(|p| fate(store, p, &there)).collect();
         if !dry_run && !write(store, &mut client, &proposals, &fates, &there).await? {
-            anyhow::ensure!(tries < TRIES, "others write the same services all the time; try again");
+            anyhow::ensure!(
+                tries < TRIES,
+                "others write the same services all the time; try again"
+            );
             continue;
         }
         let note = if dry_run { " (dry run)" } else { "" };
@@ -191,4 +194,147 @@ fn doubles(proposals: &[Proposal]) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// What an agent that reads these services would say of them.
+fn judge(store: &Store, proposals: &[Proposal]) -> Vec<String> {
+    let claims = Claims { ranges: store.vip_ranges.clone(), ..Claims::default() };
+    let source = "lbctl".into();
+    let mut translator =
+        Translator::new(layout::LayoutKind::Native, source, store.prefix.clone(), claims);
+    let mut origins = BTreeMap::new();
+    // By its revision a rejection tells which proposal it is about.
+    for (number, Proposal { name, origin, spec }) in (1..).zip(proposals) {
+        let key = store.service(name);
+        let value = spec.to_string().into_bytes();
+        let found = layout::KeyValue { key, value, created: number, modified: number, lease: None };
+        translator.set(&found.key, Some(&found));
+        origins.insert(format!("{} (revision {number})", found.key), origin);
+    }
+    let told = translator.rejections();
+    told.iter()
+        .map(|rejection| {
+            let Rejection { origin, service, reason } = rejection;
+            let origin = origins.get(origin).map_or(origin.as_str(), |origin| origin.as_str());
+            match service {
+                Some(service) => format!("{origin}: service `{service}`: {reason}"),
+                None => format!("{origin}: {reason}"),
+            }
+        })
+        .collect()
+}
+
+fn one_line(Rejection { origin, reason, .. }: &Rejection) -> String {
+    format!("{origin}: {reason}")
+}
+
+// === impl Fate ===
+
+impl Fate {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const TWO: &str = "\
+services:
+- name: web
+  vip: auto
+  ports: [80, \"53/udp\"]
+- {name: team/db, frontends: [\"10.96.0.1:5432\"], backends: [{address: \"10.0.0.1:1\", weight: 3}]}
+";
+
+    fn store(ranges: Option<&str>) -> Store {
+        let settings = crate::etcd::Settings {
+            endpoints: Vec::new(),
+            tls: crate::etcd::Tls::default(),
+            user: None,
+        };
+        let vip_ranges = ranges.map(|range| vec![range.parse().unwrap()]);
+        Store { settings: settings.into(), prefix: "/lb/".to_owned(), vip_ranges }
+    }
+
+    #[test]
+    fn a_document_is_a_service_or_a_list_of_them() {
+        let proposals = parse("two.yaml", TWO).unwrap();
+        let seen: Vec<_> =
+            proposals.iter().map(|p| (p.name.as_str(), p.origin.as_str(), &p.spec)).collect();
+        let web = json!({"vip": "auto", "ports": [80, "53/udp"]});
+        let db = json!({
+            "frontends": ["10.96.0.1:5432"], "backends": [{"address": "10.0.0.1:1", "weight": 3}]
+        });
+        assert_eq!(seen, [("web", "two.yaml:2:3", &web), ("team/db", "two.yaml:5:4", &db)]);
+        let one = parse("one.json", r#"{"name": "web", "vip": "auto", "ports": [80]}"#).unwrap();
+        assert_eq!(one[0].spec, json!({"vip": "auto", "ports": [80]}));
+        assert_eq!(parse("f", "services: []").unwrap(), []);
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_a_document_is_said() {
+        for (text, expected) in [
+            ("services: {}", &["f:1:1: `services:` must be a list"] as &[_]),
+            (
+                "services: [x, {}, {name: a b}]",
+                &[
+                    "f:1:12: expected a service",
+                    "f:1:15: a service needs a `name`",
+                    "f:1:26: `a b` is not a service name",
+                ],
+            ),
+            ("services: []\nsocket: x", &["f:2:9: `socket` is no service; leave only `services:`"]),
+            ("vip: auto", &["f:1:1: a service needs a `name`"]),
+            ("{", &["not valid YAML"]),
+        ] {
+            let problems = parse("f", text).unwrap_err();
+            assert_eq!(problems.len(), expected.len(), "{text}: {problems:?}");
+            for (problem, part) in problems.iter().zip(expected) {
+                assert!(problem.contains(part), "{text}: {problem}");
+            }
+        }
+        let twice = [parse("a", TWO).unwrap(), parse("b", TWO).unwrap()].concat();
+        assert_eq!(
+            doubles(&twice),
+            [
+                "b:2:3: service `web` stands twice, first at a:2:3; rename or remove one",
+                "b:5:4: service `team/db` stands twice, first at a:5:4; rename or remove one",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_agents_would_refuse_is_refused() {
+        assert_eq!(judge(&store(None), &parse("f", TWO).unwrap()), Vec::<String>::new());
+        let bad = parse("f", "services:\n- {name: a, frontends: [x]}\n- {name: b, fronts: []}\n");
+        let problems = judge(&store(None), &bad.unwrap());
+        assert!(problems.iter().any(|p| p.starts_with("f:2:4: service `a`: ")), "{problems:?}");
+        assert!(problems.iter().any(|p| p.starts_with("f:3:4: service `b`: ")), "{problems:?}");
+        let problems = judge(&store(Some("10.97.0.0/16")), &parse("f", TWO).unwrap());
+        let [outside] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(outside.contains("10.96.0.1:5432") && outside.contains("outside"), "{outside}");
+    }
+
+    #[test]
+    fn a_fate_compares_what_is_meant() {
+        let proposals = parse("f", TWO).unwrap();
+        let key = |key: &str, value: &str| {
+            let value = value.as_bytes().to_vec();
+            KeyValue { key: key.to_owned(), value, created: 1, modified: 1, lease: None }
+        };
+        let found = key("/lb/services/web", r#"{ "ports":[80,"53/udp"], "vip":"auto" }"#);
+        let there = BTreeMap::from([(found.key.as_str(), &found)]);
+        assert_eq!(fate(&store(None), &proposals[0], &there), Fate::Unchanged);
+        assert_eq!(fate(&store(None), &proposals[1], &there), Fate::Created);
+        let found = key("/lb/services/web", "{");
+        let there = BTreeMap::from([(found.key.as_str(), &found)]);
+        assert_eq!(fate(&store(None), &proposals[0], &there), Fate::Configured);
+    }
 }

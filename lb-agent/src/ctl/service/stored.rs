@@ -130,14 +130,27 @@ mod tests {
     fn frontends_are_shown_as_they_are_dialled() {
         let allocated = json!({"v4": "10.96.128.7", "v6": "fd00::7"});
         for (spec, allocated, expected) in [
-            (json!({"frontends": ["10.96.0.1:80", "10.96.0.1:53/udp"]}), &Value::Null,
-             &["10.96.0.1:80/tcp", "10.96.0.1:53/udp"] as &[_]),
-            (json!({"frontends": [{"address": "[fd00::1]:53", "protocol": "udp"}, {"address": "10.0.0.1:1"}]}),
-             &Value::Null, &["[fd00::1]:53/udp", "10.0.0.1:1/tcp"]),
-            (json!({"vip": "auto", "ports": ["80", "53/udp"]}), &Value::Null, &["auto:80/tcp", "auto:53/udp"]),
+            (
+                json!({"frontends": ["10.96.0.1:80", "10.96.0.1:53/udp"]}),
+                &Value::Null,
+                &["10.96.0.1:80/tcp", "10.96.0.1:53/udp"] as &[_],
+            ),
+            (
+                json!({"frontends": [{"address": "[fd00::1]:53", "protocol": "udp"}, {"address": "10.0.0.1:1"}]}),
+                &Value::Null,
+                &["[fd00::1]:53/udp", "10.0.0.1:1/tcp"],
+            ),
+            (
+                json!({"vip": "auto", "ports": ["80", "53/udp"]}),
+                &Value::Null,
+                &["auto:80/tcp", "auto:53/udp"],
+            ),
             (json!({"vip": "auto", "ports": [80]}), &allocated, &["10.96.128.7:80/tcp"]),
-            (json!({"vip": ["auto4", "auto6"], "ports": ["80"]}), &allocated,
-             &["10.96.128.7:80/tcp", "[fd00::7]:80/tcp"]),
+            (
+                json!({"vip": ["auto4", "auto6"], "ports": ["80"]}),
+                &allocated,
+                &["10.96.128.7:80/tcp", "[fd00::7]:80/tcp"],
+            ),
             (json!({"vip": "10.96.0.9", "ports": "80"}), &allocated, &["10.96.0.9:80/tcp"]),
             (json!({"vip": "auto"}), &allocated, &[]),
             (json!({}), &allocated, &[]),
@@ -149,11 +162,17 @@ mod tests {
     #[test]
     fn a_listing_counts_backends_and_tells_of_what_it_cannot_read() {
         let settings = crate::etcd::Settings {
-            endpoints: Vec::new(), tls: crate::etcd::Tls::default(), user: None,
+            endpoints: Vec::new(),
+            tls: crate::etcd::Tls::default(),
+            user: None,
         };
-        let store = Store { settings: Arc::new(settings), prefix: "/lb/".to_owned(), vip_ranges: None };
+        let store =
+            Store { settings: Arc::new(settings), prefix: "/lb/".to_owned(), vip_ranges: None };
         let services = [
-            key("/lb/services/team/web", r#"{"vip":"auto","ports":["80"],"backends":["10.0.0.1:1"]}"#),
+            key(
+                "/lb/services/team/web",
+                r#"{"vip":"auto","ports":["80"],"backends":["10.0.0.1:1"]}"#,
+            ),
             key("/lb/services/web", "{"),
             key("/lb/services/x", "[]"),
         ];
