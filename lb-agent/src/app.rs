@@ -207,37 +207,46 @@ fn interface_ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// `lb-agent check`: reads everything that `run` would read, and tries whether it fits. Returns how
-/// many services are good.
-pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
+/// `lb-agent check`: reads everything that `run` would read on this host, and tries whether it fits.
+/// Returns how many services are good, and what was not asked: stores are not.
+pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>), Failure> {
     let config = read_config(path, overrides)?;
     let addresses = host_addresses();
     let mut problems = Vec::new();
-    let mut snapshots = Vec::new();
-    let mut read = |path: &Path, claims, main| match file::read(path, &claims, main) {
-        Ok(translation) => {
-            problems.extend(translation.rejections.iter().map(one_line));
-            snapshots.push((file::source_name(path), translation.snapshot));
-        }
-        Err(rejection) => problems.push(one_line(&rejection)),
+    let mut read = |path: &Path, claims, main| {
+        let snapshot = match file::read(path, &claims, main) {
+            Ok(translation) => {
+                problems.extend(translation.rejections.iter().map(one_line));
+                Some(Arc::new(translation.snapshot))
+            }
+            Err(rejection) => {
+                problems.push(one_line(&rejection));
+                None
+            }
+        };
+        Input { source: file::source_name(path), snapshot, synced: true }
     };
+    let (mut inputs, mut unasked) = (Vec::new(), Vec::new());
     if config.has_services || config.sources.is_empty() {
-        read(path, config.claims(addresses.clone()), true);
+        inputs.push(read(path, config.claims(addresses.clone()), true));
     }
     for source in &config.sources {
-        if let Source::File(source) = source {
-            read(&source.path, source.claims(addresses.clone()), false);
-        }
+        inputs.push(match source {
+            Source::File(source) => read(&source.path, source.claims(addresses.clone()), false),
+            Source::Etcd(source) => {
+                let name = Arc::clone(&source.name);
+                unasked.push(format!("{name}: its settings are good; the store is not asked"));
+                Input { source: name, snapshot: None, synced: false }
+            }
+        });
     }
-    let input =
-        |(source, snapshot)| Input { source, snapshot: Some(Arc::new(snapshot)), synced: true };
-    let desired = desired::merge(snapshots.into_iter().map(input).collect());
+    let desired = desired::merge(inputs);
     problems.extend(desired.rejections.iter().map(one_line));
     let mut planner =
         Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;
     problems.extend(planner.plan(&desired).rejections.iter().map(one_line));
     if problems.is_empty() {
-        return Ok(desired.services.len());
+        return Ok((desired.services.len() + desired.waiting.len(), unasked));
     }
     Err(Failure::Configuration(problems))
 }
