@@ -2,5 +2,9 @@
 
 mod bad_input;
 mod faults;
+mod following;
+mod forgetful;
 mod lab_itself;
+mod mirror;
+mod out_of_reach;
 mod scene;

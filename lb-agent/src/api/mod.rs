@@ -112,7 +112,9 @@ async fn services(
     State(shared): State<Shared>,
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
-    let mut services = shared.now().state.services.clone();
+    let published = shared.now();
+    let mut services: Vec<ServiceStatus> =
+        published.state.services.iter().map(|service| ServiceStatus::clone(service)).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     let (services, notes) = shared.filled(services, &besides).await?;
     Ok(noted(&services, &notes))
@@ -125,8 +127,8 @@ async fn service(
 ) -> Result<Response, Failure> {
     let published = shared.now();
     let found = published.state.services.iter().find(|service| service.name == name);
-    let found = found.ok_or_else(|| unknown_service(&published, &name))?.clone();
-    let (filled, notes) = shared.filled(vec![found], &besides).await?;
+    let found = found.ok_or_else(|| unknown_service(&published, &name))?;
+    let (filled, notes) = shared.filled(vec![ServiceStatus::clone(found)], &besides).await?;
     Ok(noted(&filled.first(), &notes))
 }
 

@@ -7,7 +7,7 @@ use super::service::Stored;
 use super::table::Table;
 use super::{Form, Output, details};
 use crate::model::{AdminState, Affinity, Client, Frontend, Lease, NoBackend, Policy};
-use crate::status::{ServiceStatus, TableStatus};
+use crate::status::{OutcomeCounts, ServiceStatus, TableStatus};
 use anyhow::Context as _;
 use std::time::{Duration, SystemTime};
 
@@ -107,7 +107,7 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
         "SINCE",
     ];
     let asked = look.wide || lines.iter().any(|line| line.lease_left.is_some());
-    let more: &[_] = if look.wide { &["SHARE", "ID", "ZONE"] } else { &[] };
+    let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID", "ZONE"] } else { &[] };
     let lease: &[_] = if asked { &["LEASE"] } else { &[] };
     let mut table = Table::new(usual.iter().chain(more).chain(lease).copied());
     for line in lines {
@@ -123,8 +123,9 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
             since(line, look),
         ];
         if look.wide {
+            let share = percent(line.share_percent);
             let zone = line.zone.as_deref().unwrap_or("-").to_owned();
-            cells.extend([percent(line.share_percent), id(line.id), zone]);
+            cells.extend([share, failures(line.outcomes), rtt(line.outcomes), id(line.id), zone]);
         }
         if asked {
             cells.push(lease_left(line.lease.as_ref(), line.lease_left));
@@ -215,6 +216,17 @@ fn lease_left(lease: Option<&Lease>, left: Option<Duration>) -> String {
         (Some(_), None) => "?".to_owned(),
         (Some(_), Some(left)) => span(u32::try_from(left.as_secs()).unwrap_or(u32::MAX)),
     }
+}
+
+/// TCP connects that were refused or not answered.
+fn failures(outcomes: Option<OutcomeCounts>) -> String {
+    let failed = |outcomes: OutcomeCounts| (outcomes.refused + outcomes.unanswered).to_string();
+    outcomes.map_or_else(|| "-".to_owned(), failed)
+}
+
+fn rtt(outcomes: Option<OutcomeCounts>) -> String {
+    let srtt = outcomes.and_then(|outcomes| outcomes.srtt);
+    srtt.map_or_else(|| "-".to_owned(), |srtt| format!("{:.2}ms", srtt.as_secs_f64() * 1e3))
 }
 
 pub(super) fn id(id: Option<u32>) -> String {
