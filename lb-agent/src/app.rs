@@ -127,7 +127,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         listener,
         reconciler.published(),
         counters,
-        Leases::default(),
+        leases(&config),
         stopping,
     ));
 
@@ -163,6 +163,15 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
 fn limits(config: &Config) -> Limits {
     let config::TableSizes { frontends, services, rows, backends, .. } = config.tables;
     Limits { frontends, services, rows, backends }
+}
+
+/// The stores whose leases can be asked about.
+fn leases(config: &Config) -> Leases {
+    let stores = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) => Some((Arc::clone(&source.name), Arc::clone(&source.settings))),
+        Source::File(_) => None,
+    });
+    Leases::new(stores.collect())
 }
 
 /// The sources, in order of precedence: the main file first if it has services.

@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn leases() {
         let lease = Lease { source: "etcd:registry".into(), id: 7 };
-        let left = |seconds| Some(Duration::from_millis(1000 * seconds + 300));
+        let left = |seconds: u64| Some(Duration::from_millis(1000 * seconds + 300));
         for (lease, left, text) in [
             (Some(&lease), left(7), "7s"),
             (Some(&lease), left(0), "0s"),

@@ -3,9 +3,10 @@
 //! what is kept there.
 
 use super::{BAD_USAGE, say};
-use crate::config::{self, Config, LayoutKind, Source};
+use crate::config::{self, Config, Source};
 use crate::etcd::{Client, Endpoint, Settings, Tls, User};
 use crate::model::ServiceName;
+use crate::source::etcd::layout::LayoutKind;
 use clap::Args;
 use ipnet::IpNet;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use super::BATCH;
 use crate::claims::Claims;
 use crate::etcd::{Condition, KeyValue, Operation};
 use crate::model::{Rejection, ServiceName};
-use crate::source::etcd::layout::{self, Translator};
+use crate::source::etcd::layout::{LayoutKind, Translator};
 use crate::yaml::{Document, Item, Place};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -200,14 +200,13 @@ fn doubles(proposals: &[Proposal]) -> Vec<String> {
 fn judge(store: &Store, proposals: &[Proposal]) -> Vec<String> {
     let claims = Claims { ranges: store.vip_ranges.clone(), ..Claims::default() };
     let source = "lbctl".into();
-    let mut translator =
-        Translator::new(layout::LayoutKind::Native, source, store.prefix.clone(), claims);
+    let mut translator = Translator::new(LayoutKind::Native, source, store.prefix.clone(), claims);
     let mut origins = BTreeMap::new();
     // By its revision a rejection tells which proposal it is about.
     for (number, Proposal { name, origin, spec }) in (1..).zip(proposals) {
         let key = store.service(name);
         let value = spec.to_string().into_bytes();
-        let found = layout::KeyValue { key, value, created: number, modified: number, lease: None };
+        let found = KeyValue { key, value, created: number, modified: number, lease: None };
         translator.set(&found.key, Some(&found));
         origins.insert(format!("{} (revision {number})", found.key), origin);
     }
