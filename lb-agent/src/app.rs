@@ -1,7 +1,7 @@
 //! Wiring only: builds the parts in the order of a start, joins them, and takes them down.
 
 use crate::api;
-use crate::config::{self, Config, FileSource};
+use crate::config::{self, Config, Source};
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
@@ -96,14 +96,24 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let lock = PinLock::acquire(&pins)?;
     let listener = api::bind(&config.socket)?;
 
-    let settings = Settings { sizes: config.tables, features: host.features, netns: host.netns };
+    let settings = Settings {
+        sizes: config.tables,
+        features: host.features,
+        netns: host.netns,
+        sk_err: host.sk_err,
+    };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
+    let mut warnings = host.warnings;
+    if let Some(warning) = kernel.warning() {
+        tracing::warn!("{warning}");
+        warnings.push(warning.to_owned());
+    }
     let files = Files {
         state: config.state_dir.join("state.json"),
         snapshots: config.state_dir.join("snapshots.json"),
     };
     let feeds = spawn_sources(path, &config, &files);
-    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings: host.warnings };
+    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings };
     let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files)?;
 
     let counters = Arc::new(Pinned::open(&config.pin_dir)?);
@@ -165,7 +175,10 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
         spawn(path, config.claims(addresses.clone()), true);
     }
     for source in &config.sources {
-        spawn(&source.path, source.claims(addresses.clone()), false);
+        match source {
+            Source::File(source) => spawn(&source.path, source.claims(addresses.clone()), false),
+            Source::Etcd(_) => {}
+        }
     }
     feeds
 }
@@ -205,8 +218,10 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
     if config.has_services || config.sources.is_empty() {
         read(path, config.claims(addresses.clone()), true);
     }
-    for source @ FileSource { path, .. } in &config.sources {
-        read(path, source.claims(addresses.clone()), false);
+    for source in &config.sources {
+        if let Source::File(source) = source {
+            read(&source.path, source.claims(addresses.clone()), false);
+        }
     }
     let input =
         |(source, snapshot)| Input { source, snapshot: Some(Arc::new(snapshot)), synced: true };

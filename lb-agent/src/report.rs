@@ -275,6 +275,7 @@ fn service_status(
             since: Some(since(address, backend.state)),
             active: 0,
             connects: 0,
+            outcomes: None,
             zone: backend.zone.clone(),
             lease: backend.lease.clone(),
             lease_left: None,

@@ -152,6 +152,7 @@ mod tests {
             since,
             active: 0,
             connects: 0,
+            outcomes: None,
         }
     }
 

@@ -106,6 +106,7 @@ pub(crate) fn backend(
         since: Some(then),
         active: 0,
         connects: 0,
+        outcomes: None,
         zone: None,
         lease: None,
         lease_left: None,
