@@ -10,7 +10,7 @@ use crate::model::{Rejection, Snapshot};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
-use crate::source::{Feed, file};
+use crate::source::{Feed, etcd, file};
 use crate::store;
 use anyhow::Context;
 use lb_common::LAYOUT_VERSION;
@@ -158,7 +158,7 @@ fn limits(config: &Config) -> Limits {
     Limits { frontends, services, rows, backends }
 }
 
-/// The files that are sources, in order of precedence: the main one first if it has services.
+/// The sources, in order of precedence: the main file first if it has services.
 fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
     let mut cached: BTreeMap<String, Arc<Snapshot>> =
         store::load(&files.snapshots).ok().flatten().unwrap_or_else(|| {
@@ -166,19 +166,25 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
             BTreeMap::new()
         });
     let addresses = host_addresses();
+    let mut take = |name: &str| cached.remove(name);
     let mut feeds = Vec::new();
-    let mut spawn = |path: &Path, claims, main| {
-        let cached = cached.remove(&*file::source_name(path));
-        feeds.push(file::spawn(path.to_owned(), claims, main, cached));
-    };
     if config.has_services || config.sources.is_empty() {
-        spawn(path, config.claims(addresses.clone()), true);
+        let cached = take(&file::source_name(path));
+        let claims = config.claims(addresses.clone());
+        feeds.push(file::spawn(path.to_owned(), claims, true, cached));
     }
     for source in &config.sources {
-        match source {
-            Source::File(source) => spawn(&source.path, source.claims(addresses.clone()), false),
-            Source::Etcd(_) => {}
-        }
+        feeds.push(match source {
+            Source::File(source) => {
+                let cached = take(&file::source_name(&source.path));
+                let claims = source.claims(addresses.clone());
+                file::spawn(source.path.clone(), claims, false, cached)
+            }
+            Source::Etcd(source) => {
+                let claims = source.claims(addresses.clone());
+                etcd::spawn(Arc::clone(source), claims, take(&source.name))
+            }
+        });
     }
     feeds
 }

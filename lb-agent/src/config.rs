@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 mod etcd;
 
-pub use self::etcd::{EtcdSource, LayoutKind};
+pub use self::etcd::EtcdSource;
 
 /// The keys of the main file.
 const KEYS: [&str; 9] = [

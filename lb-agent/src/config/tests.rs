@@ -1,5 +1,6 @@
 use super::*;
 use crate::etcd::{Settings, Tls, User};
+use crate::source::etcd::layout::LayoutKind;
 use std::time::Duration;
 
 fn read(text: &str) -> Result<Config, Vec<Rejection>> {
@@ -233,7 +234,12 @@ fn mistakes_in_etcd_sources_name_line_and_remedy() {
             2,
             "unknown field `colour`; use `name`, `endpoints`",
         ),
-        ("{endpoints: [a], layout: consul}", own, 2, "unknown layout `consul`; use native, grpc"),
+        (
+            "{endpoints: [a], layout: consul}",
+            own,
+            2,
+            "`consul` is no layout; use one of native, grpc",
+        ),
         ("{endpoints: [a], name: 'a b'}", own, 2, "`a b` can't name a source"),
         ("{endpoints: [a], prefix: ''}", own, 2, "expected a prefix such as /lb/"),
         ("{endpoints: [a], tls: {ca: x}}", own, 2, "`tls` is for https endpoints, and http://a:"),

@@ -9,9 +9,10 @@
 mod choice;
 
 use self::choice::{Choice, Family};
+use super::layout;
 use crate::claims::Claims;
 use crate::etcd::{Condition, Operation};
-use crate::model::{Frontend, Protocol, Rejection};
+use crate::model::{Frontend, Protocol, Rejection, ServiceName};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -87,6 +88,11 @@ pub struct Pool {
     before: HashSet<IpAddr>,
     /// When an address was freed.
     freed: HashMap<IpAddr, Instant>,
+    /// How long a service must be gone before its address is free: one that is deleted and written
+    /// again, or whose store is being filled again, keeps it.
+    grace: Duration,
+    /// Since when a service that has addresses is gone.
+    gone: HashMap<Arc<str>, Instant>,
 }
 
 /// What to do, and what can't be done.
@@ -96,6 +102,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Services that get no address.
     pub rejections: Vec<Rejection>,
+    /// When there may be more to do, whatever happens until then.
+    pub again: Option<Instant>,
 }
 
 /// A transaction.
@@ -129,11 +137,21 @@ struct Draft<'a> {
 
 impl Pool {
     /// A pool that writes below `prefix` and gives away what lies in `ranges` and may be claimed.
-    pub fn new(prefix: String, ranges: &[IpNet], claims: Claims) -> Self {
+    /// What a service had is free when it has been gone for `grace`.
+    pub fn new(prefix: String, ranges: &[IpNet], grace: Duration, claims: Claims) -> Self {
         let first = ranges.first().copied();
         let mut ranges = IpNet::aggregate(&ranges.to_vec());
         ranges.sort();
-        Self { prefix, ranges, first, claims, before: HashSet::new(), freed: HashMap::new() }
+        Self {
+            prefix,
+            ranges,
+            first,
+            claims,
+            before: HashSet::new(),
+            freed: HashMap::new(),
+            grace,
+            gone: HashMap::new(),
+        }
     }
 
     /// What to write now. `missing` are keys that the view has and the store does not, which are
@@ -154,15 +172,36 @@ impl Pool {
             }
         }
         let mut plan = draft.plan;
-        if missing.is_empty() {
-            let buried = view.allocations.iter().filter(|(s, _)| !view.services.contains_key(*s));
-            plan.steps.extend(buried.map(|(service, has)| self.bury(view, service, has)));
-        }
+        self.bury_all(view, missing, now, &mut plan);
         if self.ranges.is_empty() {
             // Without a pool this host only watches what the others do.
             plan.steps.clear();
+            plan.again = None;
         }
         plan
+    }
+
+    /// Gives back what services had that have been gone for long enough.
+    fn bury_all(
+        &mut self,
+        view: &Addresses,
+        missing: &BTreeSet<String>,
+        now: Instant,
+        plan: &mut Plan,
+    ) {
+        let is_gone = |service: &Arc<str>| {
+            view.allocations.contains_key(service) && !view.services.contains_key(service)
+        };
+        self.gone.retain(|service, _| is_gone(service));
+        for (service, has) in view.allocations.iter().filter(|(service, _)| is_gone(service)) {
+            let since = *self.gone.entry(Arc::clone(service)).or_insert(now);
+            let due = since + self.grace;
+            if due > now {
+                plan.again = plan.again.into_iter().chain([due]).min();
+            } else if missing.is_empty() {
+                plan.steps.push(self.bury(view, service, has));
+            }
+        }
     }
 
     /// Notes which addresses were freed since the last look.
@@ -348,6 +387,42 @@ impl Pool {
 
     fn vip_key(&self, address: IpAddr) -> String {
         format!("{}vips/{address}", self.prefix)
+    }
+}
+
+// === impl Addresses ===
+
+impl From<&layout::Addresses> for Addresses {
+    fn from(from: &layout::Addresses) -> Self {
+        let layout::Addresses { wanted, allocations, vips, given, changes: _ } = from;
+        let name = |service: &ServiceName| Arc::<str>::from(service.as_str());
+        let asking = wanted.iter().map(|(service, wanted)| {
+            let asks = match (wanted.any, wanted.v4, wanted.v6) {
+                (_, true, true) => Asks::Both,
+                (_, true, false) => Asks::V4,
+                (_, false, true) => Asks::V6,
+                (true, ..) => Asks::Any,
+                _ => Asks::Nothing,
+            };
+            (name(service), Asking { asks, modified: wanted.modified })
+        });
+        let mut services: BTreeMap<_, _> = asking.collect();
+        for (service, _) in allocations.iter().filter(|(_, has)| has.declared) {
+            let unknown = Asking { asks: Asks::Unknown, modified: 0 };
+            services.entry(name(service)).or_insert(unknown);
+        }
+        let allocation = |(service, has): (&ServiceName, &layout::Allocation)| {
+            let mut allocation = Allocation { modified: has.modified, ..Allocation::default() };
+            allocation.set(has.v4);
+            allocation.set(has.v6);
+            (name(service), allocation)
+        };
+        Self {
+            services,
+            vips: vips.iter().map(|(at, vip)| (*at, vip.service.as_str().into())).collect(),
+            allocations: allocations.iter().map(allocation).collect(),
+            named: given.keys().copied().collect(),
+        }
     }
 }
 

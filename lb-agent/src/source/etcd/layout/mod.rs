@@ -23,6 +23,7 @@ pub use self::addresses::{Addresses, Allocation, Given, Vip, Wanted};
 use self::pools::Pools;
 use self::shared::Shared;
 use crate::claims::Claims;
+use crate::etcd::KeyValue;
 use crate::model::{Rejection, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -33,21 +34,6 @@ use std::sync::Arc;
 pub const MAX_VALUE: usize = 256 << 10;
 /// Values with which other programs mark a directory.
 const MARKERS: [&[u8]; 2] = [b"init_dir", b"rpcx_path"];
-
-/// A key and its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyValue {
-    /// The key; what is not UTF-8 in it is replaced.
-    pub key: String,
-    /// The value.
-    pub value: Vec<u8>,
-    /// The revision that created it.
-    pub created: i64,
-    /// The revision that changed it last.
-    pub modified: i64,
-    /// The lease it hangs on.
-    pub lease: Option<i64>,
-}
 
 /// A way of writing services or backends into a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -132,7 +132,7 @@ fn pool(ranges: &[&str]) -> Pool {
         host_addresses: vec!["10.0.0.1".parse().unwrap()],
         strict: true,
     };
-    Pool::new("/lb/".to_owned(), &ranges, claims)
+    Pool::new("/lb/".to_owned(), &ranges, Duration::ZERO, claims)
 }
 
 fn now() -> Instant {
@@ -275,6 +275,29 @@ fn a_freed_address_rests_while_there_are_others() {
     store.put("/lb/services/a", "auto");
     store.settle(&mut pools, begin + REST);
     assert_eq!(store.allocated("a").unwrap().v4, first, "after a while it is as any other");
+}
+
+#[test]
+fn a_service_that_returns_soon_has_its_address_still() {
+    let mut store = Store::default();
+    let mut pools = [Pool { grace: Duration::from_secs(30), ..pool(&["10.96.0.0/24"]) }];
+    let begin = now();
+    let at = |second| begin + Duration::from_secs(second);
+    store.put("/lb/services/web", "auto");
+    store.settle(&mut pools, begin);
+    let first = store.allocated("web");
+    store.delete("/lb/services/web");
+    let plan = pools[0].plan(&store.view(), &BTreeSet::new(), begin);
+    assert_eq!((plan.steps.len(), plan.again), (0, Some(at(30))));
+    store.settle(&mut pools, at(29));
+    assert_eq!(store.allocated("web"), first);
+    store.put("/lb/services/web", "auto");
+    store.settle(&mut pools, at(40));
+    store.delete("/lb/services/web");
+    store.settle(&mut pools, at(50));
+    assert_eq!(store.allocated("web"), first, "counted from the second time");
+    store.settle(&mut pools, at(80));
+    assert_eq!(store.keys, BTreeMap::new());
 }
 
 #[test]
