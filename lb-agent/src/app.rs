@@ -229,15 +229,21 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
             read(&source.path, source.claims(addresses.clone()), false);
         }
     }
+    // Nobody asks a store here, but services may say that it keeps their backends.
+    let silent = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) => Some(Arc::clone(&source.name)),
+        Source::File(_) => None,
+    });
+    let silent = silent.map(|source| Input { source, snapshot: None, synced: false });
     let input =
         |(source, snapshot)| Input { source, snapshot: Some(Arc::new(snapshot)), synced: true };
-    let desired = desired::merge(snapshots.into_iter().map(input).collect());
+    let desired = desired::merge(snapshots.into_iter().map(input).chain(silent).collect());
     problems.extend(desired.rejections.iter().map(one_line));
     let mut planner =
         Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;
     problems.extend(planner.plan(&desired).rejections.iter().map(one_line));
     if problems.is_empty() {
-        return Ok(desired.services.len());
+        return Ok(desired.services.len() + desired.waiting.len());
     }
     Err(Failure::Configuration(problems))
 }

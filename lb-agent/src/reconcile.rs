@@ -305,11 +305,13 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn publish(&mut self) {
+        let desired = self.merger.desired();
         let rejections: Vec<Rejection> = self
             .sources
             .iter()
             .flat_map(|state| state.rejections.iter())
-            .chain(&self.merger.desired().rejections)
+            .chain(&desired.rejections)
+            .chain(desired.waiting.values())
             .chain(&self.plan_rejections)
             .cloned()
             .collect();
