@@ -8,5 +8,6 @@ mod forgetful;
 mod keeping;
 mod lab_itself;
 mod mirror;
+mod native;
 mod out_of_reach;
 mod scene;
