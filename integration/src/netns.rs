@@ -46,7 +46,7 @@ pub fn counter(group: &str, name: &str) -> u64 {
     found.and_then(|(_, value)| value.parse().ok()).expect("the kernel has this counter")
 }
 
-fn ip(arguments: &[&str]) {
+pub(crate) fn ip(arguments: &[&str]) {
     let output = Command::new("ip")
         .args(arguments)
         .output()
