@@ -2,7 +2,6 @@
 //! report, and nothing changes unless the test does it.
 
 use crate::lab::Lab;
-use crate::wait::within;
 use aya::programs::loaded_programs;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::{
@@ -15,6 +14,7 @@ use lb_agent::status::HookStatus;
 use lb_common::rows::BackendOutcomes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +37,16 @@ pub struct Failures {
 impl Dataplane {
     /// Serves these frontends with one backend each. A backend may be in one service only.
     pub fn serve(lab: &Lab, services: &[(SocketAddr, SocketAddr)]) -> Self {
-        Self::sized(lab, TableSizes::default(), services)
+        Self::sized(lab, lab.cgroup().path(), TableSizes::default(), services)
     }
 
-    /// With tables of these sizes.
-    pub fn sized(lab: &Lab, sizes: TableSizes, services: &[(SocketAddr, SocketAddr)]) -> Self {
-        let cgroup = lab.cgroup().path();
+    /// With tables of these sizes, on a cgroup of the test's choice.
+    pub fn sized(
+        lab: &Lab,
+        cgroup: &Path,
+        sizes: TableSizes,
+        services: &[(SocketAddr, SocketAddr)],
+    ) -> Self {
         let host = preflight::check(Some(cgroup), lab.pin_dir()).expect("the host is fit");
         let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
         let settings = Settings { sizes, features, netns, sk_err };
@@ -139,18 +143,4 @@ impl Failures {
         let span = Duration::from_millis(20);
         assert_eq!(self.next(span), None);
     }
-}
-
-/// Waits until a row is as expected; the last one seen otherwise.
-pub fn row_within(
-    deadline: Duration,
-    mut read: impl FnMut() -> BackendOutcomes,
-    expected: impl Fn(&BackendOutcomes) -> bool,
-) -> BackendOutcomes {
-    let mut last = BackendOutcomes::default();
-    within(deadline, || {
-        last = read();
-        expected(&last).then_some(())
-    });
-    last
 }

@@ -1,8 +1,8 @@
 //! A router that leads nowhere: a network namespace behind the test's own, with networks whose hosts
 //! never answer, and others that it says it knows no way to.
 
-use crate::netns::{self, ip, sysctl};
-use std::net::SocketAddr;
+use crate::netns::{self, ip, sysctl, tc};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -10,6 +10,9 @@ use std::thread::{self, JoinHandle};
 pub const SILENT: [&str; 2] = ["203.0.113.1:80", "[fd00:5::1]:80"];
 /// Hosts that the router knows no way to, and says so by ICMP.
 pub const NO_WAY: [&str; 2] = ["198.51.100.1:80", "[fd00:6::1]:80"];
+
+/// Bits that the line carries: slow, but no test sends much by it.
+const RATE: &str = "400kbit";
 
 /// The router, until it is dropped.
 #[derive(Debug)]
@@ -61,7 +64,17 @@ impl Router {
             ip(&["route", "add", v4, "via", "192.0.2.1"]);
             ip(&["-6", "route", "add", v6, "via", "fd00:7::1"]);
         }
+        tc(&["qdisc", "add", "dev", "out", "root", "tbf", "rate", RATE, "burst", "1600", "limit", "1m"]);
         Self { stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Keeps the line busy, so that what is sent next arrives a tenth of a second later. Without
+    /// that, it arrives while the system call still runs that sends it.
+    pub fn keep_busy(&self) {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket can be bound");
+        for _ in 0..5 {
+            socket.send_to(&[0; 1200], silent(true)).expect("the line takes a packet");
+        }
     }
 }
 

@@ -318,18 +318,35 @@ fn unanswered_then_decided() {
 #[test]
 fn no_way_there() {
     lab::run("outcomes-no-way", |lab| {
-        let _router = Router::start();
+        let router = Router::start();
         let services = [(addr(VIP), no_way(true)), (addr(VIP6), no_way(false))];
         let dataplane = Dataplane::serve(lab, &services);
         let mut failures = Failures::listen(lab);
         for (dialled, backend) in services {
+            router.keep_busy();
+            let started = Instant::now();
             let error = socket(dialled, Protocol::TCP).connect(&dialled.into()).unwrap_err();
-            println!("{backend}: {error}");
+            println!("{backend}: {error} after {:?}", started.elapsed());
+            assert!(started.elapsed() < Duration::from_millis(900), "it was repeated");
             assert_eq!(counts(dataplane.outcomes(backend)), [0, 0, 1, 0, 1], "{error}");
             let heard = failures.next(MOMENT).unwrap();
             assert_eq!(heard[0].kind, FailureKind::Unanswered);
             assert_eq!(heard[0].backend, dataplane.id(backend));
         }
+    });
+}
+
+/// It says so while connect(2) is still about to return, and the kernel takes note only; but when
+/// there is no answer either, that is the error, of an attempt that has been counted.
+#[test]
+fn no_way_there_at_once() {
+    lab::run("outcomes-no-way-soft", |lab| {
+        let _router = Router::start();
+        let dataplane = Dataplane::serve(lab, &[(addr(VIP), no_way(true))]);
+        let socket = socket(addr(VIP), Protocol::TCP);
+        let error = socket.connect(&addr(VIP).into()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EHOSTUNREACH));
+        assert_eq!(counts(dataplane.outcomes(no_way(true))), [0, 0, 1, 0, 1]);
     });
 }
 
@@ -433,7 +450,7 @@ fn overflow_rows() {
         let shut = closed("127.0.0.1");
         let sizes = TableSizes { connections: 2, ..TableSizes::default() };
         let services = [(addr(VIP), server.at(0)), (addr(OTHER), shut)];
-        let dataplane = Dataplane::sized(lab, sizes, &services);
+        let dataplane = Dataplane::sized(lab, lab.cgroup().path(), sizes, &services);
         let calls: Vec<Call> = (0..10).map(|_| dial(addr(VIP)).unwrap()).collect();
         assert_eq!(counts(dataplane.outcomes(server.at(0))), [10, 0, 0, 0, 0]);
         for _ in 0..10 {
