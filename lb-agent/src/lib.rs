@@ -17,6 +17,7 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+pub mod health;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

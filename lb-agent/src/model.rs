@@ -3,6 +3,8 @@
 //! Pure data, ordered so that everything derived from it is deterministic. Kernel forms (rows, ids)
 //! are not known here; see `lb_common::rows` and [`crate::plan`].
 
+pub mod check;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
