@@ -195,7 +195,7 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend } =
+    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend, health: _ } =
         &*entry.service;
     let frontends = frontends
         .iter()

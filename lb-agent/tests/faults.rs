@@ -176,6 +176,7 @@ fn any_service() -> impl Strategy<Value = Service> {
                 .then_some(Affinity { client: Client::Netns, timeout_seconds: affinity }),
             no_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
+            health: Default::default(),
         },
     )
 }
@@ -260,6 +261,7 @@ fn full_service(frontends: u8, backends: u8) -> Service {
         affinity: None,
         no_backend: NoBackend::Refuse,
         backends_from: Vec::new(),
+        health: Default::default(),
     }
 }
 

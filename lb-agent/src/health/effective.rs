@@ -6,7 +6,7 @@
 //! enough of it is up. Backends of the two families never stand in for each other, so the rule is
 //! applied to each by itself.
 
-use crate::model::AdminState;
+use crate::model::{AdminState, Rule};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -39,17 +39,6 @@ pub enum Health {
     Down,
     /// Connects to it failed.
     Ejected,
-}
-
-/// How the rule is set for a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
-    /// Fail open when less than this part of the ready backends is healthy, in percent. Without any
-    /// healthy one it always does.
-    pub panic_threshold: u8,
-    /// Prefer the own zone while at least this part of it is healthy, in percent; below, the rest
-    /// spills over in proportion. `None`: zones don't matter.
-    pub min_zone_healthy: Option<u8>,
 }
 
 /// What a backend gets.

@@ -2,25 +2,10 @@
 //!
 //! Pure: what failed, and when, is told by the caller.
 
-use serde::{Deserialize, Serialize};
+use crate::model::EjectionPolicy;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-/// When and for how long a service's backends are ejected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EjectionPolicy {
-    /// Connects in a row that must fail; 0: nothing is ejected.
-    pub failures: u32,
-    /// For how long, the first time; each further time twice as long.
-    #[serde(with = "humantime_serde")]
-    pub time: Duration,
-    /// For how long at most.
-    #[serde(with = "humantime_serde")]
-    pub max_time: Duration,
-    /// How much of the service may be ejected at once, in percent; one backend always may.
-    pub max_ejected: u8,
-}
 
 /// The ejected backends of a service, and those that were.
 #[derive(Clone, Debug, Default)]
@@ -51,26 +36,6 @@ pub enum Decision {
     Ejected(Instant),
     /// It would be out, but too many are.
     TooMany,
-}
-
-// === impl EjectionPolicy ===
-
-impl Default for EjectionPolicy {
-    fn default() -> Self {
-        Self {
-            failures: 5,
-            time: Duration::from_secs(30),
-            max_time: Duration::from_secs(300),
-            max_ejected: 50,
-        }
-    }
-}
-
-impl EjectionPolicy {
-    /// How many of `backends` may be out at once.
-    pub fn allowed(&self, backends: usize) -> usize {
-        (backends * usize::from(self.max_ejected) / 100).max(1)
-    }
 }
 
 // === impl Ejections ===

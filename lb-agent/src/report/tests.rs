@@ -19,6 +19,7 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
             affinity: None,
             no_backend: Default::default(),
             backends_from: Vec::new(),
+            health: Default::default(),
         };
         (name.parse().unwrap(), Entry { service: Arc::new(service), source: "file:x".into() })
     });

@@ -80,6 +80,7 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
         affinity,
         no_backend,
         backends_from: Vec::new(),
+        health: Default::default(),
     };
     Some(Draft { name: name?, place: item.place, frontends, doubles, service })
 }
