@@ -1,7 +1,7 @@
 //! Wiring only: builds the parts in the order of a start, joins them, and takes them down.
 
 use crate::api;
-use crate::config::{self, Config, FileSource};
+use crate::config::{self, Config, Source};
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
@@ -165,7 +165,10 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
         spawn(path, config.claims(addresses.clone()), true);
     }
     for source in &config.sources {
-        spawn(&source.path, source.claims(addresses.clone()), false);
+        match source {
+            Source::File(source) => spawn(&source.path, source.claims(addresses.clone()), false),
+            Source::Etcd(_) => {}
+        }
     }
     feeds
 }
@@ -205,14 +208,14 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
     if config.has_services || config.sources.is_empty() {
         read(path, config.claims(addresses.clone()), true);
     }
-    for source @ FileSource { path, .. } in &config.sources {
-        read(path, source.claims(addresses.clone()), false);
+    for source in &config.sources {
+        if let Source::File(source) = source {
+            read(&source.path, source.claims(addresses.clone()), false);
+        }
     }
-    let inputs: Vec<Input<'_>> = snapshots
-        .iter()
-        .map(|(source, snapshot)| Input { source, snapshot: Some(snapshot), synced: true })
-        .collect();
-    let desired = desired::merge(&inputs);
+    let input =
+        |(source, snapshot)| Input { source, snapshot: Some(Arc::new(snapshot)), synced: true };
+    let desired = desired::merge(snapshots.into_iter().map(input).collect());
     problems.extend(desired.rejections.iter().map(one_line));
     let mut planner =
         Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;

@@ -9,6 +9,11 @@ use crate::yaml::{Document, Item, Place, Reader};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod etcd;
+
+pub use self::etcd::{EtcdSource, LayoutKind};
 
 /// The keys of the main file.
 const KEYS: [&str; 9] = [
@@ -46,8 +51,8 @@ pub struct Config {
     pub vip_ranges: Option<Vec<IpNet>>,
     /// Sizes of the kernel tables.
     pub tables: TableSizes,
-    /// Further files, by precedence after this one.
-    pub sources: Vec<FileSource>,
+    /// Further sources, by precedence after this one.
+    pub sources: Vec<Source>,
     /// Whether this file is itself a source: it has `services:`.
     pub has_services: bool,
 }
@@ -69,6 +74,15 @@ pub struct TableSizes {
     pub overflow: u32,
     /// Clients with affinity.
     pub affinity: u32,
+}
+
+/// A further source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file of services.
+    File(FileSource),
+    /// A prefix of an etcd cluster.
+    Etcd(Arc<EtcdSource>),
 }
 
 /// A further file of services.
@@ -116,7 +130,7 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
                 }
             }
             "detach_on_exit" => config.detach_on_exit = reader.flag(item, key),
-            "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item)),
+            "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item, key)),
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
             _ => config.has_services = true,
@@ -150,7 +164,7 @@ impl Default for Config {
 impl Config {
     /// What the services in the main file may claim.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: self.vip_ranges.clone(), host_addresses }
+        Claims { ranges: self.vip_ranges.clone(), host_addresses, strict: false }
     }
 
     /// The keys whose values differ, other than `services`.
@@ -204,7 +218,7 @@ impl Default for TableSizes {
 impl FileSource {
     /// What the services in this file may claim.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: self.vip_ranges.clone(), host_addresses }
+        Claims { ranges: self.vip_ranges.clone(), host_addresses, strict: false }
     }
 }
 
@@ -218,9 +232,9 @@ fn read_path(
     reader.parse(item, &what, |text| Ok::<_, String>(directory.join(text)))
 }
 
-fn read_ranges(reader: &mut Reader<'_>, list: Item<'_>) -> Vec<IpNet> {
-    let what = "a list for `vip_ranges`, such as [10.96.0.0/12]";
-    let items = reader.list(list, what);
+fn read_ranges(reader: &mut Reader<'_>, list: Item<'_>, key: &str) -> Vec<IpNet> {
+    let what = format!("a list for `{key}`, such as [10.96.0.0/12]");
+    let items = reader.list(list, &what);
     items
         .filter_map(|item| reader.parse(item, "a range such as 10.96.0.0/12", parse_range))
         .collect()
@@ -271,23 +285,43 @@ fn read_tables(reader: &mut Reader<'_>, item: Item<'_>) -> TableSizes {
     sizes
 }
 
-fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Vec<FileSource> {
-    let mut sources = Vec::new();
+fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
     for item in reader.list(list, "a list for `sources`, such as `- file: more.yaml`") {
-        let (mut path, mut vip_ranges) = (None, None);
-        for field in
-            reader.fields(item, "a source such as `file: more.yaml`", &["file", "vip_ranges"])
-        {
-            if field.key == "file" {
-                path = read_path(reader, field.item, "file", directory);
-            } else {
-                vip_ranges = Some(read_ranges(reader, field.item));
+        let what = "a source such as `file: more.yaml`";
+        let (mut path, mut etcd, mut ranges) = (None, None, None);
+        for field in reader.fields(item, what, &["file", "etcd", "vip_ranges"]) {
+            match field.key {
+                "file" => path = read_path(reader, field.item, "file", directory),
+                "etcd" => etcd = Some(field.item),
+                key => ranges = Some((field.item, read_ranges(reader, field.item, key))),
             }
         }
-        if item.is_mapping() && item.get("file").is_none() {
-            reader.reject(item.place, "a source needs a `file`");
+        match (item.get("file"), etcd) {
+            (Some(_), Some(etcd)) => {
+                reader.reject(etcd.place, "a source is a `file` or `etcd`; make two items of it");
+            }
+            (Some(_), None) => {
+                let vip_ranges = ranges.map(|(_, ranges)| ranges);
+                sources.extend(path.map(|path| Source::File(FileSource { path, vip_ranges })));
+            }
+            (None, Some(item)) => {
+                let Some(source) = etcd::read_source(reader, item, ranges, directory) else {
+                    continue;
+                };
+                let same = |other: &Source| matches!(other, Source::Etcd(other) if other.name == source.name);
+                if sources.iter().any(same) {
+                    let name = &source.name;
+                    let reason = format!("source `{name}` stands twice; give one another `name`");
+                    reader.reject(item.place, reason);
+                }
+                sources.push(Source::Etcd(Arc::new(source)));
+            }
+            (None, None) if item.is_mapping() => {
+                reader.reject(item.place, "a source needs a `file` or `etcd`");
+            }
+            (None, None) => {}
         }
-        sources.extend(path.map(|path| FileSource { path, vip_ranges }));
     }
     sources
 }
@@ -296,6 +330,9 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
 fn repeated_sources(reader: &mut Reader<'_>, document: &Document, main: &Path, config: &Config) {
     let mut seen = vec![main];
     for source in &config.sources {
+        let Source::File(source) = source else {
+            continue;
+        };
         if seen.contains(&source.path.as_path()) {
             let place = document.item().get("sources").map(|item| item.place).unwrap_or_default();
             let file = source.path.display();

@@ -3,7 +3,7 @@
 //! again.
 
 use crate::dataplane::{Attached, Dataplane, DataplaneError};
-use crate::desired::{self, Desired, Input};
+use crate::desired::{Input, Merger};
 use crate::model::{Rejection, Snapshot};
 use crate::plan::{Action, AdoptError, Limits, Planner};
 use crate::report::{Identity, Reporter};
@@ -50,7 +50,7 @@ pub struct Reconciler<D> {
     planner: Planner,
     feeds: Vec<Feed>,
     sources: Vec<SourceState>,
-    desired: Desired,
+    merger: Merger,
     plan_rejections: Vec<Rejection>,
     reporter: Reporter,
     attached: Option<Attached>,
@@ -91,7 +91,7 @@ impl<D: Dataplane> Reconciler<D> {
             planner,
             sources: feeds.iter().map(|feed| feed.borrow().clone()).collect(),
             feeds,
-            desired: Desired::default(),
+            merger: Merger::default(),
             plan_rejections: Vec::new(),
             reporter: Reporter::new(identity, earlier),
             attached: None,
@@ -156,16 +156,13 @@ impl<D: Dataplane> Reconciler<D> {
         let same = |(now, before): (&SourceState, &SourceState)| now.says_the_same(before);
         if self.fresh || !self.sources.iter().zip(&before).all(same) {
             self.fresh = false;
-            let inputs: Vec<Input<'_>> = self
-                .sources
-                .iter()
-                .map(|state| Input {
-                    source: &state.name,
-                    snapshot: state.snapshot.as_deref(),
-                    synced: state.synced,
-                })
-                .collect();
-            self.desired = block_in_place(|| desired::merge(&inputs));
+            let input = |state: &SourceState| Input {
+                source: Arc::clone(&state.name),
+                snapshot: state.snapshot.clone(),
+                synced: state.synced,
+            };
+            let inputs = self.sources.iter().map(input).collect();
+            block_in_place(|| self.merger.merge(inputs));
             self.unsaved = true;
             self.stale = true;
         }
@@ -181,7 +178,7 @@ impl<D: Dataplane> Reconciler<D> {
             self.publish();
             return;
         }
-        let plan = self.planner.plan(&self.desired);
+        let plan = self.planner.plan(self.merger.desired());
         self.stale |= plan.touched;
         self.plan_rejections = plan.rejections;
         let result = self.dataplane.apply(&plan.actions);
@@ -265,7 +262,7 @@ impl<D: Dataplane> Reconciler<D> {
             return Ok(());
         }
         self.attached = Some(self.dataplane.attach()?);
-        tracing::info!(services = self.desired.services.len(), "serving");
+        tracing::info!(services = self.merger.desired().services.len(), "serving");
         self.publish();
         Ok(())
     }
@@ -309,13 +306,13 @@ impl<D: Dataplane> Reconciler<D> {
             .sources
             .iter()
             .flat_map(|state| state.rejections.iter())
-            .chain(&self.desired.rejections)
+            .chain(&self.merger.desired().rejections)
             .chain(&self.plan_rejections)
             .cloned()
             .collect();
         let sources = self.sources.iter().map(source_status).collect();
         if std::mem::take(&mut self.stale) {
-            self.reporter.update(&self.desired, &self.planner);
+            self.reporter.update(self.merger.desired(), &self.planner);
         }
         self.reporter.publish(self.attached.as_ref(), sources, &self.work, rejections);
     }

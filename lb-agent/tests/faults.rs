@@ -127,8 +127,7 @@ fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desire
             .filter(|(_, entry)| !entry.service.frontends.is_empty())
             .collect(),
         complete: true,
-        synced: BTreeSet::new(),
-        rejections: Vec::new(),
+        ..Desired::default()
     }
 }
 
@@ -313,6 +312,20 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     driver.check(&full);
     driver.converge(LIMITS, &desired([]));
     assert!(driver.fake.frontends().is_empty());
+}
+
+#[test]
+fn a_service_that_waits_for_another_source_keeps_what_the_kernel_has() {
+    let full = desired([("a".parse().unwrap(), full_service(2, 2))]);
+    let mut driver = Driver::new(LIMITS);
+    driver.converge(LIMITS, &full);
+    let waiting = ["a".parse().unwrap()].into();
+    let late = Desired { complete: false, synced: ["test".into()].into(), waiting, ..desired([]) };
+    driver.converge(LIMITS, &late);
+    driver.check(&full);
+    driver.restart(LIMITS);
+    driver.converge(LIMITS, &late);
+    driver.check(&full);
 }
 
 #[test]

@@ -156,7 +156,10 @@ impl Planner {
 
         let left_out = self.services.iter().filter(|(n, _)| !desired.services.contains_key(n));
         let gone: Vec<ServiceName> = left_out
-            .filter(|(_, held)| desired.complete || desired.synced.contains(&held.source))
+            .filter(|(name, held)| {
+                let told = desired.complete || desired.synced.contains(&held.source);
+                told && !desired.waiting.contains(*name)
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for (name, entry) in &desired.services {
