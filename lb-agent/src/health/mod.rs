@@ -6,4 +6,5 @@
 pub mod board;
 pub mod effective;
 pub mod ejection;
+pub mod prober;
 pub mod tracker;
