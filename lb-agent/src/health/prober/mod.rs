@@ -4,10 +4,15 @@
 //! way. What a try does is in [`tcp`], [`http`], [`grpc`] and [`exec`]; what results mean for a backend
 //! is left to [`super::board`].
 
+mod exec;
+mod grpc;
+mod http;
 mod schedule;
 mod tcp;
+mod tls;
 
 use self::schedule::Schedule;
+use self::tls::Trust;
 use super::board::{CheckResult, Report, Target, Wanted};
 use crate::model::check::Probe;
 use std::sync::Arc;
@@ -62,6 +67,7 @@ async fn run(
     reports: mpsc::Sender<Reports>,
 ) {
     let mut schedule = Schedule::default();
+    let trust = Arc::new(Trust::default());
     let free = Arc::new(Semaphore::new(settings.in_flight));
     let (ended, mut ends) = mpsc::channel(settings.in_flight);
     let mut gathered = Reports::new();
@@ -101,9 +107,9 @@ async fn run(
         }
         while let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
             let Some(target) = schedule.take(now) else { break };
-            let ended = ended.clone();
+            let (ended, trust) = (ended.clone(), Arc::clone(&trust));
             tokio::spawn(async move {
-                let report = probe(&target).await;
+                let report = probe(&target, &trust).await;
                 drop(permit);
                 // Nobody is left to be told when the loop has ended.
                 drop(ended.send((target, report)).await);
@@ -120,10 +126,10 @@ async fn wait(wake: [Option<Instant>; 2]) {
 }
 
 /// Tries once.
-async fn probe(target: &Target) -> Report {
+async fn probe(target: &Target, trust: &Arc<Trust>) -> Report {
     let begin = Instant::now();
     let limit = target.check.timeout;
-    let outcome = match timeout(limit, attempt(target)).await {
+    let outcome = match timeout(limit, attempt(target, trust)).await {
         Ok(outcome) => outcome,
         Err(_) => {
             let layer = if matches!(target.check.probe, Probe::Tcp) { 4 } else { 7 };
@@ -135,12 +141,12 @@ async fn probe(target: &Target) -> Report {
     Report { result, text: text.into(), took: begin.elapsed(), at: SystemTime::now() }
 }
 
-async fn attempt(target: &Target) -> Outcome {
+async fn attempt(target: &Target, trust: &Arc<Trust>) -> Outcome {
     match &target.check.probe {
         Probe::Tcp => tcp::attempt(target.address).await,
-        Probe::Http(_) | Probe::Grpc(_) | Probe::Exec(_) => {
-            Outcome::failing("this agent can't do this check".to_owned())
-        }
+        Probe::Http(probe) => http::attempt(target.address, probe, trust).await,
+        Probe::Grpc(probe) => grpc::attempt(target.address, probe, trust).await,
+        Probe::Exec(probe) => exec::attempt(target.backend, probe).await,
     }
 }
 

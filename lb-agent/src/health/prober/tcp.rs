@@ -6,8 +6,12 @@ use std::net::SocketAddr;
 use tokio::net::{TcpSocket, TcpStream};
 
 pub(super) async fn attempt(target: SocketAddr) -> Outcome {
-    match connect(target).await {
-        Ok(_) => Outcome::passing("L4OK"),
+    let accepted = async {
+        let stream = connect(target).await?;
+        stream.set_zero_linger()
+    };
+    match accepted.await {
+        Ok(()) => Outcome::passing("L4OK"),
         Err(error) => failure(&error),
     }
 }
@@ -16,7 +20,6 @@ pub(super) async fn attempt(target: SocketAddr) -> Outcome {
 pub(super) async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket2::SockRef::from(&socket).set_mark(PROBE_MARK)?;
-    socket.set_zero_linger()?;
     socket.connect(target).await
 }
 
