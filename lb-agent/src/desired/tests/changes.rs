@@ -67,7 +67,7 @@ fn apply(inputs: &mut [Input], (index, new, only, synced): &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_history_leads_to_what_its_end_says(history in any_history()) {

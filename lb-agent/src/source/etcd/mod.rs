@@ -1,0 +1,5 @@
+//! Services and backends kept in etcd.
+//!
+//! What keys and values mean is decided in [`layout`].
+
+pub mod layout;
