@@ -4,6 +4,7 @@
 //! Pure. Reading the file, keeping its last good snapshot and logging are left to the source. JSON
 //! is YAML, so a source that is given JSON values can use the same reader.
 
+mod health;
 mod service;
 
 use self::service::{Draft, draft, name_of};

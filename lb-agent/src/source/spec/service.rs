@@ -2,10 +2,11 @@
 //!
 //! Whether it is in conflict with other services is left to [`super`].
 
+use super::health;
 use crate::claims::Claims;
 use crate::model::{
-    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
-    ServiceName, parse_socket_addr,
+    AdminState, Affinity, Backend, Client, Frontend, HealthPolicy, NoBackend, Policy, Protocol,
+    Scope, Service, ServiceName, parse_socket_addr,
 };
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
@@ -35,13 +36,15 @@ pub(super) fn name_of(item: Item<'_>) -> Option<ServiceName> {
 /// Reads one service. Problems are in the reader; the draft is good only if there were none.
 pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) -> Option<Draft> {
     reader.service = name_of(item).map(|name| name.to_string());
-    let allowed = ["name", "frontends", "backends", "policy", "affinity", "no_backend"];
+    let own = ["name", "frontends", "backends", "policy", "affinity", "no_backend"];
+    let allowed: Vec<&str> = own.into_iter().chain(health::KEYS).collect();
     let before = reader.count();
     let fields = reader.fields(item, "a service (a mapping with `name:`)", &allowed);
     let (mut name, mut frontends, mut backends) = (None, None, BTreeMap::new());
     let mut doubles = Vec::new();
     let (mut policy, mut affinity, mut no_backend) =
         (Policy::default(), None, NoBackend::default());
+    let mut policies = HealthPolicy::default();
     for field in fields {
         let (key, item) = (field.key, field.item);
         match key {
@@ -53,6 +56,9 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
                     reader.word(item, key, &["random", "least_connections"]).unwrap_or_default()
             }
             "affinity" => affinity = Some(read_affinity(reader, item)),
+            key if health::KEYS.contains(&key) => {
+                health::read(reader, key, item, claims, &mut policies);
+            }
             _ => {
                 no_backend =
                     reader.word(item, key, &["refuse", "unreachable", "pass"]).unwrap_or_default()
@@ -73,6 +79,8 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
         }
     }
     let frontends = frontends.unwrap_or_default();
+    let udp_only = !frontends.iter().any(|(frontend, ..)| frontend.protocol == Protocol::Tcp);
+    health::suits(reader, item, &policies, udp_only && !frontends.is_empty());
     let service = Service {
         frontends: BTreeMap::new(),
         backends,
@@ -80,7 +88,7 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
         affinity,
         no_backend,
         backends_from: Vec::new(),
-        health: Default::default(),
+        health: policies,
     };
     Some(Draft { name: name?, place: item.place, frontends, doubles, service })
 }
@@ -157,13 +165,13 @@ fn read_backends(
 
 fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, Backend)> {
     let what = "a backend such as `10.0.0.5:8080`";
-    let (mut weight, mut state) = (1, AdminState::default());
+    let (mut weight, mut state, mut priority) = (1, AdminState::default(), 0);
     if !item.is_mapping() {
         let address = reader.parse(item, what, parse_socket_addr)?;
-        return Some((address, Backend { weight, state, ..Backend::default() }));
+        return Some((address, Backend { weight, state, priority, ..Backend::default() }));
     }
     let mut address = None;
-    for field in reader.fields(item, what, &["address", "weight", "state"]) {
+    for field in reader.fields(item, what, &["address", "weight", "state", "priority"]) {
         let (key, item) = (field.key, field.item);
         match key {
             "address" => address = reader.parse(item, "an address and port", parse_socket_addr),
@@ -172,6 +180,10 @@ fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, 
                     item.place,
                     "weight 0 is not a share; use `state: drain` for no new connections",
                 );
+            }
+            "priority" => {
+                let number = reader.number(item, key, 0..=u32::from(u8::MAX));
+                priority = u8::try_from(number).unwrap_or(u8::MAX);
             }
             "weight" => {
                 let number = reader.number(item, key, 1..=u32::from(u16::MAX));
@@ -185,7 +197,7 @@ fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, 
     if item.get("address").is_none() {
         reader.reject(item.place, "a backend needs an `address`");
     }
-    address.map(|address| (address, Backend { weight, state, ..Backend::default() }))
+    address.map(|address| (address, Backend { weight, state, priority, ..Backend::default() }))
 }
 
 fn read_affinity(reader: &mut Reader<'_>, item: Item<'_>) -> Affinity {
