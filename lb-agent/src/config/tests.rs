@@ -59,7 +59,7 @@ services: []
             Source::File(FileSource {
                 path: "/etc/lb/more.yaml".into(),
                 vip_ranges: Some(vec![]),
-                allow_exec: true,
+                allow_exec: false,
             }),
             Source::File(FileSource {
                 path: "/other.yaml".into(),
