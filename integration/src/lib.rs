@@ -3,8 +3,8 @@
 //! A test runs inside [`lab::run`]: on a thread of its own, which has its own network namespace and
 //! its own cgroup, so that tests run beside each other in one process and beside a live agent.
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
-//! [`client`] dials them; [`etcd`] is the store. A fixture that can't be set up panics with the reason: a test that can't
-//! run has failed.
+//! [`client`] dials them, [`traffic`] without end; [`etcd`] is the store. A fixture that can't be set
+//! up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod cgroup;
@@ -20,4 +20,5 @@ pub mod spec;
 pub mod stats;
 pub mod sys;
 pub mod tables;
+pub mod traffic;
 pub mod wait;

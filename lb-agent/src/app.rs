@@ -96,14 +96,24 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let lock = PinLock::acquire(&pins)?;
     let listener = api::bind(&config.socket)?;
 
-    let settings = Settings { sizes: config.tables, features: host.features, netns: host.netns };
+    let settings = Settings {
+        sizes: config.tables,
+        features: host.features,
+        netns: host.netns,
+        sk_err: host.sk_err,
+    };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
+    let mut warnings = host.warnings;
+    if let Some(warning) = kernel.warning() {
+        tracing::warn!("{warning}");
+        warnings.push(warning.to_owned());
+    }
     let files = Files {
         state: config.state_dir.join("state.json"),
         snapshots: config.state_dir.join("snapshots.json"),
     };
     let feeds = spawn_sources(path, &config, &files);
-    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings: host.warnings };
+    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings };
     let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files)?;
 
     let counters = Arc::new(Pinned::open(&config.pin_dir)?);

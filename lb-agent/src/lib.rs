@@ -5,7 +5,7 @@
 //! reconcile --> status --> api, ctl                  what it did, for people and programs
 //! ```
 //!
-//! Pure modules (`model`, `status`, `config`, `desired`, `plan`, `source::spec`) name no runtime, no
+//! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
 pub mod api;
@@ -19,6 +19,7 @@ pub mod desired;
 pub mod etcd;
 pub mod health;
 pub mod model;
+mod pairs;
 pub mod plan;
 pub mod reconcile;
 pub mod report;

@@ -4,13 +4,13 @@
 
 use crate::dataplane::{Attached, Dataplane, DataplaneError};
 use crate::desired::{Input, Merger};
-use crate::model::{Rejection, Snapshot};
+use crate::model::{Rejection, ServiceName, Snapshot};
 use crate::plan::{Action, AdoptError, Limits, Planner};
 use crate::report::{Identity, Reporter};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, SourceStatus, WorkStatus};
 use crate::store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,8 +65,10 @@ pub struct Reconciler<D> {
     unsaved: bool,
     /// Nothing has been merged yet.
     fresh: bool,
-    /// What was last reported of the services may not be true any more.
+    /// What was last reported of the services may not be true any more,
     stale: bool,
+    /// and of these in any case.
+    touched: BTreeSet<ServiceName>,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -104,6 +106,7 @@ impl<D: Dataplane> Reconciler<D> {
             unsaved: false,
             fresh: true,
             stale: true,
+            touched: BTreeSet::new(),
         })
     }
 
@@ -179,7 +182,8 @@ impl<D: Dataplane> Reconciler<D> {
             return;
         }
         let plan = self.planner.plan(self.merger.desired());
-        self.stale |= plan.touched;
+        self.stale |= !plan.touched.is_empty();
+        self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
         let result = self.dataplane.apply(&plan.actions);
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -312,7 +316,8 @@ impl<D: Dataplane> Reconciler<D> {
             .collect();
         let sources = self.sources.iter().map(source_status).collect();
         if std::mem::take(&mut self.stale) {
-            self.reporter.update(self.merger.desired(), &self.planner);
+            let touched = std::mem::take(&mut self.touched);
+            self.reporter.update(self.merger.desired(), &self.planner, touched);
         }
         self.reporter.publish(self.attached.as_ref(), sources, &self.work, rejections);
     }

@@ -167,6 +167,28 @@ pub struct BackendStatus {
     pub active: u64,
     /// Sockets sent to it since it was added, read when asked.
     pub connects: u64,
+    /// What became of TCP connects, read when asked; absent where nobody follows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<OutcomeCounts>,
+}
+
+/// What became of TCP connects to a backend since it was added. An attempt counts under the way it
+/// ended, and under `unanswered` besides if its first packet was not answered within a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeCounts {
+    /// Connections that came about.
+    pub established: u64,
+    /// Attempts that were refused.
+    pub refused: u64,
+    /// Attempts that were not answered, or only by a router that knows no way.
+    pub unanswered: u64,
+    /// Attempts that the application gave up: no failures.
+    pub abandoned: u64,
+    /// Attempts that failed since one last succeeded.
+    pub consecutive: u64,
+    /// Round-trip time, a mean over the last handshakes; absent before the first.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub srtt: Option<Duration>,
 }
 
 /// Counters of a service.
@@ -184,7 +206,7 @@ pub struct ServiceCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The services, by name.
-    pub services: Vec<ServiceStatus>,
+    pub services: Vec<Arc<ServiceStatus>>,
 }
 
 /// A kernel table: `/v1/maps`.
@@ -220,7 +242,7 @@ pub struct Published {
 /// Reads what only the kernel knows. Implemented by the live dataplane and by the pinned tables
 /// opened read-only, so that the API and `lbctl` without an agent fill in the same numbers.
 pub trait Counters: Send + Sync {
-    /// Fills `active`, `connects` and `counters` of every service that has an id.
+    /// Fills `active`, `connects`, `outcomes` and `counters` of every service that has an id.
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()>;
     /// The kernel tables, in the order of the contract.
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>>;

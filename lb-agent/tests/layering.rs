@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
     "claims",
     "config",
     "desired",
@@ -17,6 +17,7 @@ const PURE: [&str; 14] = [
     "health",
     "model",
     "names::records",
+    "pairs",
     "plan",
     "source::etcd::keys",
     "source::etcd::layout",

@@ -165,7 +165,8 @@ fn measure(lab: &Lab, cli: &Cli) -> anyhow::Result<Vec<Row>> {
 fn load(lab: &Lab, cgroup: &Cgroup, connections: u32) -> anyhow::Result<u32> {
     let host = preflight::check(Some(cgroup.path()), lab.pin_dir())?;
     let sizes = TableSizes { connections, ..TableSizes::default() };
-    let settings = Settings { sizes, features: host.features, netns: host.netns };
+    let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
+    let settings = Settings { sizes, features, netns, sk_err };
     let mut kernel = Kernel::open(lab.pin_dir(), cgroup.path(), &settings)?;
     let TableSizes { frontends, services, rows, backends, .. } = sizes;
     let limits = Limits { frontends, services, rows, backends };

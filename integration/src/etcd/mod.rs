@@ -147,6 +147,19 @@ impl Etcd {
         format!("{scheme}://{host}:{}", self.ports.client)
     }
 
+    /// How many connections the agent under test has to it: nobody else uses that port.
+    pub fn connections(&self) -> usize {
+        let to = format!(":{:04X}", self.ports.client);
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is mounted");
+        // Columns: number, local, remote, state; state 1 is ESTABLISHED.
+        let ours = |line: &&str| {
+            let mut columns = line.split_whitespace().skip(2);
+            let remote = columns.next().is_some_and(|remote| remote.ends_with(&to));
+            remote && columns.next() == Some("01")
+        };
+        table.lines().filter(ours).count()
+    }
+
     /// Whether its process runs.
     pub fn runs(&mut self) -> bool {
         let child = self.child.as_mut();

@@ -95,7 +95,9 @@ async fn status(State(shared): State<Shared>) -> Response {
 }
 
 async fn services(State(shared): State<Shared>) -> Result<Response, Failure> {
-    let mut services = shared.now().state.services.clone();
+    let published = shared.now();
+    let mut services: Vec<ServiceStatus> =
+        published.state.services.iter().map(|service| ServiceStatus::clone(service)).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(shared.filled(services).await?).into_response())
 }
@@ -106,8 +108,8 @@ async fn service(
 ) -> Result<Response, Failure> {
     let published = shared.now();
     let found = published.state.services.iter().find(|service| service.name == name);
-    let found = found.ok_or_else(|| unknown_service(&published, &name))?.clone();
-    let filled = shared.filled(vec![found]).await?;
+    let found = found.ok_or_else(|| unknown_service(&published, &name))?;
+    let filled = shared.filled(vec![ServiceStatus::clone(found)]).await?;
     Ok(Json(filled.first()).into_response())
 }
 

@@ -6,7 +6,7 @@ use super::report::{BackendLine, Report};
 use super::table::Table;
 use super::{Form, Output, details};
 use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy};
-use crate::status::{ServiceStatus, TableStatus};
+use crate::status::{OutcomeCounts, ServiceStatus, TableStatus};
 use anyhow::Context as _;
 use std::time::SystemTime;
 
@@ -103,7 +103,7 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
         "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "CONNECTS", "SOURCE",
         "SINCE",
     ];
-    let more: &[_] = if look.wide { &["SHARE", "ID"] } else { &[] };
+    let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID"] } else { &[] };
     let mut table = Table::new(usual.into_iter().chain(more.iter().copied()));
     for line in lines {
         let mut cells = vec![
@@ -118,7 +118,8 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
             since(line, look),
         ];
         if look.wide {
-            cells.extend([percent(line.share_percent), id(line.id)]);
+            let share = percent(line.share_percent);
+            cells.extend([share, failures(line.outcomes), rtt(line.outcomes), id(line.id)]);
         }
         table.push(cells);
     }
@@ -178,6 +179,17 @@ fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
 /// When a backend came into its state: the moment itself where there is room, else how long ago.
 pub(super) fn since(line: &BackendLine, look: Look) -> String {
     if look.wide { moment(line.since) } else { age(line.since, look.now) }
+}
+
+/// TCP connects that were refused or not answered.
+fn failures(outcomes: Option<OutcomeCounts>) -> String {
+    let failed = |outcomes: OutcomeCounts| (outcomes.refused + outcomes.unanswered).to_string();
+    outcomes.map_or_else(|| "-".to_owned(), failed)
+}
+
+fn rtt(outcomes: Option<OutcomeCounts>) -> String {
+    let srtt = outcomes.and_then(|outcomes| outcomes.srtt);
+    srtt.map_or_else(|| "-".to_owned(), |srtt| format!("{:.2}ms", srtt.as_secs_f64() * 1e3))
 }
 
 pub(super) fn id(id: Option<u32>) -> String {

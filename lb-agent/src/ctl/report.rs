@@ -2,7 +2,7 @@
 //! order and what is derived (a backend's share); holds no text. Pure.
 
 use crate::model::{AdminState, Frontend, Rejection};
-use crate::status::{AgentStatus, BackendStatus, ServiceStatus, TableStatus};
+use crate::status::{AgentStatus, BackendStatus, OutcomeCounts, ServiceStatus, TableStatus};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +47,9 @@ pub(super) struct BackendLine {
     pub(super) active: u64,
     /// Sockets sent to it since it was added.
     pub(super) connects: u64,
+    /// What became of TCP connects, where that is followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) outcomes: Option<OutcomeCounts>,
     /// Which source said so.
     pub(super) source: String,
     /// Since when it is in this state.
@@ -147,6 +150,7 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             share_percent,
             active: backend.active,
             connects: backend.connects,
+            outcomes: backend.outcomes,
             source: service.source.clone(),
             since: backend.since,
         }
@@ -176,6 +180,7 @@ mod tests {
             since: None,
             active: 0,
             connects: 0,
+            outcomes: None,
             zone: None,
             lease: None,
             lease_left: None,

@@ -106,6 +106,7 @@ pub(crate) fn backend(
         since: Some(then),
         active: 0,
         connects: 0,
+        outcomes: None,
         zone: None,
         lease: None,
         lease_left: None,
@@ -214,7 +215,7 @@ impl Agent {
     /// An agent that shows [`services`] and [`agent_status`].
     pub(crate) fn start() -> Self {
         let then = then();
-        let state = Arc::new(State { services: services(then) });
+        let state = state(services(then));
         let published = Published { agent: agent_status(then), state };
         let mut agent = Self {
             kernel: Arc::default(),
@@ -263,9 +264,10 @@ impl Agent {
     pub(crate) fn change(&self, change: impl FnOnce(&mut AgentStatus, &mut Vec<ServiceStatus>)) {
         self.publish.send_modify(|published| {
             let mut agent = published.agent.clone();
-            let mut services = published.state.services.clone();
+            let services = &published.state.services;
+            let mut services: Vec<_> = services.iter().map(|s| ServiceStatus::clone(s)).collect();
             change(&mut agent, &mut services);
-            *published = Arc::new(Published { agent, state: Arc::new(State { services }) });
+            *published = Arc::new(Published { agent, state: state(services) });
         });
     }
 
@@ -278,6 +280,10 @@ impl Agent {
     pub(crate) fn lbctl(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).output().unwrap())
     }
+}
+
+fn state(services: Vec<ServiceStatus>) -> Arc<State> {
+    Arc::new(State { services: services.into_iter().map(Arc::new).collect() })
 }
 
 /// `lbctl` with everything it could find on this machine pointed elsewhere.

@@ -2,4 +2,6 @@
 //!
 //! What keys and values mean is decided in [`layout`].
 
+pub mod keys;
 pub mod layout;
+pub mod vips;

@@ -40,10 +40,10 @@ impl Reading for Grpc {
     }
 
     fn read(&self, _: (&str, &str), value: &[u8], notes: &mut Vec<Note>) -> Option<SocketAddr> {
-        let update: Update = match serde_json::from_slice(value) {
+        let update: Update = match text::object(value) {
             Ok(update) => update,
-            Err(error) => {
-                notes.push(Note::refusal(text::not_json(&error)));
+            Err(reason) => {
+                notes.push(Note::refusal(reason));
                 return None;
             }
         };
@@ -83,3 +83,6 @@ pub(super) fn build_dir<'t>(
     }
     any
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,11 @@
 //! them, and deliver pools of backends: they know no service addresses.
 
 mod addresses;
+mod coredns;
 mod grpc;
+mod kratos;
 mod notes;
+mod patroni;
 mod plain;
 mod pools;
 mod shared;
@@ -77,6 +80,9 @@ trait Layout {
     /// What the key at `path` (below the prefix) says now. `None`: nothing.
     fn set(&mut self, shared: &mut Shared, path: &str, value: Option<&KeyValue>);
 
+    /// Whether nothing is marked as changed.
+    fn idle(&self) -> bool;
+
     /// Translates what changed since the last call.
     fn refresh(&mut self, shared: &mut Shared);
 
@@ -142,7 +148,12 @@ impl Translator {
     pub fn new(kind: LayoutKind, source: Arc<str>, prefix: String, claims: Claims) -> Self {
         let layout: Box<dyn Layout + Send> = match kind {
             LayoutKind::Grpc => Box::new(Pools::new(grpc::Grpc::new(&prefix))),
-            _ => Box::new(Pools::new(plain::Plain::new(&prefix))),
+            LayoutKind::Coredns => Box::new(Pools::new(coredns::Coredns)),
+            LayoutKind::Kratos => Box::new(Pools::new(kratos::Kratos)),
+            LayoutKind::Patroni => Box::new(Pools::new(patroni::Patroni)),
+            LayoutKind::Plain | LayoutKind::Native => {
+                Box::new(Pools::new(plain::Plain::new(&prefix)))
+            }
         };
         Self { kind, shared: Shared::new(source, prefix, claims), layout }
     }
@@ -156,7 +167,6 @@ impl Translator {
     /// as changed, unless it means what it meant before.
     pub fn set(&mut self, key: &str, value: Option<&KeyValue>) {
         let Some(path) = key.strip_prefix(self.shared.prefix()) else { return };
-        // Owned by nobody, so that the layout can note things under the same name.
         let value = value.filter(|found| !is_marker(path, &found.value));
         if let Some(large) = value.filter(|found| found.value.len() > MAX_VALUE) {
             let reason = format!(
@@ -183,6 +193,11 @@ impl Translator {
         self.shared.rejections()
     }
 
+    /// Whether no key changed its meaning since the last call of [`Self::snapshot`].
+    pub fn idle(&self) -> bool {
+        self.layout.idle()
+    }
+
     /// Native: what services ask for and what is allocated, as of the last `set`. `None` for the
     /// layouts that have no service addresses.
     pub fn addresses(&self) -> Option<&Addresses> {
@@ -206,3 +221,6 @@ impl fmt::Debug for Translator {
 fn is_marker(path: &str, value: &[u8]) -> bool {
     MARKERS.contains(&value) || (value.is_empty() && (path.is_empty() || path.ends_with('/')))
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,7 @@ impl Reading for Plain {
 
 fn address(value: &[u8]) -> Result<SocketAddr, String> {
     if value.trim_ascii_start().starts_with(b"{") {
-        let fields: Fields =
-            serde_json::from_slice(value).map_err(|error| text::not_json(&error))?;
+        let fields: Fields = text::object(value)?;
         let port = fields.port.ok_or("there is no `Port`; put the value again")?;
         return Ok(SocketAddr::new(text::ip(&fields.ip)?, text::port(port)?));
     }
@@ -63,3 +62,6 @@ fn address(value: &[u8]) -> Result<SocketAddr, String> {
         .map_err(|_| "the value is not text; write an address such as 10.0.0.1:80")?;
     text::address(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use crate::model::{Backend, Lease, Pool};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// How a layout writes backends.
@@ -51,6 +52,9 @@ pub(super) struct Record<T> {
     pub(super) item: T,
 }
 
+/// A good value with the two parts of its key: the directory and the name.
+pub(super) type Found<'t, T> = (&'t str, &'t str, &'t Record<T>);
+
 /// The good values under their keys; each directory is kept once.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
@@ -76,7 +80,7 @@ pub(super) struct Pools<R: Reading> {
 
 impl<T> Tree<T> {
     /// The items directly in a directory.
-    pub(super) fn dir(&self, dir: &str) -> impl Iterator<Item = (&str, &str, &Record<T>)> {
+    pub(super) fn dir<'t>(&'t self, dir: &str) -> impl Iterator<Item = Found<'t, T>> + use<'t, T> {
         let found = self.dirs.get_key_value(dir);
         found.into_iter().flat_map(|(dir, records)| {
             records.iter().map(move |(leaf, record)| (&**dir, &**leaf, record))
@@ -84,10 +88,23 @@ impl<T> Tree<T> {
     }
 
     /// One item.
-    pub(super) fn get(&self, dir: &str, leaf: &str) -> Option<(&str, &str, &Record<T>)> {
+    pub(super) fn get(&self, dir: &str, leaf: &str) -> Option<Found<'_, T>> {
         let (dir, records) = self.dirs.get_key_value(dir)?;
         let (leaf, record) = records.get_key_value(leaf)?;
         Some((dir, leaf, record))
+    }
+
+    /// The items in all directories below a directory.
+    pub(super) fn below<'t>(
+        &'t self,
+        dir: &str,
+    ) -> impl Iterator<Item = Found<'t, T>> + use<'t, T> {
+        // `0` comes next after `/`.
+        let (from, to) = (format!("{dir}/"), format!("{dir}0"));
+        let range = (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
+        self.dirs.range::<str, _>(range).flat_map(|(dir, records)| {
+            records.iter().map(move |(leaf, record)| (&**dir, &**leaf, record))
+        })
     }
 
     fn replace(
@@ -120,7 +137,7 @@ impl<'t> Build<'t> {
     /// Adds a backend, unless a key before this one has its address.
     pub(super) fn add<T>(
         &mut self,
-        (dir, leaf, record): (&'t str, &'t str, &'t Record<T>),
+        (dir, leaf, record): Found<'t, T>,
         address: SocketAddr,
         mut backend: Backend,
     ) {
@@ -146,11 +163,7 @@ impl<'t> Build<'t> {
     }
 
     /// Notes something about a key.
-    pub(super) fn note<T>(
-        &mut self,
-        (dir, leaf, record): (&'t str, &'t str, &'t Record<T>),
-        note: Note,
-    ) {
+    pub(super) fn note<T>(&mut self, (dir, leaf, record): Found<'t, T>, note: Note) {
         self.notes.push((Origin { path: [dir, leaf], modified: record.modified }, note));
     }
 }
@@ -201,6 +214,10 @@ impl<R: Reading> Layout for Pools<R> {
             self.reading.pools(place, &before.item, &mut pools);
         }
         self.dirty.extend(pools);
+    }
+
+    fn idle(&self) -> bool {
+        self.dirty.is_empty()
     }
 
     fn refresh(&mut self, shared: &mut Shared) {

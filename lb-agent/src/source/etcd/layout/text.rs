@@ -1,6 +1,7 @@
 //! Small pieces of foreign text: made fit to be shown, and read as addresses and numbers.
 
 use crate::model::parse_socket_addr;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, SocketAddr};
 
@@ -69,12 +70,19 @@ fn usable(ip: IpAddr) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with a JSON value.
-pub(super) fn not_json(error: &serde_json::Error) -> String {
-    if error.is_data() {
-        return format!("{error}; correct the value");
+/// Reads a JSON object.
+pub(super) fn object<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    // A list would be read as the fields in their order.
+    if !value.trim_ascii_start().starts_with(b"{") {
+        return Err("the value is no JSON object, {...}; put it again".to_owned());
     }
-    format!("not valid JSON: {error}; put the value again")
+    serde_json::from_slice(value).map_err(|error| {
+        if error.is_data() {
+            format!("{error}; correct the value")
+        } else {
+            format!("not valid JSON: {error}; put the value again")
+        }
+    })
 }
 
 /// A whole number, also in quotes; nothing, an empty text and `null` are none.

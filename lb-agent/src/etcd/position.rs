@@ -1,0 +1,1 @@
+//! How far the store has been followed.
