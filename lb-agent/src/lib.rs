@@ -19,6 +19,7 @@ pub mod desired;
 pub mod etcd;
 pub mod health;
 pub mod model;
+pub mod monitor;
 mod pairs;
 pub mod plan;
 pub mod reconcile;

@@ -218,6 +218,20 @@ pub enum OnRemoval {
     Reset,
 }
 
+/// What an operator says of a backend, over what its source says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<AdminState>,
+    /// Its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+}
+
+/// What operators say of backends, by service.
+pub type Overrides = BTreeMap<ServiceName, BTreeMap<SocketAddr, Override>>;
+
 /// Everything a source says at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {

@@ -233,7 +233,7 @@ fn service_status(
             scope: frontend.scope(*asked),
             installed: planner.is_installed(frontend),
             usable: entry
-                .service
+                .effective
                 .backends_for(frontend)
                 .filter(|(_, backend)| backend.state == AdminState::Ready)
                 .count(),
@@ -254,6 +254,7 @@ fn service_status(
             zone: backend.zone.clone(),
             lease: backend.lease.clone(),
             lease_left: None,
+            health: None,
         })
         .collect();
     ServiceStatus {
@@ -264,6 +265,7 @@ fn service_status(
         policy: *policy,
         affinity: *affinity,
         no_backend: *no_backend,
+        fails_open: false,
         backends,
         counters: ServiceCounts::default(),
     }

@@ -9,7 +9,8 @@ use super::effective::{FULL, Health, Member, Share, ramp, shares};
 use super::ejection::{Decision, Ejections};
 use super::tracker::Tracker;
 use crate::model::check::Check;
-use crate::model::{AdminState, Service, ServiceName};
+use crate::model::{AdminState, Backend, Override, Overrides, Service, ServiceName};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +41,8 @@ pub struct Report {
 }
 
 /// Whether a try speaks for the backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CheckResult {
     /// It does.
     Passing,
@@ -90,6 +92,9 @@ pub struct Board {
     zone: Option<Arc<str>>,
     probes: BTreeMap<Target, Probe>,
     services: BTreeMap<ServiceName, Watched>,
+    overrides: Arc<Overrides>,
+    /// The overrides have changed since the services were last followed.
+    overridden: bool,
 }
 
 /// A target that is probed.
@@ -126,6 +131,31 @@ impl Board {
         Self { zone, ..Self::default() }
     }
 
+    /// Takes in what operators say.
+    pub fn set_overrides(&mut self, overrides: Arc<Overrides>) {
+        for (name, watched) in &mut self.services {
+            watched.stale |= self.overrides.get(name) != overrides.get(name);
+        }
+        self.overrides = overrides;
+        self.overridden = true;
+    }
+
+    /// Whether [`Board::follow`] is to be called because operators have said something new.
+    pub fn is_overridden_anew(&self) -> bool {
+        self.overridden
+    }
+
+    /// What an operator says of a backend.
+    pub fn override_of(&self, name: &ServiceName, backend: &SocketAddr) -> Override {
+        let found = self.overrides.get(name).and_then(|backends| backends.get(backend));
+        found.copied().unwrap_or_default()
+    }
+
+    /// Services that something is known of.
+    pub fn watched(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
+    }
+
     /// Takes in the services as they are now; says what is to be probed.
     pub fn follow<'a>(
         &mut self,
@@ -133,9 +163,10 @@ impl Board {
     ) -> Wanted {
         let mut wanted = Wanted::default();
         let mut seen = BTreeSet::new();
+        self.overridden = false;
         for (name, service) in services {
             let known = self.services.get(name);
-            if known.is_none() && !is_governed(service) {
+            if known.is_none() && !is_governed(service) && !self.overrides.contains_key(name) {
                 continue;
             }
             seen.insert(name.clone());
@@ -247,7 +278,7 @@ impl Board {
         name: &ServiceName,
         service: &Arc<Service>,
         backend: SocketAddr,
-        consecutive: u32,
+        consecutive: u64,
         now: Instant,
     ) -> Decision {
         if service.health.ejection.failures == 0 || !service.backends.contains_key(&backend) {
@@ -293,10 +324,10 @@ impl Board {
         service: &Arc<Service>,
         now: Instant,
     ) -> Arc<Service> {
-        let Self { zone, probes, services } = self;
+        let Self { zone, probes, services, overrides, .. } = self;
         let Some(watched) = services.get_mut(name) else { return Arc::clone(service) };
         if watched.stale {
-            watched.settle(zone.as_ref(), probes, now);
+            watched.settle(&View { zone: zone.as_ref(), probes, said: overrides.get(name) }, now);
         }
         Arc::clone(&watched.effective)
     }
@@ -313,7 +344,9 @@ impl Board {
         now: Instant,
     ) -> Option<BTreeMap<SocketAddr, Verdict>> {
         let watched = self.services.get(name)?;
-        let (shares, _) = watched.shares(self.zone.as_ref(), &self.probes, now);
+        let view =
+            View { zone: self.zone.as_ref(), probes: &self.probes, said: self.overrides.get(name) };
+        let (shares, _) = watched.shares(&view, now);
         let verdict = |(backend, share)| {
             let verdict = Verdict {
                 share,
@@ -333,18 +366,39 @@ fn is_governed(service: &Service) -> bool {
         || service.backends.values().any(|backend| backend.priority > 0)
 }
 
+/// What a service's backends are looked at with.
+struct View<'a> {
+    zone: Option<&'a Arc<str>>,
+    probes: &'a BTreeMap<Target, Probe>,
+    said: Option<&'a BTreeMap<SocketAddr, Override>>,
+}
+
+impl View<'_> {
+    /// The backend with what operators say of it.
+    fn backend(&self, address: &SocketAddr, backend: &Backend) -> Backend {
+        let said = self.said.and_then(|said| said.get(address)).copied().unwrap_or_default();
+        let (state, weight) = (said.state, said.weight);
+        Backend {
+            state: state.unwrap_or(backend.state),
+            weight: weight.unwrap_or(backend.weight),
+            ..backend.clone()
+        }
+    }
+}
+
 // === impl Watched ===
 
 impl Watched {
-    fn settle(&mut self, zone: Option<&Arc<str>>, probes: &BTreeMap<Target, Probe>, now: Instant) {
+    fn settle(&mut self, view: &View<'_>, now: Instant) {
         self.stale = false;
         self.settled = Some(now);
-        self.note_returns(probes, now);
-        let (shares, fail_open) = self.shares(zone, probes, now);
+        self.note_returns(view.probes, now);
+        let (shares, fail_open) = self.shares(view, now);
         self.fail_open = fail_open;
         let mut effective = Service::clone(&self.service);
         for (address, share) in shares {
             let Some(backend) = effective.backends.get_mut(&address) else { continue };
+            *backend = view.backend(&address, backend);
             if share.weight > 0 {
                 backend.weight = share.weight;
             } else if backend.state == AdminState::Ready {
@@ -380,18 +434,15 @@ impl Watched {
         if self.ejections.until(backend).is_some() { Health::Ejected } else { Health::Up }
     }
 
-    fn shares(
-        &self,
-        zone: Option<&Arc<str>>,
-        probes: &BTreeMap<Target, Probe>,
-        now: Instant,
-    ) -> (Vec<(SocketAddr, Share)>, bool) {
+    fn shares(&self, view: &View<'_>, now: Instant) -> (Vec<(SocketAddr, Share)>, bool) {
+        let View { zone, probes, .. } = *view;
         let slow = self.service.health.slow_start;
         let mut all = Vec::with_capacity(self.service.backends.len());
         let mut fails_open = false;
         for v4 in [true, false] {
             let of_family = || self.service.backends.iter().filter(|(a, _)| a.is_ipv4() == v4);
             let members: Vec<Member> = of_family()
+                .map(|(address, backend)| (address, view.backend(address, backend)))
                 .map(|(address, backend)| Member {
                     admin: backend.state,
                     health: self.health(address, probes),

@@ -22,9 +22,9 @@ struct Record {
     /// When it came back.
     back: Option<Instant>,
     /// Failures in a row that the kernel had counted when it came back: they are paid for.
-    paid: u32,
+    paid: u64,
     /// The last count that the kernel told.
-    seen: u32,
+    seen: u64,
 }
 
 /// What a failure led to.
@@ -46,7 +46,7 @@ impl Ejections {
     pub fn failed(
         &mut self,
         backend: SocketAddr,
-        consecutive: u32,
+        consecutive: u64,
         backends: usize,
         policy: &EjectionPolicy,
         now: Instant,
@@ -64,7 +64,7 @@ impl Ejections {
             record.paid = 0;
         }
         record.seen = consecutive;
-        let enough = policy.failures > 0 && consecutive - record.paid >= policy.failures;
+        let enough = policy.failures > 0 && consecutive - record.paid >= u64::from(policy.failures);
         if record.until.is_some() || !enough {
             return Decision::Stays;
         }
