@@ -28,7 +28,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 
 test-etcd: setup ## what has to do with etcd and names, against real servers (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib etcd names
+	$(CARGO) test -p lb-agent --lib -- etcd names
 	$(CARGO) test -p integration --test etcd --test names
 
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)

@@ -65,7 +65,7 @@ impl<'a> Large<'a> {
         };
         etcd.put_many((0..SERVICES).map(service));
         etcd.put_many((0..SERVICES * EACH).map(backend));
-        let servers = Backends::tcp("127.0.0.1", &["0", "1"]);
+        let servers = Backends::tcp("127.0.0.1", ["0", "1"]);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be made");
         let client = runtime.block_on(Client::connect([etcd.endpoint()], None));

@@ -6,6 +6,7 @@ use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
 use crate::desired::{self, Input};
+use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
@@ -122,7 +123,13 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.await);
     };
-    let api = tokio::spawn(api::serve(listener, reconciler.published(), counters, stopping));
+    let api = tokio::spawn(api::serve(
+        listener,
+        reconciler.published(),
+        counters,
+        leases(&config),
+        stopping,
+    ));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,6 +163,15 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
 fn limits(config: &Config) -> Limits {
     let config::TableSizes { frontends, services, rows, backends, .. } = config.tables;
     Limits { frontends, services, rows, backends }
+}
+
+/// The stores whose leases can be asked about.
+fn leases(config: &Config) -> Leases {
+    let stores = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) => Some((Arc::clone(&source.name), Arc::clone(&source.settings))),
+        Source::File(_) => None,
+    });
+    Leases::new(stores.collect())
 }
 
 /// The sources, in order of precedence: the main file first if it has services.
@@ -207,43 +223,46 @@ fn interface_ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// `lb-agent check`: reads everything that `run` would read, and tries whether it fits. Returns how
-/// many services are good.
-pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
+/// `lb-agent check`: reads everything that `run` would read on this host, and tries whether it fits.
+/// Returns how many services are good, and what was not asked: stores are not.
+pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>), Failure> {
     let config = read_config(path, overrides)?;
     let addresses = host_addresses();
     let mut problems = Vec::new();
-    let mut snapshots = Vec::new();
-    let mut read = |path: &Path, claims, main| match file::read(path, &claims, main) {
-        Ok(translation) => {
-            problems.extend(translation.rejections.iter().map(one_line));
-            snapshots.push((file::source_name(path), translation.snapshot));
-        }
-        Err(rejection) => problems.push(one_line(&rejection)),
+    let mut read = |path: &Path, claims, main| {
+        let snapshot = match file::read(path, &claims, main) {
+            Ok(translation) => {
+                problems.extend(translation.rejections.iter().map(one_line));
+                Some(Arc::new(translation.snapshot))
+            }
+            Err(rejection) => {
+                problems.push(one_line(&rejection));
+                None
+            }
+        };
+        Input { source: file::source_name(path), snapshot, synced: true }
     };
+    let (mut inputs, mut unasked) = (Vec::new(), Vec::new());
     if config.has_services || config.sources.is_empty() {
-        read(path, config.claims(addresses.clone()), true);
+        inputs.push(read(path, config.claims(addresses.clone()), true));
     }
     for source in &config.sources {
-        if let Source::File(source) = source {
-            read(&source.path, source.claims(addresses.clone()), false);
-        }
+        inputs.push(match source {
+            Source::File(source) => read(&source.path, source.claims(addresses.clone()), false),
+            Source::Etcd(source) => {
+                let name = Arc::clone(&source.name);
+                unasked.push(format!("{name}: its settings are good; the store is not asked"));
+                Input { source: name, snapshot: None, synced: false }
+            }
+        });
     }
-    // Nobody asks a store here, but services may say that it keeps their backends.
-    let silent = config.sources.iter().filter_map(|source| match source {
-        Source::Etcd(source) => Some(Arc::clone(&source.name)),
-        Source::File(_) => None,
-    });
-    let silent = silent.map(|source| Input { source, snapshot: None, synced: false });
-    let input =
-        |(source, snapshot)| Input { source, snapshot: Some(Arc::new(snapshot)), synced: true };
-    let desired = desired::merge(snapshots.into_iter().map(input).chain(silent).collect());
+    let desired = desired::merge(inputs);
     problems.extend(desired.rejections.iter().map(one_line));
     let mut planner =
         Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;
     problems.extend(planner.plan(&desired).rejections.iter().map(one_line));
     if problems.is_empty() {
-        return Ok(desired.services.len() + desired.waiting.len());
+        return Ok((desired.services.len() + desired.waiting.len(), unasked));
     }
     Err(Failure::Configuration(problems))
 }
