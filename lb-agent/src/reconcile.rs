@@ -344,6 +344,8 @@ fn source_status(state: &SourceState) -> SourceStatus {
         refused: *refused,
         held: held.to_vec(),
         error: error.clone(),
+        // The reporter knows.
+        error_since: None,
     }
 }
 

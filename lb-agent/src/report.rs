@@ -121,10 +121,11 @@ impl Reporter {
     pub(crate) fn publish(
         &mut self,
         attached: Option<&Attached>,
-        sources: Vec<SourceStatus>,
+        mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
     ) {
+        date_errors(&mut sources, &self.sender.borrow().agent.sources);
         self.log(&rejections);
         let agent = self.agent(attached, sources, work, rejections);
         self.sender.send_replace(Arc::new(Published { agent, state: self.state.clone() }));
@@ -197,6 +198,15 @@ fn empty_status(started: SystemTime) -> AgentStatus {
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
+    }
+}
+
+/// An error is as old as the first of those that followed each other without a pause.
+fn date_errors(sources: &mut [SourceStatus], before: &[SourceStatus]) {
+    for source in sources.iter_mut().filter(|source| source.error.is_some()) {
+        let before = before.iter().find(|before| before.name == source.name);
+        let since = before.and_then(|before| before.error_since);
+        source.error_since = Some(since.unwrap_or_else(SystemTime::now));
     }
 }
 
