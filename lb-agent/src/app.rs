@@ -6,6 +6,7 @@ use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
 use crate::desired::{self, Input};
+use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
@@ -122,7 +123,13 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.await);
     };
-    let api = tokio::spawn(api::serve(listener, reconciler.published(), counters, stopping));
+    let api = tokio::spawn(api::serve(
+        listener,
+        reconciler.published(),
+        counters,
+        leases(&config),
+        stopping,
+    ));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,6 +163,15 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
 fn limits(config: &Config) -> Limits {
     let config::TableSizes { frontends, services, rows, backends, .. } = config.tables;
     Limits { frontends, services, rows, backends }
+}
+
+/// The stores whose leases can be asked about.
+fn leases(config: &Config) -> Leases {
+    let stores = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) => Some((Arc::clone(&source.name), Arc::clone(&source.settings))),
+        Source::File(_) => None,
+    });
+    Leases::new(stores.collect())
 }
 
 /// The sources, in order of precedence: the main file first if it has services.

@@ -17,6 +17,7 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+pub mod leases;
 pub mod model;
 mod pairs;
 pub mod plan;

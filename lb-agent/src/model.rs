@@ -74,7 +74,7 @@ pub struct Backend {
 }
 
 /// What keeps a registration alive: when it ends, the backend is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// The source that says so.
     pub source: Arc<str>,

@@ -73,6 +73,9 @@ pub struct SourceStatus {
     pub held: Vec<Held>,
     /// What is wrong with it now, if anything; the last good snapshot keeps serving.
     pub error: Option<String>,
+    /// Since when something has been wrong with it.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub error_since: Option<SystemTime>,
 }
 
 /// Something that is missing from its source after an outage, and keeps serving for a while.

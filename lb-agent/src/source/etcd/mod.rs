@@ -264,7 +264,7 @@ impl Follower {
             self.translate();
         }
         let error = |(reason, since): &(String, SystemTime)| {
-            let since = humantime::format_rfc3339_seconds(*since);
+            let since = humantime::format_rfc3339_millis(*since);
             format!("{reason} (away since {since}; what was known keeps serving)")
         };
         self.state.error = self.down.as_ref().map(error);
