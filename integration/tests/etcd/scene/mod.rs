@@ -252,7 +252,7 @@ impl<'a> Scene<'a> {
             let items: BTreeSet<&str> = held.iter().map(|held| held.item.as_str()).collect();
             deleted.iter().all(|key| items.contains(key.as_str())).then_some(held)
         });
-        let shown = self.lab.lbctl(&["status"]);
+        let shown = self.lab.lbctl(&["status", "-o", "wide"]);
         let all = deleted.iter().all(|key| shown.stdout.contains(key.as_str()));
         assert!(all, "`lbctl status` does not show {deleted:?} as held: {}", shown.stdout);
         held
