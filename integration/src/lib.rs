@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod client;
+pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;
 pub mod http;
@@ -17,6 +18,7 @@ pub mod lab;
 pub mod large;
 pub mod netns;
 pub mod process;
+pub mod router;
 pub mod server;
 pub mod spec;
 pub mod stats;
