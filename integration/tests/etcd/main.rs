@@ -7,4 +7,6 @@ mod forgetful;
 mod lab_itself;
 mod mirror;
 mod out_of_reach;
+mod register;
 mod scene;
+mod services;
