@@ -9,12 +9,14 @@
 pub mod agent;
 pub mod cgroup;
 pub mod client;
+pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;
 pub mod http;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod router;
 pub mod server;
 pub mod spec;
 pub mod stats;

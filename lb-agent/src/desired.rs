@@ -45,8 +45,8 @@ pub struct Desired {
     /// The services, by name; every frontend is in one of them only.
     pub services: BTreeMap<ServiceName, Entry>,
     /// Services that can't be told yet, because a source that keeps their backends has not
-    /// delivered: the kernel keeps what it has of them.
-    pub waiting: BTreeSet<ServiceName>,
+    /// delivered, and how that is shown: the kernel keeps what it has of them.
+    pub waiting: BTreeMap<ServiceName, Rejection>,
     /// Whether every source has delivered: before that, what is missing may only be late.
     pub complete: bool,
     /// The sources that have delivered: what one of them said before and does not say now is gone.
@@ -157,33 +157,30 @@ impl Merger {
             Some((claim, input, input.service(name)?))
         });
         self.users.set(name, said.map_or(&[], |(_, _, service)| &service.backends_from));
-        let service = said.and_then(|(claim, input, service)| {
+        let entry = said.map(|(claim, input, service)| {
+            let source = Arc::clone(&input.source);
             if claim.lost.is_empty() && service.backends_from.is_empty() {
-                return Some(Arc::clone(service));
+                return Ok(Entry { service: Arc::clone(service), source });
             }
             let backends = pools::backends(name, service, input, &self.inputs, &mut complaints)?;
             let mut service = Service { backends, ..Service::clone(service) };
             service.frontends.retain(|frontend, _| !claim.lost.contains(frontend));
-            Some(Arc::new(service))
+            Ok(Entry { service: Arc::new(service), source })
         });
-        match (said, service) {
-            (Some((_, input, _)), Some(service)) => {
-                let entry = Entry { service, source: Arc::clone(&input.source) };
+        self.desired.waiting.remove(name);
+        match entry {
+            Some(Ok(entry)) => {
                 self.chained(name, &entry, &mut complaints);
-                self.desired.waiting.remove(name);
                 // What compares equal stays the very same, so that nobody else looks at it again.
                 if self.desired.services.get(name) != Some(&entry) {
                     self.desired.services.insert(name.clone(), entry);
                 }
             }
-            (said, _) => {
+            Some(Err(late)) => {
                 self.desired.services.remove(name);
-                if said.is_some() {
-                    self.desired.waiting.insert(name.clone());
-                } else {
-                    self.desired.waiting.remove(name);
-                }
+                self.desired.waiting.insert(name.clone(), late);
             }
+            None => drop(self.desired.services.remove(name)),
         }
         if complaints.is_empty() {
             self.complaints.remove(name);

@@ -5,6 +5,7 @@ use crate::desired::{Desired, Entry};
 use crate::model::{AdminState, Rejection, Service, ServiceName};
 use crate::pairs::side_by_side;
 use crate::plan::Planner;
+use crate::source::SourceState;
 use crate::status::{
     AgentStatus, BackendStatus, FrontendStatus, Published, ServiceCounts, ServiceStatus,
     SourceStatus, State, WorkStatus,
@@ -180,6 +181,32 @@ impl Reporter {
             rejections,
             ..empty_status(self.started)
         }
+    }
+}
+
+pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
+    let SourceState {
+        name,
+        snapshot,
+        synced,
+        revision,
+        delivered,
+        rejections: _,
+        refused,
+        held,
+        error,
+    } = state;
+    SourceStatus {
+        name: name.to_string(),
+        synced: *synced,
+        revision: *revision,
+        delivered: *delivered,
+        services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
+        refused: *refused,
+        held: held.to_vec(),
+        error: error.clone(),
+        // The reporter knows.
+        error_since: None,
     }
 }
 

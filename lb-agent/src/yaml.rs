@@ -47,6 +47,11 @@ impl Place {
     pub(crate) fn within(self, origin: &str) -> String {
         if self.line == 0 { origin.to_owned() } else { format!("{origin}:{self}") }
     }
+
+    /// ", first on line 7", of what stands twice.
+    pub(crate) fn first(self) -> String {
+        if self.line == 0 { String::new() } else { format!(", first on line {}", self.line) }
+    }
 }
 
 impl fmt::Display for Place {
@@ -78,6 +83,11 @@ impl Document {
                 "the YAML parser gave up on this file; simplify it".to_owned(),
             )),
         }
+    }
+
+    /// Parses a JSON object. A field that is `null` is left out.
+    pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
+        Tree::from_json(text).map(|tree| Self { tree })
     }
 
     /// The whole document as a value.

@@ -6,8 +6,8 @@
 use lb_agent::dataplane::{Dataplane, Fake, Grace};
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{
-    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
-    ServiceName,
+    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Rejection, Scope,
+    Service, ServiceName,
 };
 use lb_agent::plan::{Action, Limits, Planner};
 use lb_common::rows::FrontendKey;
@@ -317,7 +317,8 @@ fn a_service_that_waits_for_another_source_keeps_what_the_kernel_has() {
     let full = desired([("a".parse().unwrap(), full_service(2, 2))]);
     let mut driver = Driver::new(LIMITS);
     driver.converge(LIMITS, &full);
-    let waiting = ["a".parse().unwrap()].into();
+    let late = Rejection { origin: "test".into(), service: None, reason: "late".into() };
+    let waiting = [("a".parse().unwrap(), late)].into();
     let late = Desired { complete: false, synced: ["test".into()].into(), waiting, ..desired([]) };
     driver.converge(LIMITS, &late);
     driver.check(&full);

@@ -203,7 +203,7 @@ impl Planner {
                 (None, Some(new)) => changed.push(new),
                 (Some((name, held)), None) => {
                     let told = desired.complete || desired.synced.contains(&held.source);
-                    if told && !desired.waiting.contains(name) {
+                    if told && !desired.waiting.contains_key(name) {
                         gone.push(name.clone());
                     }
                 }

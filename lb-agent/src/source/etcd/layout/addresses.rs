@@ -21,7 +21,7 @@ pub struct Addresses {
     pub changes: u64,
 }
 
-/// What a service asks for.
+/// What a service asks for. A service that is refused goes on asking for what it asked before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// `auto`: one address, of whichever family.
