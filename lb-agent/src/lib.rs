@@ -17,6 +17,8 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod leases;
 pub mod model;
 mod pairs;

@@ -248,11 +248,7 @@ fn what_is_wrong_with_addresses_and_pools() {
         ("    vip: 192.0.2.1\n    ports: [80]".to_owned(), "3:10", "outside the ranges"),
         ("    vip: 10.96.0.1\n    ports: [80/x]".to_owned(), "4:13", "protocol `x`"),
         (format!("{front}    backends_from: greeter"), "4:20", "expected a mapping such as"),
-        (
-            format!("{front}    backends_from: {{source: a}}"),
-            "4:21",
-            "a `source` and its `service`",
-        ),
+        (format!("{front}    backends_from: {{source: a}}"), "4:5", "a `source` and its `service`"),
         (
             format!("{front}    backends_from: [{{source: a, service: b, port: 0}}]"),
             "4:45",
