@@ -12,9 +12,9 @@ mod claims;
 mod pools;
 
 use crate::model::{Frontend, Protocol, Rejection, Service, ServiceName, Snapshot};
+use crate::pairs::side_by_side;
 use claims::Claims;
 use pools::Users;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Input {
 pub struct Entry {
     /// The service, with the backends that others keep for it.
     pub service: Arc<Service>,
+    /// The same with what the health of its backends makes of it: what callers are to find.
+    pub effective: Arc<Service>,
     /// The source it came from.
     pub source: Arc<str>,
 }
@@ -45,8 +47,8 @@ pub struct Desired {
     /// The services, by name; every frontend is in one of them only.
     pub services: BTreeMap<ServiceName, Entry>,
     /// Services that can't be told yet, because a source that keeps their backends has not
-    /// delivered: the kernel keeps what it has of them.
-    pub waiting: BTreeSet<ServiceName>,
+    /// delivered, and how that is shown: the kernel keeps what it has of them.
+    pub waiting: BTreeMap<ServiceName, Rejection>,
     /// Whether every source has delivered: before that, what is missing may only be late.
     pub complete: bool,
     /// The sources that have delivered: what one of them said before and does not say now is gone.
@@ -74,12 +76,35 @@ pub fn merge(inputs: Vec<Input>) -> Desired {
     merger.desired
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// A service of whose backends' health nothing is known.
+    pub fn new(service: Arc<Service>, source: Arc<str>) -> Self {
+        Self { effective: Arc::clone(&service), service, source }
+    }
+
+    /// Whether this is the very same as `other`, which costs less to tell than whether it is equal.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.service, &other.service)
+            && Arc::ptr_eq(&self.effective, &other.effective)
+            && self.source == other.source
+    }
+}
+
 // === impl Merger ===
 
 impl Merger {
     /// The last result.
     pub fn desired(&self) -> &Desired {
         &self.desired
+    }
+
+    /// Notes what the health of a service's backends makes of it.
+    pub fn set_effective(&mut self, name: &ServiceName, effective: Arc<Service>) {
+        if let Some(entry) = self.desired.services.get_mut(name) {
+            entry.effective = effective;
+        }
     }
 
     /// Merges what the sources say now, in order of precedence. What is as before is the very same
@@ -148,33 +173,33 @@ impl Merger {
             Some((claim, input, input.service(name)?))
         });
         self.users.set(name, said.map_or(&[], |(_, _, service)| &service.backends_from));
-        let service = said.and_then(|(claim, input, service)| {
+        let entry = said.map(|(claim, input, service)| {
+            let source = Arc::clone(&input.source);
             if claim.lost.is_empty() && service.backends_from.is_empty() {
-                return Some(Arc::clone(service));
+                return Ok(Entry::new(Arc::clone(service), source));
             }
             let backends = pools::backends(name, service, input, &self.inputs, &mut complaints)?;
             let mut service = Service { backends, ..Service::clone(service) };
             service.frontends.retain(|frontend, _| !claim.lost.contains(frontend));
-            Some(Arc::new(service))
+            Ok(Entry::new(Arc::new(service), source))
         });
-        match (said, service) {
-            (Some((_, input, _)), Some(service)) => {
-                let entry = Entry { service, source: Arc::clone(&input.source) };
+        self.desired.waiting.remove(name);
+        match entry {
+            Some(Ok(entry)) => {
                 self.chained(name, &entry, &mut complaints);
-                self.desired.waiting.remove(name);
                 // What compares equal stays the very same, so that nobody else looks at it again.
-                if self.desired.services.get(name) != Some(&entry) {
+                let known = self.desired.services.get(name);
+                let same =
+                    |known: &Entry| known.service == entry.service && known.source == entry.source;
+                if !known.is_some_and(same) {
                     self.desired.services.insert(name.clone(), entry);
                 }
             }
-            (said, _) => {
+            Some(Err(late)) => {
                 self.desired.services.remove(name);
-                if said.is_some() {
-                    self.desired.waiting.insert(name.clone());
-                } else {
-                    self.desired.waiting.remove(name);
-                }
+                self.desired.waiting.insert(name.clone(), late);
             }
+            None => drop(self.desired.services.remove(name)),
         }
         if complaints.is_empty() {
             self.complaints.remove(name);
@@ -217,8 +242,7 @@ impl Input {
     }
 }
 
-/// The keys of what is not the very same in both. Walks through both side by side, which costs
-/// little more than looking at each pointer once.
+/// The keys of what is not the very same in both.
 fn differing<K: Ord + Clone, V>(
     before: &Input,
     now: &Input,
@@ -228,23 +252,13 @@ fn differing<K: Ord + Clone, V>(
     if before.map(Arc::as_ptr) == now.map(Arc::as_ptr) {
         return Vec::new();
     }
-    let mut before = before.into_iter().flat_map(|s| part(s)).peekable();
-    let mut now = now.into_iter().flat_map(|s| part(s)).peekable();
-    let mut keys = Vec::new();
-    loop {
-        let order = match (before.peek(), now.peek()) {
-            (None, None) => return keys,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((before, _)), Some((now, _))) => before.cmp(now),
-        };
-        let old = if order.is_le() { before.next() } else { None };
-        let new = if order.is_ge() { now.next() } else { None };
-        match (old, new) {
-            (Some((_, old)), Some((_, new))) if Arc::ptr_eq(old, new) => {}
-            (old, new) => keys.extend(old.or(new).map(|(key, _)| key.clone())),
-        }
-    }
+    let before = before.into_iter().flat_map(|snapshot| part(snapshot));
+    let now = now.into_iter().flat_map(|snapshot| part(snapshot));
+    let pairs = side_by_side(before, now).filter_map(|pair| match pair {
+        (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
+        (before, now) => before.or(now).map(|(key, _)| key.clone()),
+    });
+    pairs.collect()
 }
 
 fn same_frontends(before: Option<&Arc<Service>>, now: Option<&Arc<Service>>) -> bool {

@@ -5,7 +5,7 @@
 //! reconcile --> status --> api, ctl                  what it did, for people and programs
 //! ```
 //!
-//! Pure modules (`model`, `status`, `config`, `desired`, `plan`, `source::spec`) name no runtime, no
+//! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
 pub mod api;
@@ -19,7 +19,11 @@ pub mod desired;
 pub mod etcd;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
+pub mod leases;
 pub mod model;
+pub mod monitor;
+mod pairs;
 pub mod plan;
 pub mod reconcile;
 pub mod report;

@@ -3,12 +3,12 @@
 //! A row's cookie is its lock: only the socket with that cookie writes the row, under the socket
 //! lock that connect and getpeername hold. A row is never evicted by another socket.
 
-use crate::datagrams;
 use crate::maps::{self, Remembered};
 use crate::sock::{PROCEED, ReleasedSock, SockAddr};
+use crate::{datagrams, outcomes};
 use core::ffi::c_void;
-use lb_common::protocol;
 use lb_common::rows::{ConnectionRow, FrontendKey};
+use lb_common::{features, protocol};
 
 /// The row of this socket, if it has one.
 #[inline(always)]
@@ -128,11 +128,11 @@ pub(crate) fn dialled_directly<const V6: bool>(sock: &SockAddr<'_, V6>, key: &Fr
 #[inline(always)]
 fn forget<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) {
     let cookie = sock.cookie();
-    forget_cookie(cookie);
+    forget_cookie(cookie, false);
     if let Some(mptcp) = mptcp(sock, number)
         && !belongs_to_another(mptcp, cookie)
     {
-        forget_mptcp(mptcp);
+        forget_mptcp(mptcp, false);
     }
 }
 
@@ -146,13 +146,16 @@ fn belongs_to_another(mptcp: *mut c_void, cookie: u64) -> bool {
 }
 
 #[inline(always)]
-fn forget_cookie(cookie: u64) {
+fn forget_cookie(cookie: u64, gives_up: bool) {
     let Some(slot) = Remembered::slot(cookie) else { return };
     if slot.cookie() == cookie {
-        maps::closed(slot.backend_id());
+        ends(slot, gives_up);
         slot.free(cookie);
-    } else if maps::overflow_in_use() {
-        forget_overflow(cookie);
+    } else if maps::overflow_in_use()
+        && let Some(row) = Remembered::overflow(cookie)
+    {
+        ends(row, gives_up);
+        maps::overflow_remove(cookie);
     }
 }
 
@@ -165,23 +168,34 @@ fn forget_overflow(cookie: u64) {
 }
 
 #[inline(always)]
-fn forget_mptcp(mptcp: *mut c_void) {
+fn forget_mptcp(mptcp: *mut c_void, gives_up: bool) {
     if let Some(own) = Remembered::on_mptcp(mptcp, false)
         && own.cookie() != 0
     {
-        maps::closed(own.backend_id());
+        ends(own, gives_up);
         own.set_cookie(0);
     }
+}
+
+/// In this order: an id that no open socket is counted on may be given to another backend.
+#[inline(always)]
+fn ends(remembered: Remembered, gives_up: bool) {
+    let id = remembered.backend_id();
+    if gives_up {
+        outcomes::abandoned(id);
+    }
+    maps::closed(id);
 }
 
 /// The last close of a socket.
 #[inline(always)]
 pub(crate) fn released(sock: &ReleasedSock<'_>) -> i32 {
     let number = sock.protocol();
+    let gives_up = maps::has(features::OUTCOMES) && sock.is_dialling();
     if sock.is_mptcp() {
-        forget_mptcp(sock.sock());
+        forget_mptcp(sock.sock(), gives_up);
     } else if number == u32::from(protocol::TCP) || number == u32::from(protocol::UDP) {
-        forget_cookie(sock.cookie());
+        forget_cookie(sock.cookie(), gives_up);
     }
     PROCEED
 }

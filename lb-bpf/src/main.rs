@@ -1,4 +1,4 @@
-//! The kernel side: nine programs on the hooks of one cgroup.
+//! The kernel side: ten programs on the hooks of one cgroup.
 //!
 //! A program looks its frontend up, picks a backend from the block that is live, remembers the
 //! choice, and rewrites the address. All policy has been resolved into rows by the agent; what is
@@ -16,16 +16,18 @@ mod datagrams;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod outcomes;
+#[cfg(target_arch = "bpf")]
 mod reverse;
 #[cfg(target_arch = "bpf")]
 mod sock;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use crate::sock::{ReleasedSock, SockAddr};
-    use crate::{balance, connections, reverse};
-    use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
-    use aya_ebpf::programs::{SockAddrContext, SockContext};
+    use crate::sock::{ReleasedSock, SockAddr, TcpCall};
+    use crate::{balance, connections, outcomes, reverse};
+    use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
+    use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 
     #[cgroup_sock_addr(connect4)]
     fn lb_connect4(ctx: SockAddrContext) -> i32 {
@@ -70,6 +72,11 @@ mod programs {
     #[cgroup_sock(sock_release)]
     fn lb_sock_release(ctx: SockContext) -> i32 {
         connections::released(&ReleasedSock::new(&ctx))
+    }
+
+    #[sock_ops]
+    fn lb_sock_ops(ctx: SockOpsContext) -> u32 {
+        outcomes::told(&TcpCall::new(&ctx))
     }
 }
 

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "table memory is reached through pointers from the kernel")]
 
 mod counters;
+mod outcomes;
 mod pairs;
 mod remembered;
 mod words;
@@ -18,13 +19,14 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkSto
 use aya_ebpf::macros::btf_map;
 use core::ptr::{read_volatile, write_volatile};
 use lb_common::rows::{
-    AffinityKey, AffinityWord, BackendCounters, BackendRow, BlockHeader, BlockWord, ConnectionRow,
-    Event, FrontendKey, ServiceCounters, SocketRows,
+    AffinityKey, AffinityWord, BackendCounters, BackendOutcomes, BackendRow, BlockHeader,
+    BlockWord, ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
 };
 use lb_common::{MEMBER_STEPS, control, filter};
 use words::{atomic_add, compare_and_swap, words};
 
 pub(crate) use counters::{ServiceCount, active, closed, connected, may_be_backend};
+pub(crate) use outcomes::{Outcomes, report};
 pub(crate) use pairs::Pairs;
 pub(crate) use remembered::{Remembered, overflow_in_use, overflow_insert, overflow_remove};
 
@@ -57,6 +59,10 @@ static BACKEND_FILTER: Array<u64, { filter::WORDS as usize }, MMAPABLE> = Array:
 static CONTROL: Array<u64, { control::ENTRIES as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<(), 262144> = RingBuf::new();
+#[btf_map]
+static BACKEND_OUTCOMES: Array<BackendOutcomes, 65536, MMAPABLE> = Array::new();
+#[btf_map]
+static FAILURES: RingBuf<(), 65536> = RingBuf::new();
 
 /// Entries of `CONNECTIONS` less one; they are a power of two.
 #[unsafe(no_mangle)]
@@ -67,6 +73,9 @@ static FEATURES: u32 = 0;
 /// Cookie of the host's network namespace; 0: the initial namespace of the kernel.
 #[unsafe(no_mangle)]
 static HOST_NETNS: u64 = 0;
+/// Where `struct sock` of the running kernel has `sk_err`.
+#[unsafe(no_mangle)]
+static SK_ERR_OFFSET: u32 = 0;
 
 /// A live block.
 #[derive(Clone, Copy)]
@@ -86,6 +95,12 @@ pub(crate) fn has(feature: u32) -> bool {
 pub(crate) fn host_netns() -> u64 {
     // SAFETY: as in `has`.
     unsafe { read_volatile(&raw const HOST_NETNS) }
+}
+
+#[inline(always)]
+pub(crate) fn sk_err_offset() -> u32 {
+    // SAFETY: as in `has`.
+    unsafe { read_volatile(&raw const SK_ERR_OFFSET) }
 }
 
 /// A frontend's key in the widths that the kernel's hash and comparison load. A load that spans

@@ -8,19 +8,23 @@
     reason = "the context is a pointer from the kernel, and helpers are calls into it"
 )]
 
+mod tcp;
+
 use crate::maps;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
-    bpf_set_retval, bpf_skc_to_mptcp_sock,
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns,
+    bpf_ktime_get_ns, bpf_set_retval, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 use lb_common::rows::Address;
 use lb_common::{features, protocol};
+
+pub(crate) use tcp::{Moment, TcpCall, state};
 
 /// The call goes on with the address as it is now in the context.
 pub(crate) const PROCEED: i32 = 1;
@@ -163,6 +167,14 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
         }
     }
 
+    /// Whether the agent probes a backend with it.
+    #[inline(always)]
+    pub(crate) fn is_probe(&self) -> bool {
+        let sock = self.bpf_sock();
+        // SAFETY: a field of the socket that this program type may read, in its own width.
+        unsafe { read_volatile(&raw const (*sock).mark) == lb_common::PROBE_MARK }
+    }
+
     /// Whether the socket has neither a port nor a peer, and shows none of an earlier association.
     #[inline(always)]
     pub(crate) fn looks_unused(&self) -> bool {
@@ -227,6 +239,13 @@ impl<'a> ReleasedSock<'a> {
         self.context.as_ptr()
     }
 
+    /// Whether a TCP or MPTCP socket is closed before its connect was answered.
+    #[inline(always)]
+    pub(crate) fn is_dialling(&self) -> bool {
+        // SAFETY: a context field.
+        unsafe { read_volatile(&raw const (*self.context.sock).state) == state::SYN_SENT }
+    }
+
     #[inline(always)]
     pub(crate) fn is_mptcp(&self) -> bool {
         self.protocol() == protocol::MPTCP
@@ -237,6 +256,13 @@ impl<'a> ReleasedSock<'a> {
 pub(crate) fn random() -> u32 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_prandom_u32() }
+}
+
+/// The monotonic clock as of the last tick, which is cheaper to read.
+#[inline(always)]
+pub(crate) fn now_coarse_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// The monotonic clock, in seconds.

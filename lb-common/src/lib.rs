@@ -19,6 +19,8 @@
 //! | `BACKEND_FILTER` | ARRAY, mapped | [`filter`] -> 64 bits | agent |
 //! | `CONTROL` | ARRAY, mapped | [`control`] -> `u64` | see there |
 //! | `EVENTS` | RINGBUF | [`rows::Event`] records | kernel, while somebody traces |
+//! | `BACKEND_OUTCOMES` | ARRAY, mapped | backend id -> [`rows::BackendOutcomes`] | kernel; agent zeroes idle ones |
+//! | `FAILURES` | RINGBUF | [`rows::FailureRecord`] records | kernel |
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![forbid(unsafe_code)]
@@ -29,6 +31,10 @@ pub mod rows;
 /// Version of the table layout; part of the pin path. Raise it with any change to a row, a key, a
 /// table's type or the meaning of a field.
 pub const LAYOUT_VERSION: u32 = 1;
+
+/// Mark (`SO_MARK`) of sockets that are never translated: the agent's own, when it probes backends.
+/// Setting it takes `CAP_NET_ADMIN` (or `CAP_NET_RAW`).
+pub const PROBE_MARK: u32 = 0x6c62_0001;
 
 /// A block never has more backend rows than this, so that a binary search over it takes at most
 /// [`MEMBER_STEPS`] steps, which is the bound the verifier is given.
@@ -123,6 +129,14 @@ pub mod control {
     pub const ENTRIES: u32 = 4;
 }
 
+/// Values of [`rows::FailureRecord::kind`].
+pub mod failure {
+    /// The backend's host answered with a reset.
+    pub const REFUSED: u32 = 0;
+    /// Nobody answered, or a router said that there is no way.
+    pub const UNANSWERED: u32 = 1;
+}
+
 /// Bits of the program's `FEATURES` global: what the running kernel can do. The verifier removes
 /// the code of absent ones.
 pub mod features {
@@ -130,4 +144,7 @@ pub mod features {
     pub const SET_RETVAL: u32 = 1 << 0;
     /// `bpf_skc_to_mptcp_sock` (5.19).
     pub const MPTCP: u32 = 1 << 1;
+    /// What becomes of connects is followed: `bpf_skc_to_tcp_sock` (5.9), and the kernel describes
+    /// its types.
+    pub const OUTCOMES: u32 = 1 << 2;
 }

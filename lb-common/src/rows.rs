@@ -132,6 +132,47 @@ pub struct BackendCounters {
     pub closed: u64,
 }
 
+/// Value of `BACKEND_OUTCOMES`: what became of TCP connects to a backend since its id was assigned.
+/// One cache line. An attempt counts under the way it ended, and under `unanswered` besides if its
+/// SYN had to be repeated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct BackendOutcomes {
+    /// Connections that came about.
+    pub established: u64,
+    /// Attempts that were answered by a reset, or by ICMP's word for it.
+    pub refused: u64,
+    /// Attempts whose first SYN was not answered, or only by a router that knows no way.
+    pub unanswered: u64,
+    /// Attempts that the application gave up before they were decided.
+    pub abandoned: u64,
+    /// Attempts that failed since one last succeeded. Giving up is neither.
+    pub consecutive: u64,
+    /// When one last succeeded: monotonic clock, nanoseconds, a few milliseconds coarse; 0: never.
+    pub last_success_ns: u64,
+    /// When one last failed: monotonic clock, nanoseconds; 0: never.
+    pub last_failure_ns: u64,
+    /// Round-trip time that the handshake saw, in eighths of a microsecond: a mean that gives the
+    /// newest an eighth of the weight; 0: none yet.
+    pub srtt_eighths: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A record of `FAILURES`: an attempt failed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FailureRecord {
+    /// Monotonic clock, nanoseconds.
+    pub time_ns: u64,
+    /// The backend's id.
+    pub backend_id: u32,
+    /// One of [`crate::failure`].
+    pub kind: u32,
+    /// [`BackendOutcomes::consecutive`] with this one.
+    pub consecutive: u64,
+}
+
 /// Value of `SERVICE_STATS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -292,6 +333,8 @@ const _: () = {
     assert!(size_of::<AffinityKey>() == 16);
     assert!(size_of::<AffinityWord>() == 8);
     assert!(size_of::<BackendCounters>() == 16);
+    assert!(size_of::<BackendOutcomes>() == 64);
+    assert!(size_of::<FailureRecord>() == 24);
     assert!(size_of::<ServiceCounters>() == 24);
     assert!(size_of::<Event>() == 72);
 };
@@ -404,6 +447,29 @@ mod tests {
         let mut expect = 0x0102_0304_0506_0708_u64.to_ne_bytes().to_vec();
         expect.extend([9u32.to_ne_bytes(), 2u32.to_ne_bytes()].concat());
         assert_eq!(bytes_of(&key), expect);
+    }
+
+    #[test]
+    fn outcome_bytes() {
+        let outcomes = BackendOutcomes {
+            established: 1,
+            refused: 2,
+            unanswered: 3,
+            abandoned: 4,
+            consecutive: 5,
+            last_success_ns: 6,
+            last_failure_ns: 7,
+            srtt_eighths: 8,
+            reserved: 0,
+        };
+        let mut expect = [1u64, 2, 3, 4, 5, 6, 7].map(u64::to_ne_bytes).concat();
+        expect.extend([8u32, 0].map(u32::to_ne_bytes).concat());
+        assert_eq!(bytes_of(&outcomes), expect);
+        let record = FailureRecord { time_ns: 1, backend_id: 2, kind: 3, consecutive: 4 };
+        let mut expect = 1u64.to_ne_bytes().to_vec();
+        expect.extend([2u32, 3].map(u32::to_ne_bytes).concat());
+        expect.extend(4u64.to_ne_bytes());
+        assert_eq!(bytes_of(&record), expect);
     }
 
     #[test]

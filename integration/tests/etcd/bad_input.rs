@@ -3,7 +3,6 @@
 
 use crate::scene::{BOUND, backend, backend_key, frontends, service_key, source, who};
 use integration::agent::Agent;
-use integration::etcd::pki::Pki;
 use integration::etcd::{Etcd, Setup};
 use integration::lab::{self, Lab};
 use integration::netns;
@@ -12,11 +11,9 @@ use integration::spec::{service, services};
 use integration::wait::{eventually, wait_for, within};
 use lb_agent::model::Rejection;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 const WEB: &str = "10.96.0.10:80";
 const FILE: &str = "10.96.0.30:80";
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A store with one good service, an agent that serves it beside one from its file.
 struct Store<'a> {
@@ -112,7 +109,7 @@ fn values_that_say_nothing_sensible() {
             (&service, "[1, 2]".to_owned(), ""),
             (&service, "null".to_owned(), ""),
             (&service, "{\"frontends\": 80}".to_owned(), "frontends"),
-            (&service, "{\"frontends\": [80]}".to_owned(), "frontend"),
+            (&service, "{\"frontends\": [80]}".to_owned(), "`80` is not an address"),
             (&service, "{\"frontends\": [\"10.96.9.1:99999\"]}".to_owned(), "99999"),
             (&service, "{\"frontends\": [\"10.96.9.1:80/sctp\"]}".to_owned(), "sctp"),
             (&service, of_service(", \"policy\": 7"), "policy"),
@@ -223,7 +220,9 @@ fn a_value_of_two_megabytes() {
         };
         store.refuses(&key, value(2_000_000), "bytes");
         // More of them than one answer can hold, whether listed or watched.
-        store.etcd.put_many((0..4).map(|number| (format!("{key}-{number}"), value(2_000_000))));
+        for number in 0..4 {
+            store.etcd.put(&format!("{key}-{number}"), value(2_000_000));
+        }
         eventually("all to be refused", BOUND, || store.agent.status().rejections.len() == 5);
         store.serves();
         let Store { etcd, agent, servers, .. } = store;
@@ -330,82 +329,5 @@ fn a_backend_that_is_a_frontend() {
             let status = store.agent.status();
             !status.warnings.contains(&said) && status.rejections.iter().all(|r| r.reason != said)
         });
-    });
-}
-
-/// What the agent says about its etcd source while its file's services serve.
-#[track_caller]
-fn complains_about_the_store(lab: &Lab, settings: &str, part: &str) -> String {
-    let servers = Backends::tcp("127.0.0.1", ["file"]);
-    let file = service("file").frontend(FILE).backend(servers.at(0));
-    lab.set_settings(settings);
-    lab.write_config(&services(&[file]));
-    let agent = Agent::spawn(lab, &[]);
-    let error = within(DEADLINE, || {
-        let sources = agent.try_status()?.sources;
-        let source = sources.into_iter().find(|source| source.name.starts_with("etcd:"))?;
-        assert!(!source.synced, "{source:?}");
-        source.error.filter(|error| error.contains(part))
-    });
-    let error = error.unwrap_or_else(|| {
-        panic!("no complaint with `{part}`: {:#?}\n{}", agent.try_status(), agent.log())
-    });
-    eventually("the file's service", DEADLINE, || who(FILE).as_deref() == Ok("file"));
-    let shown = lab.lbctl(&["status"]).stdout;
-    assert!(shown.contains(&error), "{error}: {shown}");
-    assert!(!error.contains('\n'), "{error}");
-    error
-}
-
-#[test]
-fn unreachable_endpoints() {
-    lab::run("etcd-bad-endpoints", |lab| {
-        let (nobody, blackhole) = ("http://127.0.0.1:9", "http://192.0.2.7:2379");
-        let nowhere = source(&[nobody, blackhole].map(str::to_owned), "");
-        complains_about_the_store(lab, &nowhere, "http://");
-        // One that answers is enough.
-        let etcd = Etcd::start(lab.scratch());
-        let servers = Backends::tcp("127.0.0.1", ["a"]);
-        etcd.put(&service_key("web"), frontends(&[WEB]));
-        etcd.put(&backend_key("web", "a"), backend(servers.at(0)));
-        let some = [nobody.to_owned(), blackhole.to_owned(), etcd.endpoint()];
-        lab.set_settings(&source(&some, ""));
-        let agent = Agent::start(lab, "services: []\n");
-        assert_eq!(who(WEB).as_deref(), Ok("a"));
-        drop(agent);
-    });
-}
-
-#[test]
-fn certificates_that_do_not_hold() {
-    lab::run("etcd-bad-certificates", |lab| {
-        let pki = Pki::create(lab.scratch(), "ours");
-        let other = Pki::create(lab.scratch(), "other");
-        let good = pki.client();
-        let mut etcd = Etcd::with_tls(lab.scratch(), &pki.server(), Some(&pki.ca()));
-        let tls = |ca: &Pki, client: &integration::etcd::pki::Pair| {
-            format!(
-                "tls: {{ca: {}, cert: {}, key: {}}}",
-                ca.ca().display(),
-                client.cert.display(),
-                client.key.display()
-            )
-        };
-        let endpoint = [etcd.endpoint()];
-        for (what, tls) in [
-            ("the server's authority is not ours", tls(&other, &good)),
-            ("the client's authority is not the server's", tls(&pki, &other.client())),
-            ("the client's has expired", tls(&pki, &pki.expired_client())),
-        ] {
-            let said = complains_about_the_store(lab, &source(&endpoint, &tls), "certificate");
-            crate::scene::say(&format!("{what}: {said}"));
-        }
-        for bad in [pki.expired_server(), pki.server_named("elsewhere.example")] {
-            etcd.set_tls(&bad, Some(&pki.ca()));
-            etcd.restart();
-            let tls = tls(&pki, &good);
-            let said = complains_about_the_store(lab, &source(&endpoint, &tls), "certificate");
-            crate::scene::say(&said);
-        }
     });
 }

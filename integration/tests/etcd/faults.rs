@@ -2,35 +2,21 @@
 //! has changed is in the kernel soon after the store's return.
 
 use crate::scene::{
-    BOUND, GRACE, Scene, addr, backend, backend_key, frontends, say, service_key, source,
+    BOUND, GRACE, Scene, addr, backend, backend_key, behind_a_wire, frontends, one, say,
+    service_key, source, who,
 };
 use integration::agent::Agent;
-use integration::etcd::far::Far;
-use integration::etcd::{Cluster, Etcd, Setup};
-use integration::lab::{self, Lab};
+use integration::etcd::{Cluster, Etcd};
+use integration::lab;
 use integration::server::{Backends, Kind, any_port};
 use integration::traffic::Way;
 use integration::wait::{eventually, let_pass};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the agent may take to notice that a store is away or silent.
 const NOTICE: Duration = Duration::from_secs(20);
-
-fn one(lab: &Lab) -> (Etcd, String) {
-    let etcd = Etcd::start(lab.scratch());
-    let settings = source(&[etcd.endpoint()], "");
-    (etcd, settings)
-}
-
-fn behind_a_wire(lab: &Lab) -> (Arc<Far>, Etcd, String) {
-    let far = Far::create();
-    let etcd = Setup::default().far(&far).start(lab.scratch());
-    let settings = source(&[etcd.endpoint()], "");
-    (far, etcd, settings)
-}
 
 /// Waits until this long after `since`.
 fn until(since: Instant, span: Duration) {
@@ -142,52 +128,6 @@ fn quorum_lost_and_regained() {
     });
 }
 
-/// What is missing from the list that follows may be a mishap, for all the agent knows.
-#[test]
-fn compacted_while_the_watcher_is_away() {
-    lab::run("fault-compact", |lab| {
-        let (far, etcd, settings) = behind_a_wire(lab);
-        let mut scene = Scene::begin(lab, &etcd, &settings);
-        far.cut();
-        scene.notices(NOTICE);
-        let round = scene.change(&etcd, 0);
-        etcd.compact();
-        far.restore();
-        let returned = Instant::now();
-        scene.comes(round, returned);
-        let held = scene.holds(round);
-        assert!(held.is_sorted_by_key(|held| held.until), "{held:?}");
-        scene.still_serves(round, returned + GRACE);
-        scene.goes(round, returned + GRACE + BOUND);
-        eventually("nothing to be held", BOUND, || scene.source().held.is_empty());
-        scene.end();
-    });
-}
-
-#[test]
-fn wiped_and_refilled() {
-    lab::run("fault-wipe", |lab| {
-        let (mut etcd, settings) = one(lab);
-        let mut scene = Scene::begin(lab, &etcd, &settings);
-        // The revision that the agent has seen is beyond what the new store will reach at once.
-        etcd.put_many((0..500).map(|number| ("/elsewhere", number.to_string())));
-        let round = scene.intend(0);
-        let wiped = Instant::now();
-        etcd.wipe();
-        let held = scene.holds(round);
-        assert!(held.iter().any(|held| held.item == service_key("web")), "{held:?}");
-        scene.traffic.goes_on(20);
-        scene.refill(&etcd);
-        scene.comes(round, Instant::now());
-        scene.still_serves(round, wiped + GRACE);
-        scene.goes(round, Instant::now() + GRACE + BOUND);
-        // And as ever after.
-        let round = scene.change(&etcd, 1);
-        scene.arrives(round, round.written);
-        scene.end();
-    });
-}
-
 #[test]
 fn ten_thousand_backends_changed_within_a_second() {
     const MANY: usize = 10_000;
@@ -223,7 +163,7 @@ fn ten_thousand_backends_changed_within_a_second() {
             let backends = scene.agent().service("crowd").backends;
             backends.len() == MANY && backends.iter().all(|b| b.address.port() == port)
         });
-        let answers: BTreeSet<_> = (0..100).map(|_| crate::scene::who(crowd)).collect();
+        let answers: BTreeSet<_> = (0..100).map(|_| who(crowd)).collect();
         assert_eq!(answers, BTreeSet::from([Ok("after".to_owned())]));
         println!("they are in the kernel after {:.2?}", written.elapsed());
         scene.arrives(round, round.written);
@@ -333,6 +273,30 @@ fn agent_killed_during_an_outage() {
     });
 }
 
+/// A backend whose lease runs out while the store is away; the store gives it its whole time again.
+#[test]
+fn a_lease_that_runs_out_during_an_outage() {
+    lab::run("fault-lease", |lab| {
+        let (mut etcd, settings) = one(lab);
+        let scene = Scene::begin(lab, &etcd, &settings);
+        let servers = Backends::tcp("127.0.0.1", ["leased"]);
+        let (name, vip) = ("leased", "10.96.60.1:80");
+        let ttl = Duration::from_secs(2);
+        etcd.put(&service_key(name), frontends(&[vip]));
+        let begun = Instant::now();
+        etcd.put_leased(&backend_key(name, "0"), backend(servers.at(0)), ttl);
+        eventually("the leased backend", BOUND, || who(vip).as_deref() == Ok("leased"));
+        etcd.kill9();
+        scene.notices(NOTICE);
+        until(begun, ttl * 2);
+        assert_eq!(who(vip).as_deref(), Ok("leased"), "nobody has said that it is gone");
+        etcd.restart();
+        eventually("the lease to end", ttl + GRACE + BOUND, || who(vip).is_err());
+        assert_eq!(scene.agent().service(name).backends, []);
+        scene.end();
+    });
+}
+
 /// A host boots while the store is away: no tables, only what is on disk.
 #[test]
 fn boot_during_an_outage() {
@@ -344,18 +308,18 @@ fn boot_during_an_outage() {
         etcd.put(&backend_key("web", "0"), backend(servers.at(0)));
         lab.set_settings(&settings);
         let agent = Agent::start(lab, "services: []\n");
-        assert_eq!(crate::scene::who(vip).as_deref(), Ok("a"));
+        assert_eq!(who(vip).as_deref(), Ok("a"));
         etcd.kill9();
         agent.kill9();
         let detached = lab.lb_agent_on_config("detach");
         assert_eq!(detached.code, Some(0), "{detached:?}");
-        assert!(crate::scene::who(vip).is_err(), "nothing translates");
+        assert!(who(vip).is_err(), "nothing translates");
         let agent = Agent::spawn(lab, &[]);
-        eventually("what was known to serve", BOUND, || crate::scene::who(vip).is_ok());
-        assert_eq!(crate::scene::who(vip).as_deref(), Ok("a"));
+        eventually("what was known to serve", BOUND, || who(vip).is_ok());
+        assert_eq!(who(vip).as_deref(), Ok("a"));
         etcd.restart();
         etcd.put(&backend_key("web", "0"), backend(servers.at(1)));
-        eventually("the change", BOUND, || crate::scene::who(vip).as_deref() == Ok("b"));
+        eventually("the change", BOUND, || who(vip).as_deref() == Ok("b"));
         drop(agent);
     });
 }

@@ -4,6 +4,7 @@ use super::read_path;
 use super::read_ranges;
 use crate::claims::Claims;
 use crate::etcd::{Endpoint, Settings, Tls, User};
+use crate::source::etcd::layout::LayoutKind;
 use crate::yaml::{Item, Reader};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -37,23 +38,8 @@ pub struct EtcdSource {
     pub vip_pool: Vec<IpNet>,
     /// What its services may claim; layouts without services claim nothing.
     pub vip_ranges: Vec<IpNet>,
-}
-
-/// What keys and values mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LayoutKind {
-    /// Ours.
-    Native,
-    /// gRPC's naming.
-    Grpc,
-    /// SkyDNS records.
-    Coredns,
-    /// `host:port`.
-    Plain,
-    /// Kratos.
-    Kratos,
-    /// Patroni.
-    Patroni,
+    /// Whether their checks may run programs.
+    pub allow_exec: bool,
 }
 
 // === impl EtcdSource ===
@@ -62,7 +48,12 @@ impl EtcdSource {
     /// What its services may claim. Whoever can write to a store is not who configures the host, so
     /// the host's own addresses need a range that means them.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: Some(self.vip_ranges.clone()), host_addresses, strict: true }
+        Claims {
+            ranges: Some(self.vip_ranges.clone()),
+            host_addresses,
+            strict: true,
+            exec: self.allow_exec,
+        }
     }
 }
 
@@ -82,7 +73,7 @@ pub(super) fn read_source(
             "name" => name = reader.parse(item, "a name for `name`", parse_name),
             "prefix" => prefix = read_prefix(reader, item),
             "layout" => {
-                layout = reader.parse(item, "a layout such as native", parse_layout);
+                layout = reader.parse(item, "a layout such as native", str::parse);
             }
             "removal_grace" => {
                 grace = reader
@@ -100,10 +91,10 @@ pub(super) fn read_source(
     if reader.count() > before {
         return None;
     }
-    let layout = layout.unwrap_or(LayoutKind::Native);
+    let layout = layout.unwrap_or_default();
     let vip_ranges = check_ranges(reader, item, layout, ranges);
     let vip_pool = check_pool(reader, layout, vip_pool, &vip_ranges);
-    let Some(prefix) = prefix.or_else(|| default_prefix(layout).map(str::to_owned)) else {
+    let Some(prefix) = prefix.or_else(|| layout.default_prefix().map(str::to_owned)) else {
         reader.reject(item.place, "this layout needs a `prefix`: what its keys begin with");
         return None;
     };
@@ -118,6 +109,7 @@ pub(super) fn read_source(
         removal_grace: grace,
         vip_pool,
         vip_ranges,
+        allow_exec: false,
     })
 }
 
@@ -271,32 +263,6 @@ fn check_pool(
         }
     }
     pool
-}
-
-fn default_prefix(layout: LayoutKind) -> Option<&'static str> {
-    match layout {
-        LayoutKind::Native => Some("/lb/"),
-        LayoutKind::Coredns => Some("/skydns/"),
-        LayoutKind::Kratos => Some("/microservices/"),
-        LayoutKind::Patroni => Some("/service/"),
-        LayoutKind::Grpc | LayoutKind::Plain => None,
-    }
-}
-
-fn parse_layout(text: &str) -> Result<LayoutKind, String> {
-    Ok(match text {
-        "native" => LayoutKind::Native,
-        "grpc" => LayoutKind::Grpc,
-        "coredns" => LayoutKind::Coredns,
-        "plain" => LayoutKind::Plain,
-        "kratos" => LayoutKind::Kratos,
-        "patroni" => LayoutKind::Patroni,
-        other => {
-            return Err(format!(
-                "unknown layout `{other}`; use native, grpc, coredns, plain, kratos or patroni"
-            ));
-        }
-    })
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

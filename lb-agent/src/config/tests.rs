@@ -1,5 +1,6 @@
 use super::*;
 use crate::etcd::{Settings, Tls, User};
+use crate::source::etcd::layout::LayoutKind;
 use std::time::Duration;
 
 fn read(text: &str) -> Result<Config, Vec<Rejection>> {
@@ -23,11 +24,14 @@ state_dir: state
 socket: "run/a.sock"
 detach_on_exit: true
 vip_ranges: [10.96.0.0/12, "127.96.1.0/16", "fd00::/8"]
+allow_exec: true
+zone: eu-1a
 tables: {frontends: 1, services: 2, rows: 3, backends: 4, connections: 8, overflow: 6, affinity: 7}
 sources:
   - file: more.yaml
     vip_ranges: []
   - file: /other.yaml
+    allow_exec: true
 services: []
 "#,
     )
@@ -41,6 +45,8 @@ services: []
         vip_ranges: Some(
             ["10.96.0.0/12", "127.96.0.0/16", "fd00::/8"].map(|r| r.parse().unwrap()).to_vec(),
         ),
+        allow_exec: true,
+        zone: Some("eu-1a".into()),
         tables: TableSizes {
             frontends: 1,
             services: 2,
@@ -51,8 +57,16 @@ services: []
             affinity: 7,
         },
         sources: vec![
-            Source::File(FileSource { path: "/etc/lb/more.yaml".into(), vip_ranges: Some(vec![]) }),
-            Source::File(FileSource { path: "/other.yaml".into(), vip_ranges: None }),
+            Source::File(FileSource {
+                path: "/etc/lb/more.yaml".into(),
+                vip_ranges: Some(vec![]),
+                allow_exec: false,
+            }),
+            Source::File(FileSource {
+                path: "/other.yaml".into(),
+                vip_ranges: None,
+                allow_exec: true,
+            }),
         ],
         has_services: true,
     };
@@ -60,7 +74,12 @@ services: []
     let own = vec!["192.0.2.1".parse().unwrap()];
     assert_eq!(
         config.claims(own.clone()),
-        Claims { ranges: config.vip_ranges.clone(), host_addresses: own, strict: false }
+        Claims {
+            ranges: config.vip_ranges.clone(),
+            host_addresses: own,
+            strict: false,
+            exec: true
+        }
     );
 }
 
@@ -99,7 +118,7 @@ fn bad_settings_name_line_and_remedy() {
         (
             "sources: [{kafka: x}]",
             "1:12",
-            "unknown field `kafka`; use `file`, `etcd` or `vip_ranges`",
+            "unknown field `kafka`; use `file`, `etcd`, `vip_ranges` or `allow_exec`",
         ),
         ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file` or `etcd`"),
         ("sources: [{file: a}, {file: a}]", "1:1", "source `/etc/lb/a` stands twice"),
@@ -161,6 +180,7 @@ sources:
       removal_grace: 1m 30s
       vip_pool: [10.96.128.0/17]
     vip_ranges: [10.96.0.0/12]
+    allow_exec: true
   - etcd: {endpoints: ["10.0.0.2"], layout: grpc, prefix: greeter, removal_grace: 0s}
 "#;
 
@@ -191,6 +211,7 @@ fn etcd_sources_are_read_in_their_order() {
         removal_grace: Duration::from_secs(90),
         vip_pool: vec![range("10.96.128.0/17")],
         vip_ranges: vec![range("10.96.0.0/12")],
+        allow_exec: true,
     };
     assert_eq!(**own, expected);
     assert!(own.claims(Vec::new()).strict);
@@ -233,7 +254,12 @@ fn mistakes_in_etcd_sources_name_line_and_remedy() {
             2,
             "unknown field `colour`; use `name`, `endpoints`",
         ),
-        ("{endpoints: [a], layout: consul}", own, 2, "unknown layout `consul`; use native, grpc"),
+        (
+            "{endpoints: [a], layout: consul}",
+            own,
+            2,
+            "`consul` is no layout; use one of native, grpc",
+        ),
         ("{endpoints: [a], name: 'a b'}", own, 2, "`a b` can't name a source"),
         ("{endpoints: [a], prefix: ''}", own, 2, "expected a prefix such as /lb/"),
         ("{endpoints: [a], tls: {ca: x}}", own, 2, "`tls` is for https endpoints, and http://a:"),

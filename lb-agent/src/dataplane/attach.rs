@@ -5,10 +5,11 @@ use crate::status::HookStatus;
 use aya::Ebpf;
 use aya_obj::generated::bpf_attach_type::{
     BPF_CGROUP_INET_SOCK_RELEASE, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET4_GETPEERNAME,
-    BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_UDP4_RECVMSG,
-    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_RECVMSG, BPF_CGROUP_UDP6_SENDMSG,
+    BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_SOCK_OPS,
+    BPF_CGROUP_UDP4_RECVMSG, BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_RECVMSG,
+    BPF_CGROUP_UDP6_SENDMSG,
 };
-use lb_common::LAYOUT_VERSION;
+use lb_common::{LAYOUT_VERSION, features};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -22,19 +23,23 @@ struct Hook {
     attach_type: u32,
 }
 
-/// In the order of taking over: what undoes a translation before what makes one, so that no socket
-/// is translated that would not be shown and released as such.
-const HOOKS: [Hook; 9] = [
+/// In the order of taking over: what undoes or follows a translation before what makes one, so that
+/// no socket is translated that would not be shown and released as such.
+const HOOKS: [Hook; 10] = [
     hook("sock_release", "lb_sock_release", BPF_CGROUP_INET_SOCK_RELEASE as u32),
     hook("getpeername4", "lb_getpeername4", BPF_CGROUP_INET4_GETPEERNAME as u32),
     hook("getpeername6", "lb_getpeername6", BPF_CGROUP_INET6_GETPEERNAME as u32),
     hook("recvmsg4", "lb_recvmsg4", BPF_CGROUP_UDP4_RECVMSG as u32),
     hook("recvmsg6", "lb_recvmsg6", BPF_CGROUP_UDP6_RECVMSG as u32),
+    hook(OUTCOMES, "lb_sock_ops", BPF_CGROUP_SOCK_OPS as u32),
     hook("sendmsg4", "lb_sendmsg4", BPF_CGROUP_UDP4_SENDMSG as u32),
     hook("sendmsg6", "lb_sendmsg6", BPF_CGROUP_UDP6_SENDMSG as u32),
     hook("connect4", "lb_connect4", BPF_CGROUP_INET4_CONNECT as u32),
     hook("connect6", "lb_connect6", BPF_CGROUP_INET6_CONNECT as u32),
 ];
+
+/// The hook that follows what becomes of connects. Everything else works without.
+const OUTCOMES: &str = "sock_ops";
 
 const fn hook(name: &'static str, program: &'static str, attach_type: u32) -> Hook {
     Hook { name, program, attach_type }
@@ -70,22 +75,44 @@ fn failed<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> At
     move |reason| AttachError::Failed { what, reason: reason.to_string() }
 }
 
-/// Hands all programs of the object to the verifier.
-pub(super) fn load_programs(object: &mut Ebpf) -> Result<(), AttachError> {
+/// Hands the programs of the object to the verifier, those that can work with these `features`.
+/// Returns a warning if it refused one that is dispensable.
+pub(super) fn load_programs(
+    object: &mut Ebpf,
+    features: u32,
+) -> Result<Option<String>, AttachError> {
     use aya::programs::Program;
+    let mut warning = None;
     for Hook { name, program, .. } in HOOKS {
+        if name == OUTCOMES && features & features::OUTCOMES == 0 {
+            continue;
+        }
         let loaded = match object.program_mut(program).ok_or(AttachError::Missing(program))? {
             Program::CgroupSockAddr(program) => program.load(),
             Program::CgroupSock(program) => program.load(),
+            Program::SockOps(program) => program.load(),
             _ => return Err(AttachError::Missing(program)),
         };
-        loaded.map_err(|error| AttachError::Failed {
-            what: format!("the kernel's verifier refused the program for {name}"),
-            reason: super::tables::chain(&error),
-        })?;
+        match loaded {
+            Ok(()) => {}
+            Err(error) if name == OUTCOMES => {
+                let reason = super::tables::chain(&error);
+                let refused = "this kernel's verifier refused the program for sock_ops";
+                warning = Some(format!("{refused} ({reason}): {WITHOUT_OUTCOMES}"));
+            }
+            Err(error) => {
+                return Err(AttachError::Failed {
+                    what: format!("the kernel's verifier refused the program for {name}"),
+                    reason: super::tables::chain(&error),
+                });
+            }
+        }
     }
-    Ok(())
+    Ok(warning)
 }
+
+/// What it means when nobody follows what becomes of connects.
+pub(super) const WITHOUT_OUTCOMES: &str = "what becomes of connects is not counted, and a backend that refuses them is not noticed by that";
 
 /// Puts the loaded programs on the hooks of `cgroup`, replacing in one step what earlier agents
 /// put there.
@@ -96,6 +123,10 @@ pub(super) fn attach(object: &Ebpf, cgroup: &Path, pins: &Path) -> Result<Attach
     let mut attached = Vec::new();
     for hook in HOOKS {
         let program = object.program(hook.program).ok_or(AttachError::Missing(hook.program))?;
+        // It was not loaded, for a reason that has been told.
+        if hook.name == OUTCOMES && program.fd().is_err() {
+            continue;
+        }
         let program = program.fd().map_err(failed(format!("program {}", hook.program)))?;
         let pin = pins.join(format!("link_{}", hook.name));
         if !take_over(&hook, program.as_fd(), cgroup_id, &pin)? {

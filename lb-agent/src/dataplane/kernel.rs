@@ -8,7 +8,7 @@ use crate::plan::{Action, Observed};
 use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use lb_common::rows::{BackendCounters, FrontendKey};
+use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
 use lb_common::{LAYOUT_VERSION, filter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub features: u32,
     /// Cookie of the host's network namespace, or 0.
     pub netns: u64,
+    /// Where `struct sock` has `sk_err`, for [`lb_common::features::OUTCOMES`].
+    pub sk_err: u32,
 }
 
 /// Tables and programs below one pin directory.
@@ -39,6 +41,8 @@ pub struct Kernel {
     cgroup: PathBuf,
     /// Whether the tables were made by this very process.
     fresh: bool,
+    /// What the programs can't do after all.
+    warning: Option<String>,
 }
 
 impl Kernel {
@@ -60,7 +64,8 @@ impl Kernel {
         loader
             .override_global("CONNECTIONS_MASK", &mask, true)
             .override_global("FEATURES", &settings.features, true)
-            .override_global("HOST_NETNS", &settings.netns, true);
+            .override_global("HOST_NETNS", &settings.netns, true)
+            .override_global("SK_ERR_OFFSET", &settings.sk_err, true);
         for ((name, path), shape) in paths.iter().zip(&shapes) {
             loader.map_pin_path(name, path.as_path());
             if shape.entries != 0 {
@@ -71,9 +76,23 @@ impl Kernel {
             what: "making the tables".to_owned(),
             reason: chain(&e),
         })?;
-        attach::load_programs(&mut object)?;
+        let warning = attach::load_programs(&mut object, settings.features)?;
         let tables = Tables::open(&pins, true).map_err(failed)?;
-        Ok(Self { tables, object, pins, cgroup: cgroup.to_owned(), fresh })
+        Ok(Self { tables, object, pins, cgroup: cgroup.to_owned(), fresh, warning })
+    }
+
+    /// What the verifier has refused of that which is dispensable, and what that means.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    fn reset_backend(&self, id: u32) -> Result<(), DataplaneError> {
+        let outcomes = self.tables.outcomes.as_ref();
+        let reset = self.tables.backend_stats.set(id, BackendCounters::default())
+            && outcomes.is_none_or(|outcomes| outcomes.set(id, BackendOutcomes::default()));
+        let what = "writing BACKEND_STATS and BACKEND_OUTCOMES";
+        let missing = || DataplaneError::new(what, format!("there is no id {id}"));
+        reset.then_some(()).ok_or_else(missing)
     }
 
     /// Notes which addresses are backends' own.
@@ -138,14 +157,14 @@ impl Kernel {
     }
 }
 
-/// Compares pinned tables with their shapes; whether all were there. A start that was interrupted
-/// may have left some, which serve as well as new ones.
+/// Compares pinned tables with their shapes; whether all were there that ids are counted in. A start
+/// that was interrupted may have left some, which serve as well as new ones.
 fn check_pins(pins: &Path, shapes: &[Shape]) -> Result<bool, TableError> {
     let mut all = true;
     for shape in shapes {
         let path = pins.join(shape.name);
         if !path.exists() {
-            all = false;
+            all &= shape.is_additional();
             continue;
         }
         let map = MapData::from_pin(&path)
@@ -180,12 +199,7 @@ impl Dataplane for Kernel {
         while let Some((action, others)) = rest.split_first() {
             rest = others;
             match action {
-                Action::ResetBackend { id } => {
-                    if !self.tables.backend_stats.set(*id, BackendCounters::default()) {
-                        let reason = format!("there is no id {id}");
-                        return Err(DataplaneError::new("writing BACKEND_STATS", reason));
-                    }
-                }
+                Action::ResetBackend { id } => self.reset_backend(*id)?,
                 Action::ResetService { id } => {
                     Self::reset(&mut self.tables.service_stats, *id)?;
                 }

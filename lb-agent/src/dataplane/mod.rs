@@ -2,9 +2,11 @@
 //! that names the kernel library lies below this module.
 
 mod attach;
+mod btf;
 mod fake;
 mod kernel;
 mod lock;
+mod outcomes;
 pub mod pinned;
 pub mod preflight;
 mod sys;
@@ -17,6 +19,7 @@ pub use attach::{AttachError, Attached, detach};
 pub use fake::Fake;
 pub use kernel::{Kernel, Settings};
 pub use lock::{LockError, PinLock};
+pub use outcomes::{Failure, FailureKind, FailureReader, Outcomes, monotonic_now};
 pub use sys::share_one_heap;
 pub use tables::TableError;
 

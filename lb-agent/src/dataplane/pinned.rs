@@ -3,14 +3,16 @@
 use super::tables::{self, Tables, chain};
 use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope};
 use crate::status::{
-    BackendStatus, Counters, FrontendStatus, ServiceCounts, ServiceStatus, State, TableStatus,
+    BackendStatus, Counters, FrontendStatus, OutcomeCounts, ServiceCounts, ServiceStatus,
+    TableStatus,
 };
 use anyhow::Context;
-use lb_common::rows::{BlockHeader, ServiceCounters};
+use lb_common::rows::{BackendOutcomes, BlockHeader, ServiceCounters};
 use lb_common::{LAYOUT_VERSION, affinity, no_backend, policy, scope};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The tables below one pin directory.
 pub struct Pinned {
@@ -30,7 +32,7 @@ impl Pinned {
     }
 
     /// The services as the tables tell them: without names and sources.
-    pub fn state(&self) -> anyhow::Result<State> {
+    pub fn services(&self) -> anyhow::Result<Vec<ServiceStatus>> {
         let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
         // Frontends share blocks, and blocks of one service share backends.
         let mut backends: BTreeMap<(u32, u32), BackendStatus> = BTreeMap::new();
@@ -56,9 +58,11 @@ impl Pinned {
                     since: None,
                     active: 0,
                     connects: 0,
+                    outcomes: None,
                     zone: None,
                     lease: None,
                     lease_left: None,
+                    health: None,
                 });
             }
         }
@@ -73,13 +77,14 @@ impl Pinned {
             service.backends.sort_by_key(|backend| backend.address);
         }
         self.fill(&mut services)?;
-        Ok(State { services })
+        Ok(services)
     }
 }
 
 impl Counters for Pinned {
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
-        fill(&self.tables, services)
+        let follows = self.pins.join("link_sock_ops").exists();
+        fill(&self.tables, follows, services)
     }
 
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
@@ -88,7 +93,7 @@ impl Counters for Pinned {
 }
 
 /// Fills the counters of services that have ids.
-fn fill(tables: &Tables, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+fn fill(tables: &Tables, follows: bool, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
     for service in services {
         if let Some(id) = service.id {
             let ServiceCounters { connects, no_backend, untracked } =
@@ -100,10 +105,19 @@ fn fill(tables: &Tables, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
                 let counters = tables.backend_stats.get(id).unwrap_or_default();
                 backend.active = counters.active();
                 backend.connects = counters.connects;
+                let row = tables.outcomes.as_ref().and_then(|outcomes| outcomes.get(id));
+                backend.outcomes = row.filter(|_| follows).map(outcome_counts);
             }
         }
     }
     Ok(())
+}
+
+fn outcome_counts(row: BackendOutcomes) -> OutcomeCounts {
+    let BackendOutcomes { established, refused, unanswered, abandoned, consecutive, .. } = row;
+    let srtt = Duration::from_micros(u64::from(row.srtt_eighths / 8));
+    let srtt = (row.srtt_eighths != 0).then_some(srtt);
+    OutcomeCounts { established, refused, unanswered, abandoned, consecutive, srtt }
 }
 
 fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
@@ -130,6 +144,7 @@ fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
             no_backend::PASS => NoBackend::Pass,
             _ => NoBackend::Refuse,
         },
+        fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),
     }

@@ -1,10 +1,13 @@
 //! What must be so before anything is touched; each failure names its remedy.
 
-use super::sys;
+use super::attach::WITHOUT_OUTCOMES;
+use super::{btf, sys};
 use aya::programs::ProgramType;
 use aya::sys::is_helper_supported;
 use aya::util::KernelVersion;
-use aya_obj::generated::bpf_func_id::{BPF_FUNC_set_retval, BPF_FUNC_skc_to_mptcp_sock};
+use aya_obj::generated::bpf_func_id::{
+    BPF_FUNC_set_retval, BPF_FUNC_skc_to_mptcp_sock, BPF_FUNC_skc_to_tcp_sock,
+};
 use caps::{CapSet, Capability};
 use lb_common::{LAYOUT_VERSION, features};
 use nix::mount::{MsFlags, mount};
@@ -36,6 +39,8 @@ pub struct Host {
     pub features: u32,
     /// Cookie of the host's network namespace; 0 if the kernel does not tell.
     pub netns: u64,
+    /// Where the kernel's `struct sock` has `sk_err`, with [`features::OUTCOMES`].
+    pub sk_err: u32,
     /// What the kernel can't do, and what that means.
     pub warnings: Vec<String>,
 }
@@ -56,11 +61,21 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
     prepare_bpffs(pin_dir)?;
     refuse_other_layouts(pin_dir)?;
     let mut warnings = Vec::new();
-    let features = probe(&mut warnings);
+    let mut features = probe(&mut warnings);
+    let sk_err = match find_sk_err(Path::new(btf::VMLINUX)) {
+        Ok(offset) => {
+            features |= features::OUTCOMES;
+            offset
+        }
+        Err(warning) => {
+            warnings.push(warning);
+            0
+        }
+    };
     let netns = sys::netns_cookie().map_err(|e| {
         PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
     })?;
-    Ok(Host { cgroup, features, netns: netns.unwrap_or(0), warnings })
+    Ok(Host { cgroup, features, netns: netns.unwrap_or(0), sk_err, warnings })
 }
 
 /// The configured cgroup, or the root of the cgroup2 hierarchy, wherever it is mounted.
@@ -198,6 +213,17 @@ fn probe(warnings: &mut Vec<String>) -> u32 {
     found
 }
 
+/// What it takes to tell a connect that was refused from one that was given up.
+fn find_sk_err(types: &Path) -> Result<u32, String> {
+    let helper = BPF_FUNC_skc_to_tcp_sock;
+    if !is_helper_supported(ProgramType::SockOps, helper).unwrap_or(false) {
+        return Err(format!("this kernel lacks bpf_skc_to_tcp_sock (5.9): {WITHOUT_OUTCOMES}"));
+    }
+    btf::offset_of_u32(types, "sock", "sk_err").map_err(|reason| {
+        format!("this kernel does not describe its types ({reason}): {WITHOUT_OUTCOMES}")
+    })
+}
+
 /// Whether the running kernel is older; one that does not tell is taken as old.
 fn is_before(major: u8, minor: u8) -> bool {
     !KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
@@ -217,6 +243,13 @@ mod tests {
         let spaced = "none /mnt/a\\040b cgroup2 rw 0 0\n";
         assert_eq!(cgroup2_mount(spaced), Some("/mnt/a b".into()));
         assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn a_kernel_without_types_is_a_warning() {
+        let warning = find_sk_err(Path::new("/does/not/exist")).unwrap_err();
+        assert!(warning.contains("CONFIG_DEBUG_INFO_BTF"), "{warning}");
+        assert!(warning.ends_with(WITHOUT_OUTCOMES), "{warning}");
     }
 
     #[test]

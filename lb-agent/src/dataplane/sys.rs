@@ -15,6 +15,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
 
 /// One heap for all threads, which gives large pieces back when they are freed. By default, every
 /// thread that reads a large file or answers a large request keeps a heap of that size. To be called
@@ -220,6 +223,40 @@ pub(crate) fn insert_batch<K: bytemuck::Pod, V: bytemuck::Pod>(
         ..Batch::default()
     };
     bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &attributes).map(drop)
+}
+
+// === readiness ===
+
+/// Something that owns a descriptor, registered with the runtime. Never handed out whole, so that
+/// the descriptor stays what was registered.
+pub(crate) struct Readable<T: AsRawFd>(AsyncFd<T>);
+
+impl<T: AsRawFd> Readable<T> {
+    /// To be called from within the runtime. `inner` must own its descriptor.
+    pub(crate) fn new(inner: T) -> io::Result<Self> {
+        // SAFETY: `inner` owns the descriptor, nobody can take it out or replace it, and no type
+        // that is used with this closes its descriptor before it is dropped.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) }?))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+
+    pub(crate) async fn readable(&mut self) -> io::Result<AsyncFdReadyMutGuard<'_, T>> {
+        self.0.readable_mut().await
+    }
+}
+
+// === clock ===
+
+/// `CLOCK_MONOTONIC`, which the kernel side reads as well.
+pub(crate) fn monotonic_now() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live local. The clock exists on every kernel.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanoseconds)
 }
 
 // === grace period ===

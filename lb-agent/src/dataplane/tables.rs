@@ -7,8 +7,8 @@ use crate::status::TableStatus;
 use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
 use bytemuck::Zeroable;
 use lb_common::rows::{
-    AffinityKey, BackendCounters, BackendRow, BlockHeader, BlockWord, ConnectionRow, FrontendKey,
-    ServiceCounters,
+    AffinityKey, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord,
+    ConnectionRow, FrontendKey, ServiceCounters,
 };
 use lb_common::{control, filter};
 use std::io;
@@ -29,6 +29,8 @@ pub(super) struct Shape {
 
 /// Bytes of the `EVENTS` ring.
 const EVENT_BYTES: u32 = 262_144;
+/// Bytes of the `FAILURES` ring: 2048 records. It is read at once; what a flood loses is in the rows.
+const FAILURE_BYTES: u32 = 65_536;
 
 /// Why the tables could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,8 @@ pub(super) struct Tables {
     pub(super) backend_stats: Mapped<BackendCounters>,
     pub(super) backend_filter: Mapped<u64>,
     pub(super) service_stats: PerCpuArray<MapData, [u8; 24]>,
+    /// `None` where the tables were made before there was this one.
+    pub(super) outcomes: Option<Mapped<BackendOutcomes>>,
 }
 
 /// The shapes of all tables, in the order of the contract.
@@ -115,6 +119,8 @@ pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
         ),
         shape("CONTROL", MapType::Array, "array", 4, 8, control::ENTRIES, None),
         shape("EVENTS", MapType::RingBuf, "ringbuf", 0, 0, EVENT_BYTES, None),
+        shape("BACKEND_OUTCOMES", MapType::Array, "array", 4, 64, backends, Some("backends")),
+        shape("FAILURES", MapType::RingBuf, "ringbuf", 0, 0, FAILURE_BYTES, None),
     ]
 }
 
@@ -159,10 +165,22 @@ impl Shape {
         const NO_PREALLOC: u32 = 1;
         const MMAPABLE: u32 = 1 << 10;
         match self.name {
-            "BLOCKS" | "BACKENDS" | "BACKEND_STATS" | "BACKEND_FILTER" | "CONTROL" => MMAPABLE,
+            "BLOCKS" | "BACKENDS" | "BACKEND_STATS" | "BACKEND_FILTER" | "CONTROL"
+            | "BACKEND_OUTCOMES" => MMAPABLE,
             "SOCKETS" => NO_PREALLOC,
             _ => 0,
         }
+    }
+
+    /// Whether the layout had tables before it had this one. Such a table holds nothing that the
+    /// others rely on, so it is made beside them when it is missing.
+    pub(super) fn is_additional(&self) -> bool {
+        matches!(self.name, "BACKEND_OUTCOMES" | "FAILURES")
+    }
+
+    /// Whether the table is missing, and may be.
+    fn is_missing(&self, pins: &Path) -> bool {
+        self.is_additional() && !pins.join(self.name).exists()
     }
 
     fn failed(&self, reason: impl std::fmt::Display) -> TableError {
@@ -185,23 +203,39 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn find<'a>(shapes: &'a [Shape], name: &'static str) -> Result<&'a Shape, TableError> {
+    let unknown = TableError::Failed { name, reason: "not in the contract".to_owned() };
+    shapes.iter().find(|shape| shape.name == name).ok_or(unknown)
+}
+
+fn mapped<T: bytemuck::Pod>(
+    shape: &Shape,
+    pins: &Path,
+    writable: bool,
+) -> Result<Mapped<T>, TableError> {
+    let map = shape.open(pins)?;
+    let entries = map.info().map_err(|e| shape.failed(e))?.max_entries();
+    Mapped::new(map.fd().as_fd(), entries, writable).map_err(|e| shape.failed(e))
+}
+
+/// `BACKEND_OUTCOMES` alone.
+pub(super) fn open_outcomes(
+    pins: &Path,
+    writable: bool,
+) -> Result<Mapped<BackendOutcomes>, TableError> {
+    mapped(find(&shapes(&TableSizes::default()), "BACKEND_OUTCOMES")?, pins, writable)
+}
+
 impl Tables {
     /// Opens the tables pinned below `pins`.
     pub(super) fn open(pins: &Path, writable: bool) -> Result<Self, TableError> {
         let shapes = shapes(&TableSizes::default());
-        let find = |name: &'static str| {
-            let unknown = TableError::Failed { name, reason: "not in the contract".to_owned() };
-            shapes.iter().find(|shape| shape.name == name).ok_or(unknown)
+        let find = |name| find(&shapes, name);
+        let outcomes = find("BACKEND_OUTCOMES")?;
+        let outcomes = match outcomes.is_missing(pins) {
+            true => None,
+            false => Some(mapped(outcomes, pins, writable)?),
         };
-        fn mapped<T: bytemuck::Pod>(
-            shape: &Shape,
-            pins: &Path,
-            writable: bool,
-        ) -> Result<Mapped<T>, TableError> {
-            let map = shape.open(pins)?;
-            let entries = map.info().map_err(|e| shape.failed(e))?.max_entries();
-            Mapped::new(map.fd().as_fd(), entries, writable).map_err(|e| shape.failed(e))
-        }
         let frontends = find("FRONTENDS")?;
         let affinity = find("AFFINITY")?;
         let service_stats = find("SERVICE_STATS")?;
@@ -217,6 +251,7 @@ impl Tables {
                 .map_err(|e| affinity.failed(e))?,
             service_stats: PerCpuArray::try_from(Map::PerCpuArray(service_stats.open(pins)?))
                 .map_err(|e| service_stats.failed(e))?,
+            outcomes,
         })
     }
 
@@ -299,6 +334,7 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
     };
     shapes(&TableSizes::default())
         .into_iter()
+        .filter(|shape| !shape.is_missing(pins))
         .map(|shape| {
             let map = shape.open(pins)?;
             let info = map.info().map_err(|e| shape.failed(e))?;
@@ -310,6 +346,7 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
                 "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
                 "AFFINITY" => Some(tables.affinity.keys().count() as u64),
                 "BACKEND_STATS" => Some(backends_in_use(&tables.backend_stats)),
+                "BACKEND_OUTCOMES" => tables.outcomes.as_ref().map(outcomes_in_use),
                 _ => None,
             };
             Ok(TableStatus {
@@ -330,6 +367,13 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
 fn backends_in_use(stats: &Mapped<BackendCounters>) -> u64 {
     let used = |id: &u32| stats.get(*id).is_some_and(|counters| counters.connects != 0);
     (0..stats.entries()).filter(used).count() as u64
+}
+
+/// Backend ids of which a connect's outcome is known.
+fn outcomes_in_use(outcomes: &Mapped<BackendOutcomes>) -> u64 {
+    let unused = BackendOutcomes::default();
+    let used = |id: &u32| outcomes.get(*id).is_some_and(|row| row != unused);
+    (0..outcomes.entries()).filter(used).count() as u64
 }
 
 /// Rows of live blocks, each block counted once.

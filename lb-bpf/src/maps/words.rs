@@ -17,6 +17,21 @@ pub(super) fn atomic_add(word: *mut u64, by: u64) {
     unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) word, v = in(reg) by) }
 }
 
+/// What the word was before.
+#[inline(always)]
+pub(super) fn atomic_fetch_add(word: *mut u64, by: u64) -> u64 {
+    let mut value = by;
+    // SAFETY: as in `atomic_add`; the instruction takes the addend and returns the old word.
+    unsafe {
+        asm!(
+            "{v} = atomic_fetch_add((u64 *)({p} + 0), {v})",
+            p = in(reg) word,
+            v = inout(reg) value,
+        );
+    }
+    value
+}
+
 /// Stores `new` if the word is `old`; whether it did. Fully ordered.
 #[inline(always)]
 pub(super) fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {

@@ -68,7 +68,7 @@ impl Lab {
 pub(super) fn backends(backends: &BTreeMap<SocketAddr, Backend>) -> String {
     let mut text = String::new();
     for (address, backend) in backends {
-        let Backend { weight, state, zone, lease } = backend;
+        let Backend { weight, state, zone, lease, priority: _ } = backend;
         write!(text, " {address}").unwrap();
         if *weight != 1 {
             write!(text, "*{weight}").unwrap();

@@ -1,33 +1,34 @@
 //! What every fault is played against: services in a store, an agent that follows it, clients that
 //! never rest, and rounds of changes that must be in the kernel soon after.
 
+mod servers;
+
+pub(crate) use self::servers::{MOVED, NEW, OLD, vip};
+
+use self::servers::Servers;
 use integration::agent::Agent;
 use integration::client::dial;
-use integration::etcd::Etcd;
+use integration::etcd::far::Far;
+use integration::etcd::{Etcd, Setup};
 use integration::lab::Lab;
-use integration::server::{Backends, Kind, any_port};
 use integration::traffic::{Traffic, Way};
 use integration::wait::{eventually, let_pass, wait_for, within};
 use lb_agent::status::{Held, SourceStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The source's `removal_grace`.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How long the agent may take for a change once the store is back.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
-/// What a client may be late with what it has seen, with two CPUs for all tests.
-const SLACK: Duration = Duration::from_secs(1);
 
 const WEB4: &str = "10.96.0.10:80";
 const WEB6: &str = "[fd00:96::10]:80";
 const DNS4: &str = "10.96.0.20:53";
 const DNS6: &str = "[fd00:96::20]:53";
-
-/// How many rounds of changes a scene has.
-const ROUNDS: usize = 2;
 
 /// A store with services, an agent and clients. The store itself belongs to the test, which does to
 /// it what it likes.
@@ -38,13 +39,6 @@ pub(crate) struct Scene<'a> {
     servers: Servers,
     /// All that the store should hold.
     content: BTreeMap<String, String>,
-}
-
-struct Servers {
-    tcp4: Backends,
-    tcp6: Backends,
-    udp4: Backends,
-    udp6: Backends,
 }
 
 /// The changes of a round; their removals have not been seen yet.
@@ -91,18 +85,25 @@ pub(crate) fn backend(address: SocketAddr) -> String {
     serde_json::json!({ "address": address }).to_string()
 }
 
-fn vip(round: usize, what: u8) -> String {
-    format!("10.96.{}.{what}:80", round + 1)
-}
-
-const NEW: u8 = 1;
-const MOVED: u8 = 2;
-const OLD: u8 = 3;
-
 /// Says how long something took, for who reads the tests' output.
 #[expect(clippy::print_stdout, reason = "what a test measures without judging it")]
 pub(crate) fn say(text: &str) {
     println!("{text}");
+}
+
+/// A store of one member, and the settings of its source.
+pub(crate) fn one(lab: &Lab) -> (Etcd, String) {
+    let etcd = Etcd::start(lab.scratch());
+    let settings = source(&[etcd.endpoint()], "");
+    (etcd, settings)
+}
+
+/// A store behind a wire that can be cut, and the settings of its source.
+pub(crate) fn behind_a_wire(lab: &Lab) -> (Arc<Far>, Etcd, String) {
+    let far = Far::create();
+    let etcd = Setup::default().far(&far).start(lab.scratch());
+    let settings = source(&[etcd.endpoint()], "");
+    (far, etcd, settings)
 }
 
 // === impl Scene ===
@@ -201,15 +202,12 @@ impl<'a> Scene<'a> {
         self.traffic.expect_no_complaint();
     }
 
-    /// Waits until the removals of a round are in the kernel, and has the clients see to it that
-    /// what is gone stays away.
+    /// Waits until the removals of a round are in the kernel; the clients see to it that what is
+    /// gone stays away.
     #[track_caller]
     pub(crate) fn goes(&self, round: Round, bound: Instant) {
         let Round { number, written } = round;
         let gone = format!("gone-{number}");
-        for to in [WEB4, WEB6] {
-            self.traffic.leaves(addr(to), &gone, bound + SLACK);
-        }
         let old = vip(number, OLD);
         let left = bound.saturating_duration_since(Instant::now());
         wait_for(&format!("the removals of round {number}"), left, || {
@@ -217,6 +215,10 @@ impl<'a> Scene<'a> {
             let all = who(&old).is_err() && gone_from(WEB4) && gone_from(WEB6);
             all.then_some(())
         });
+        // From here on, who is answered by them has a complaint.
+        for to in [WEB4, WEB6] {
+            self.traffic.leaves(addr(to), &gone, Instant::now());
+        }
         say(&format!("the removals of round {number}: {:.2?} after them", written.elapsed()));
         let services = self.agent().services();
         assert!(services.iter().all(|service| service.name != format!("old-{number}")));
@@ -231,7 +233,7 @@ impl<'a> Scene<'a> {
         let (old, gone) = (vip(round.number, OLD), format!("gone-{}", round.number));
         while Instant::now() < until {
             // What is seen after the time is up counts neither way.
-            let (served, kept) = (who(&old), (0..32).any(|_| who(WEB4) == Ok(gone.clone())));
+            let (served, kept) = (who(&old), (0..256).any(|_| who(WEB4) == Ok(gone.clone())));
             if Instant::now() < until {
                 assert_eq!(served.as_deref(), Ok("old"), "{:#?}", self.source());
                 assert!(kept, "{gone} is gone before its time: {:#?}", self.source());
@@ -250,7 +252,7 @@ impl<'a> Scene<'a> {
             let items: BTreeSet<&str> = held.iter().map(|held| held.item.as_str()).collect();
             deleted.iter().all(|key| items.contains(key.as_str())).then_some(held)
         });
-        let shown = self.lab.lbctl(&["status"]);
+        let shown = self.lab.lbctl(&["status", "-o", "wide"]);
         let all = deleted.iter().all(|key| shown.stdout.contains(key.as_str()));
         assert!(all, "`lbctl status` does not show {deleted:?} as held: {}", shown.stdout);
         held
@@ -279,6 +281,12 @@ impl<'a> Scene<'a> {
         });
     }
 
+    /// The TCP frontends that are dialled all the time.
+    pub(crate) fn webs(&self) -> [SocketAddr; 2] {
+        [WEB4, WEB6].map(addr)
+    }
+
+    /// The agent.
     pub(crate) fn agent(&self) -> &Agent<'a> {
         self.agent.as_ref().expect("an agent runs")
     }
@@ -299,88 +307,5 @@ impl<'a> Scene<'a> {
         assert_eq!(self.agent().status().rejections, []);
         self.traffic.expect_no_complaint();
         say(&self.traffic.to_string());
-    }
-}
-
-// === impl Servers ===
-
-impl Servers {
-    fn start() -> Self {
-        let rounds = |name: &'static str| (0..ROUNDS).map(move |number| format!("{name}-{number}"));
-        let steady = |name: &'static str| (0..3).map(move |number| format!("{name}{number}"));
-        let others = ["new", "moved-from", "moved-to", "old"].map(str::to_owned);
-        let web = || rounds("added").chain(rounds("gone"));
-        let udp =
-            |ip, name| Backends::start(Kind::Udp, steady(name).map(|tag| (any_port(ip), tag)));
-        Self {
-            tcp4: Backends::tcp("127.0.0.1", steady("web4.").chain(web()).chain(others)),
-            tcp6: Backends::tcp("::1", steady("web6.").chain(web())),
-            udp4: udp("127.0.0.1", "dns4."),
-            udp6: udp("::1", "dns6."),
-        }
-    }
-
-    /// Who answers at a service's address before the first round.
-    fn steady(&self, to: SocketAddr) -> Vec<String> {
-        let family = if to.is_ipv4() { 4 } else { 6 };
-        let name = if to.port() == 80 { "web" } else { "dns" };
-        let gone = (0..ROUNDS).filter(|_| name == "web").map(|number| format!("gone-{number}"));
-        (0..3).map(|number| format!("{name}{family}.{number}")).chain(gone).collect()
-    }
-
-    fn gone(&self, number: usize) -> [SocketAddr; 2] {
-        let tag = format!("gone-{number}");
-        [self.tcp4.tagged(&tag), self.tcp6.tagged(&tag)]
-    }
-
-    /// What the store holds before the first round.
-    fn content(&self) -> BTreeMap<String, String> {
-        let mut content = BTreeMap::from([
-            (service_key("web"), frontends(&[WEB4, WEB6])),
-            (service_key("dns"), frontends(&[&format!("{DNS4}/udp"), &format!("{DNS6}/udp")])),
-        ]);
-        for number in 0..3 {
-            for (service, family, servers) in [
-                ("web", 4, &self.tcp4),
-                ("web", 6, &self.tcp6),
-                ("dns", 4, &self.udp4),
-                ("dns", 6, &self.udp6),
-            ] {
-                let tag = format!("{service}{family}.{number}");
-                content.insert(backend_key(service, &tag), backend(servers.tagged(&tag)));
-            }
-        }
-        for number in 0..ROUNDS {
-            let [gone4, gone6] = self.gone(number);
-            content.insert(backend_key("web", &format!("gone4-{number}")), backend(gone4));
-            content.insert(backend_key("web", &format!("gone6-{number}")), backend(gone6));
-            for (name, what, tag) in [("moved", MOVED, "moved-from"), ("old", OLD, "old")] {
-                let name = format!("{name}-{number}");
-                content.insert(service_key(&name), frontends(&[&vip(number, what)]));
-                content.insert(backend_key(&name, "0"), backend(self.tcp4.tagged(tag)));
-            }
-        }
-        content
-    }
-
-    /// The keys that a round puts, and those it deletes.
-    fn round(&self, number: usize) -> (BTreeMap<String, String>, BTreeSet<String>) {
-        let (new, moved, old) =
-            (format!("new-{number}"), format!("moved-{number}"), format!("old-{number}"));
-        let added = format!("added-{number}");
-        let put = BTreeMap::from([
-            (service_key(&new), frontends(&[&vip(number, NEW)])),
-            (backend_key(&new, "0"), backend(self.tcp4.tagged("new"))),
-            (backend_key(&moved, "0"), backend(self.tcp4.tagged("moved-to"))),
-            (backend_key("web", &format!("added4-{number}")), backend(self.tcp4.tagged(&added))),
-            (backend_key("web", &format!("added6-{number}")), backend(self.tcp6.tagged(&added))),
-        ]);
-        let deleted = BTreeSet::from([
-            service_key(&old),
-            backend_key(&old, "0"),
-            backend_key("web", &format!("gone4-{number}")),
-            backend_key("web", &format!("gone6-{number}")),
-        ]);
-        (put, deleted)
     }
 }
