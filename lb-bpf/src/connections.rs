@@ -7,8 +7,8 @@ use crate::maps::{self, Remembered};
 use crate::sock::{PROCEED, ReleasedSock, SockAddr};
 use crate::{datagrams, outcomes};
 use core::ffi::c_void;
-use lb_common::{features, protocol};
 use lb_common::rows::{ConnectionRow, FrontendKey};
+use lb_common::{features, protocol};
 
 /// The row of this socket, if it has one.
 #[inline(always)]

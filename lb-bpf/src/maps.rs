@@ -19,8 +19,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkSto
 use aya_ebpf::macros::btf_map;
 use core::ptr::{read_volatile, write_volatile};
 use lb_common::rows::{
-    AffinityKey, AffinityWord, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord,
-    ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
+    AffinityKey, AffinityWord, BackendCounters, BackendOutcomes, BackendRow, BlockHeader,
+    BlockWord, ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
 };
 use lb_common::{MEMBER_STEPS, control, filter};
 use words::{atomic_add, compare_and_swap, words};

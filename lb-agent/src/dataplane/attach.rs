@@ -112,8 +112,7 @@ pub(super) fn load_programs(
 }
 
 /// What it means when nobody follows what becomes of connects.
-pub(super) const WITHOUT_OUTCOMES: &str =
-    "what becomes of connects is not counted, and a backend that refuses them is not noticed by that";
+pub(super) const WITHOUT_OUTCOMES: &str = "what becomes of connects is not counted, and a backend that refuses them is not noticed by that";
 
 /// Puts the loaded programs on the hooks of `cgroup`, replacing in one step what earlier agents
 /// put there.

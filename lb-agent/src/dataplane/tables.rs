@@ -7,8 +7,8 @@ use crate::status::TableStatus;
 use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
 use bytemuck::Zeroable;
 use lb_common::rows::{
-    AffinityKey, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord, ConnectionRow, FrontendKey,
-    ServiceCounters,
+    AffinityKey, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord,
+    ConnectionRow, FrontendKey, ServiceCounters,
 };
 use lb_common::{control, filter};
 use std::io;
