@@ -28,7 +28,7 @@ fn addr(text: &str) -> SocketAddr {
 /// Sockets of this namespace whose first packet is out.
 fn dialling() -> usize {
     let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-    let (v4, v6) = (read("tcp").unwrap(), read("tcp6").unwrap());
+    let [v4, v6] = ["tcp", "tcp6"].map(|file| read(file).expect("/proc is mounted"));
     let state = |line: &str| line.split_whitespace().nth(3).map(|state| state == "02");
     v4.lines().chain(v6.lines()).filter(|line| state(line) == Some(true)).count()
 }

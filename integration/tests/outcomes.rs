@@ -2,23 +2,20 @@
 //! `unanswered.rs` and `given_up.rs` have what takes longer.
 
 use aya::sys::{Stats, enable_stats};
-use integration::client::{Call, dial};
+use integration::client::{Call, begin, dial, ended, stream};
 use integration::dataplane::{Dataplane, Failures};
 use integration::lab;
 use integration::netns;
-use integration::router::{Router, no_way, silent};
-use integration::server::{Backends, Kind, any_port};
+use integration::server::{Backends, Kind, any_port, closed};
 use integration::sys;
-use integration::wait::{eventually, wait_for};
+use integration::wait::eventually;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::{Dataplane as _, FailureKind, monotonic_now};
 use lb_agent::plan::Action;
 use lb_common::rows::BackendOutcomes;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Protocol, SockAddr, Socket};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 

@@ -56,15 +56,22 @@ fn shown_and_kept() {
         assert_eq!((used("BACKEND_OUTCOMES"), used("FAILURES")), (Some(2), None));
 
         // With and without an agent, and across agents.
-        let listed = || {
-            let wide = lab.lbctl(&["backends", "gone", "-o", "wide", "--no-headers"]);
-            let json = lab.lbctl(&["backends", "gone", "-o", "json"]);
-            let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
-            assert_eq!(json[0]["outcomes"]["refused"], 3, "{json}");
+        let columns = |service| {
+            let wide = lab.lbctl(&["backends", service, "-o", "wide", "--no-headers"]);
             let cells: Vec<String> = wide.stdout.split_whitespace().map(str::to_owned).collect();
             cells[cells.len() - 3..cells.len() - 1].to_vec()
         };
+        let listed = || {
+            let json = lab.lbctl(&["backends", "gone", "-o", "json"]);
+            let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+            assert_eq!(json[0]["outcomes"]["refused"], 3, "{json}");
+            columns("gone")
+        };
         assert_eq!(listed(), ["3", "-"]);
+        let [failures, rtt] = columns("web").try_into().unwrap();
+        assert_eq!(failures, "0");
+        let rtt: f64 = rtt.strip_suffix("ms").expect("milliseconds").parse().unwrap();
+        assert!((0.0..50.0).contains(&rtt), "{rtt} ms");
         agent.kill9();
         assert_eq!(listed(), ["3", "-"]);
         dial(addr(VIP)).unwrap();
