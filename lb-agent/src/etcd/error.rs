@@ -204,10 +204,10 @@ fn transport_says(at: At<'_>, cause: &str) -> EtcdError {
             )),
         };
     }
-    let what = if says("InvalidContentType") {
-        "it does not speak TLS; write http://, or give it a certificate".to_owned()
-    } else if says("frame with invalid size") || says("invalid frame") {
-        "it does not speak plain HTTP/2; write https:// if it has a certificate".to_owned()
+    let what = if says("InvalidContentType") || says("handshake eof") {
+        "it ended the TLS handshake; write http:// if it does not speak TLS".to_owned()
+    } else if says("stream closed") && !endpoint.tls {
+        "it hung up; check that the member runs, and write https:// if it speaks TLS".to_owned()
     } else if says("Connection refused") {
         "connection refused; check that etcd runs there and listens on that address".to_owned()
     } else if says("lookup address") || says("dns error") {

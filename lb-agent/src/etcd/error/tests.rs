@@ -116,6 +116,7 @@ fn what_the_connection_says() {
         ("failed to lookup address information", false, "unreachable", "no address"),
         ("deadline has elapsed", false, "unreachable", "no connection within 2s"),
         ("received corrupt message of type InvalidContentType", false, "unreachable", "http://"),
+        ("tls handshake eof", false, "unreachable", "write http://"),
         ("broken\npipe", false, "unreachable", "connection lost (broken pipe)"),
     ] {
         let settings = settings(false, cert);
