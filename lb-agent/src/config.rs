@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod etcd;
+mod names;
 
 pub use self::etcd::EtcdSource;
+pub use self::names::{Coredns, Dns, Names};
 
 /// The keys of the main file.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "cgroup",
     "pin_dir",
     "state_dir",
@@ -25,6 +27,7 @@ const KEYS: [&str; 9] = [
     "vip_ranges",
     "tables",
     "sources",
+    "names",
     "services",
 ];
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub tables: TableSizes,
     /// Further sources, by precedence after this one.
     pub sources: Vec<Source>,
+    /// Where services can be looked up by name.
+    pub names: Names,
     /// Whether this file is itself a source: it has `services:`.
     pub has_services: bool,
 }
@@ -133,6 +138,7 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
             "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item, key)),
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
+            "names" => config.names = names::read(&mut reader, item, directory),
             _ => config.has_services = true,
         }
     }
@@ -156,6 +162,7 @@ impl Default for Config {
             vip_ranges: None,
             tables: TableSizes::default(),
             sources: Vec::new(),
+            names: Names::default(),
             has_services: false,
         }
     }
@@ -179,6 +186,7 @@ impl Config {
             vip_ranges,
             tables,
             sources,
+            names,
             has_services: _,
         } = self;
         [
@@ -190,6 +198,7 @@ impl Config {
             ("vip_ranges", *vip_ranges == now.vip_ranges),
             ("tables", *tables == now.tables),
             ("sources", *sources == now.sources),
+            ("names", *names == now.names),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))
