@@ -240,8 +240,8 @@ mod tests {
     #[test]
     fn mistakes_name_line_and_remedy() {
         for (names, line, part) in [
-            ("  - dns", 3, "expected a mapping for `names`"),
-            ("  {}", 3, "add `hosts`, `dns` or `coredns`"),
+            ("  - dns", 2, "expected a mapping for `names`"),
+            ("  {}", 2, "add `hosts`, `dns` or `coredns`"),
             ("  zone: a.b", 3, "add `hosts`, `dns` or `coredns`"),
             ("  dns: true\n  zone: a..b", 4, "`a..b` is not a domain"),
             ("  dns: true\n  zone:", 4, "expected a domain for `zone`"),

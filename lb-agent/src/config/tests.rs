@@ -29,6 +29,7 @@ sources:
   - file: more.yaml
     vip_ranges: []
   - file: /other.yaml
+names: {hosts: /etc/hosts}
 services: []
 "#,
     )
@@ -55,6 +56,7 @@ services: []
             Source::File(FileSource { path: "/etc/lb/more.yaml".into(), vip_ranges: Some(vec![]) }),
             Source::File(FileSource { path: "/other.yaml".into(), vip_ranges: None }),
         ],
+        names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
         has_services: true,
     };
     assert_eq!(config, expected);

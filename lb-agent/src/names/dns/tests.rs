@@ -16,7 +16,7 @@ fn some_facts(address: &str) -> Option<Arc<Facts>> {
 fn start(
     address: SocketAddr,
     facts: &watch::Sender<Option<Arc<Facts>>>,
-) -> (tokio::task::JoinHandle<()>, watch::Receiver<Vec<NamesStatus>>) {
+) -> (tokio::task::JoinHandle<()>, Receiver<Vec<NamesStatus>>) {
     let status = NamesStatus::new(NamesKind::Dns, address.to_string());
     let all = Arc::new(watch::Sender::new(vec![status]));
     let told = all.subscribe();

@@ -1,7 +1,6 @@
 use super::*;
 use crate::names::records::tests::records;
 use hickory_server::proto::op::Message;
-use hickory_server::proto::serialize::binary::BinDecodable as _;
 use proptest::prelude::*;
 use std::str::FromStr as _;
 
@@ -263,7 +262,9 @@ fn odd_messages() {
     edns.set_version(1);
     message.set_edns(edns);
     let told = ask(&message, Way::Udp, Some(&facts));
-    assert_eq!((told.metadata.response_code, told.answers.len()), (ResponseCode::BADVERS, 0));
+    // The number has two names.
+    let code = u16::from(told.metadata.response_code);
+    assert_eq!((code, told.answers.len()), (ResponseCode::BADVERS.into(), 0));
     let from_nowhere = SocketAddr::new(source().ip(), 0);
     assert_eq!(server().answer(&good, from_nowhere, Way::Udp, Some(&facts)), None);
 }
