@@ -210,7 +210,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
     }
 }
 
-fn empty_status(started: SystemTime) -> AgentStatus {
+pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
     AgentStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -222,6 +222,8 @@ fn empty_status(started: SystemTime) -> AgentStatus {
         pending: Vec::new(),
         hooks: Vec::new(),
         sources: Vec::new(),
+        // Who keeps the names says so to the API.
+        names: Vec::new(),
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),

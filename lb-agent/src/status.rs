@@ -34,6 +34,9 @@ pub struct AgentStatus {
     pub hooks: Vec<HookStatus>,
     /// The sources, in order of precedence.
     pub sources: Vec<SourceStatus>,
+    /// Where the services' names can be looked up.
+    #[serde(default)]
+    pub names: Vec<NamesStatus>,
     /// Publications, grace periods and the like.
     pub work: WorkStatus,
     /// What the kernel can't do, and what that means.
@@ -88,6 +91,35 @@ pub struct Held {
     /// When its removal is believed.
     #[serde(with = "humantime_serde")]
     pub until: SystemTime,
+}
+
+/// A place where names of services can be looked up, or the names themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// What it is.
+    pub kind: NamesKind,
+    /// Which one: the zone, the file, the address, the cluster.
+    pub place: String,
+    /// Services' names that can be looked up there.
+    pub records: usize,
+    /// Why it is not as it should be; it is tried again.
+    pub error: Option<String>,
+    /// What can't be looked up there, or not well, and why.
+    pub problems: Vec<String>,
+}
+
+/// What names are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamesKind {
+    /// The domain all of them are in.
+    Zone,
+    /// A hosts file.
+    Hosts,
+    /// The agent's DNS responder.
+    Dns,
+    /// Records in etcd, for CoreDNS.
+    Coredns,
 }
 
 /// Counters of the agent's own work since it started.
@@ -275,6 +307,13 @@ pub struct TableStatus {
     pub used: Option<u64>,
     /// Memory the kernel charges for it, in bytes, where that can be told.
     pub memory: Option<u64>,
+}
+
+impl NamesStatus {
+    /// A place that nothing has been done about yet.
+    pub fn new(kind: NamesKind, place: String) -> Self {
+        Self { kind, place, records: 0, error: None, problems: Vec::new() }
+    }
 }
 
 /// What the reconcile loop publishes after each round.

@@ -32,6 +32,7 @@ sources:
     vip_ranges: []
   - file: /other.yaml
     allow_exec: true
+names: {hosts: /etc/hosts}
 services: []
 "#,
     )
@@ -68,6 +69,7 @@ services: []
                 allow_exec: true,
             }),
         ],
+        names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
         has_services: true,
     };
     assert_eq!(config, expected);
