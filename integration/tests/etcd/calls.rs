@@ -40,7 +40,7 @@ fn transactions() {
         runtime().block_on(async {
             let absent = Condition::Absent("/lb/a".to_owned());
             let both = [put("/lb/a", "1"), put("/lb/b", "1")];
-            assert!(client.transact(&[absent.clone()], &both).await.unwrap());
+            assert!(client.transact(std::slice::from_ref(&absent), &both).await.unwrap());
             assert!(!client.transact(&[absent], &both).await.unwrap());
             let modified = client.get("/lb/a").await.unwrap().unwrap().modified;
             assert_eq!(client.get("/lb/b").await.unwrap().unwrap().modified, modified);

@@ -29,7 +29,7 @@ pub(super) struct Stream {
 enum Aside {
     Listed(Result<Listed, EtcdError>),
     /// With the client, which may have had to log in again.
-    Checked(Client, Result<(), EtcdError>),
+    Checked(Box<Client>, Result<(), EtcdError>),
 }
 
 /// A list for safety that is being made.
@@ -152,7 +152,7 @@ impl Follower {
                     // One key, which need not be there: to count many costs the member time.
                     asides.spawn(async move {
                         let checked = client.get(&prefix).await.map(drop);
-                        Aside::Checked(client, checked)
+                        Aside::Checked(Box::new(client), checked)
                     });
                     Ok(())
                 }
@@ -170,7 +170,7 @@ impl Follower {
                     // The watch itself tells whether the member lives.
                     Ok(Aside::Checked(_, Err(_))) => Ok(()),
                     Ok(Aside::Checked(client, Ok(()))) => {
-                        self.client = client;
+                        self.client = *client;
                         Ok(())
                     }
                     Ok(Aside::Listed(listed)) => self.take_list(listed, &mut relist).await,
