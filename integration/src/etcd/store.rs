@@ -205,6 +205,13 @@ impl Etcd {
         });
     }
 
+    /// Leaves a user who may do everything with reading only; [`allow`](Self::allow) undoes it.
+    #[track_caller]
+    pub fn only_read(&self, user: &str) {
+        let reading = Permission::read("").with_all_keys();
+        self.call(async |mut client| client.role_grant_permission(user, reading).await.map(drop));
+    }
+
     #[track_caller]
     fn transact(&self, operations: impl Iterator<Item = TxnOp>) {
         let operations: Vec<TxnOp> = operations.collect();

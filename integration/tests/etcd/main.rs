@@ -9,5 +9,8 @@ mod forgetful;
 mod keeping;
 mod lab_itself;
 mod mirror;
+mod native;
 mod out_of_reach;
+mod register;
 mod scene;
+mod services;

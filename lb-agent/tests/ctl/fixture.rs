@@ -2,6 +2,7 @@
 //! that are made up; and the real `lbctl`, run against it.
 
 use lb_agent::api;
+use lb_agent::leases::Leases;
 use lb_agent::model::{
     AdminState, Affinity, Client, NoBackend, Policy, Protocol, Rejection, Scope,
 };
@@ -110,6 +111,7 @@ pub(crate) fn backend(
         zone: None,
         lease: None,
         lease_left: None,
+        health: None,
     }
 }
 
@@ -127,6 +129,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::Random,
         affinity: Some(Affinity { client: Client::Netns, timeout_seconds: 10_800 }),
         no_backend: NoBackend::Refuse,
+        fails_open: false,
         backends: vec![
             backend("[fd00::1]:8080", 6, AdminState::Ready, 1, then),
             backend("10.0.0.7:8080", 5, AdminState::Drain, 9, then),
@@ -143,6 +146,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::LeastConnections,
         affinity: None,
         no_backend: NoBackend::Pass,
+        fails_open: false,
         backends: vec![BackendStatus {
             id: None,
             since: None,
@@ -175,6 +179,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             refused: 0,
             held: Vec::new(),
             error: None,
+            error_since: None,
         }],
         work: WorkStatus {
             rounds: 3,
@@ -205,6 +210,7 @@ pub(crate) struct Agent {
     pub(crate) kernel: Arc<FakeKernel>,
     /// What all ages count from.
     pub(crate) then: SystemTime,
+    leases: Leases,
     runtime: Runtime,
     publish: watch::Sender<Arc<Published>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
@@ -220,6 +226,7 @@ impl Agent {
         let mut agent = Self {
             kernel: Arc::default(),
             then,
+            leases: Leases::default(),
             runtime: Runtime::new().unwrap(),
             publish: watch::channel(Arc::new(published)).0,
             running: None,
@@ -238,7 +245,8 @@ impl Agent {
             let _ = stopped.await;
         };
         let kernel = Arc::clone(&self.kernel) as _;
-        let serving = api::serve(listener, self.publish.subscribe(), kernel, shutdown);
+        let serving =
+            api::serve(listener, self.publish.subscribe(), kernel, self.leases.clone(), shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch::{self, Receiver, Sender};
-use tokio::time::sleep_until;
 
 /// Most transactions before the plan is made again.
 const BATCH: usize = 64;
@@ -22,7 +21,7 @@ pub(super) struct Situation {
     /// Who asks for addresses and who has which.
     pub(super) addresses: Option<Arc<Addresses>>,
     /// Keys that `addresses` has and the store does not.
-    pub(super) missing: BTreeSet<String>,
+    pub(super) missing: Arc<BTreeSet<String>>,
     /// Whether the store has been listed and is being followed.
     pub(super) live: bool,
 }

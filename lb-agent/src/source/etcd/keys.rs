@@ -33,6 +33,8 @@ pub struct Keyspace {
     keys: HashMap<Box<str>, Seen>,
     /// When the removal of a key is believed.
     held: BTreeMap<Box<str>, Now>,
+    /// Counts changes of `held`.
+    changes: u64,
 }
 
 /// Enough to tell whether a key is as it was. The number of its last change alone would not do: a
@@ -48,7 +50,7 @@ struct Seen {
 impl Keyspace {
     /// No keys yet. Doubtful removals are held for `grace`.
     pub fn new(grace: Duration) -> Self {
-        Self { grace, keys: HashMap::new(), held: BTreeMap::new() }
+        Self { grace, keys: HashMap::new(), held: BTreeMap::new(), changes: 0 }
     }
 
     /// Takes in a list of all keys. `gap`: changes may have been missed before it. `apply` gets
@@ -79,6 +81,7 @@ impl Keyspace {
             }
             if doubtful {
                 self.held.insert(key, until);
+                self.changes += 1;
             } else {
                 self.keys.remove(&key);
                 apply(&key, None);
@@ -92,7 +95,7 @@ impl Keyspace {
             match change {
                 Change::Put(key) => self.put(key, &mut apply),
                 Change::Delete { key, .. } => {
-                    self.held.remove(key.as_str());
+                    self.unhold(key);
                     if self.keys.remove(key.as_str()).is_some() {
                         apply(key, None);
                     }
@@ -117,7 +120,9 @@ impl Keyspace {
             }
             stays
         });
-        before - self.held.len()
+        let removed = before - self.held.len();
+        self.changes += u64::from(removed > 0);
+        removed
     }
 
     /// When [`Self::expire`] has something to do.
@@ -148,6 +153,11 @@ impl Keyspace {
         !self.held.is_empty()
     }
 
+    /// Another number whenever other removals are held.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// The keys whose removal is held.
     pub fn missing(&self) -> BTreeSet<String> {
         self.held.keys().map(|key| key.to_string()).collect()
@@ -163,11 +173,15 @@ impl Keyspace {
         self.keys.is_empty()
     }
 
+    fn unhold(&mut self, key: &str) {
+        if !self.held.is_empty() && self.held.remove(key).is_some() {
+            self.changes += 1;
+        }
+    }
+
     fn put(&mut self, key: &KeyValue, apply: &mut impl FnMut(&str, Option<&KeyValue>)) {
         let name = key.key.as_str();
-        if !self.held.is_empty() {
-            self.held.remove(name);
-        }
+        self.unhold(name);
         let seen = Seen::of(key);
         match self.keys.get_mut(name) {
             Some(known) if *known == seen => return,

@@ -20,6 +20,7 @@ use crate::claims::Claims;
 use crate::config::EtcdSource;
 use crate::etcd::{self, Event};
 use crate::model::{Rejection, Snapshot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc::Receiver;
@@ -27,8 +28,8 @@ use tokio::sync::watch::{self, Sender};
 use tokio::task::block_in_place;
 use tokio::time::sleep_until;
 
-/// Most events that are taken in before anything is published: under a flood of changes the agent
-/// works on many at a time, and still shows what it has.
+/// Most events that are taken in before anything is published: a flood must not keep it from being
+/// shown.
 const BATCH: usize = 64;
 
 /// A store and what is known of it.
@@ -47,6 +48,10 @@ struct Follower {
     /// Addresses: services that get none.
     without_address: Arc<Vec<Rejection>>,
     addresses: Option<(u64, Arc<Addresses>)>,
+    /// Keys that are held.
+    missing: Arc<BTreeSet<String>>,
+    /// Of which state of `keys`, and whether with a memory, held removals were shown last.
+    shown: (u64, bool),
     /// Whether something was taken in that is not published.
     news: bool,
 }
@@ -73,9 +78,13 @@ fn start(
     // Only our own layout knows service addresses.
     let problems = (config.layout == LayoutKind::Native)
         .then(|| allocate::spawn(Arc::clone(&config), pool, situation));
+    let mut translator = Translator::new(config.layout, name, prefix, claims);
+    if let Some(cached) = &cached {
+        translator.remember(cached);
+    }
     let follower = Follower {
         keys: Keyspace::new(config.removal_grace),
-        translator: Translator::new(config.layout, name, prefix, claims),
+        translator,
         translated: Arc::default(),
         config,
         state,
@@ -84,6 +93,8 @@ fn start(
         down: None,
         without_address: Arc::default(),
         addresses: None,
+        missing: Arc::default(),
+        shown: (0, false),
         news: false,
     };
     tokio::spawn(follow(follower, events, sender, situations, problems));
@@ -102,7 +113,7 @@ async fn follow(
             biased;
             () = sender.closed() => return,
             event = events.recv() => match event {
-                Some(event) => block_in_place(|| follower.take_all(event, &mut events)),
+                Some(event) => follower.take_all(event, &mut events),
                 None => {
                     // It ends when we do, so it has failed.
                     follower.lost();
@@ -150,15 +161,19 @@ fn now() -> Now {
 // === impl Follower ===
 
 impl Follower {
-    /// Takes in an event and those that wait behind it.
+    /// Takes in an event and those that wait behind it: the more changes come, the more of them are
+    /// worked on at a time, and a single one waits for nothing.
     fn take_all(&mut self, first: Event, events: &mut Receiver<Event>) {
-        self.take(first);
-        for _ in 1..BATCH {
-            match events.try_recv() {
-                Ok(event) => self.take(event),
-                Err(_) => return,
+        block_in_place(|| {
+            self.take(first);
+            for _ in 1..BATCH {
+                match events.try_recv() {
+                    Ok(event) => self.take(event),
+                    // Whether it has ended is for the next look to say.
+                    Err(_) => return,
+                }
             }
-        }
+        });
     }
 
     fn take(&mut self, event: Event) {
@@ -253,19 +268,27 @@ impl Follower {
             self.translate();
         }
         let error = |(reason, since): &(String, SystemTime)| {
-            let since = humantime::format_rfc3339_seconds(*since);
+            let since = humantime::format_rfc3339_millis(*since);
             format!("{reason} (away since {since}; what was known keeps serving)")
         };
         self.state.error = self.down.as_ref().map(error);
-        let held = self.memory.iter().map(Memory::held).chain(self.keys.held()).collect();
-        if *self.state.held != held {
-            self.state.held = Arc::new(held);
-        }
+        self.show_held();
         !self.state.says_the_same(&before)
             || !Arc::ptr_eq(&self.state.rejections, &before.rejections)
             || !Arc::ptr_eq(&self.state.held, &before.held)
             || self.state.refused != before.refused
             || self.state.error != before.error
+    }
+
+    fn show_held(&mut self) {
+        let shown = (self.keys.changes(), self.memory.is_some());
+        if self.shown == shown {
+            return;
+        }
+        self.shown = shown;
+        self.missing = Arc::new(self.keys.missing());
+        let held = self.memory.iter().map(Memory::held).chain(self.keys.held()).collect();
+        self.state.held = Arc::new(held);
     }
 
     fn translate(&mut self) {
@@ -302,7 +325,7 @@ impl Follower {
         }
         Situation {
             addresses: self.addresses.as_ref().map(|(_, addresses)| Arc::clone(addresses)),
-            missing: self.keys.missing(),
+            missing: Arc::clone(&self.missing),
             live: self.state.synced && self.down.is_none() && self.memory.is_none(),
         }
     }
