@@ -17,8 +17,12 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod health;
 pub mod leases;
 pub mod model;
+pub mod monitor;
 mod pairs;
 pub mod plan;
 pub mod reconcile;

@@ -47,6 +47,8 @@ pub struct Allocation {
     pub readable: bool,
     /// Whether the service has a key, good or not; if not, its addresses can be released.
     pub declared: bool,
+    /// The revision of the service's value, if that is good and asks for no address.
+    pub content: Option<i64>,
 }
 
 /// Who has an address.

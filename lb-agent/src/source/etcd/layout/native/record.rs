@@ -16,8 +16,8 @@ use std::net::IpAddr;
 pub(super) struct Books {
     addresses: Addresses,
     holders: BTreeMap<IpAddr, BTreeSet<ServiceName>>,
-    /// Services that have a key.
-    declared: BTreeSet<ServiceName>,
+    /// Services that have a key; the revision of those whose good value asks for no address.
+    declared: BTreeMap<ServiceName, Option<i64>>,
 }
 
 /// The value of an allocation.
@@ -43,13 +43,15 @@ impl Books {
         before: Option<&Declared>,
         now: &Declared,
     ) {
-        if self.declared.insert(name.clone()) {
-            self.set_declared(name, true);
-        }
         let asked = match &now.last_good {
             Some(LastGood::Value(value)) => value.asked,
             _ => Default::default(),
         };
+        let content = !now.refused && asked == Default::default();
+        let content = content.then_some(now.modified);
+        if self.declared.insert(name.clone(), content) != Some(content) {
+            self.set_declared(name, true, content);
+        }
         let wanted = (asked != Default::default()).then_some(Wanted {
             any: asked.any,
             v4: asked.v4,
@@ -68,8 +70,8 @@ impl Books {
 
     /// A service has no key any more.
     pub(super) fn undeclare(&mut self, name: &ServiceName, before: &Declared) {
-        if self.declared.remove(name) {
-            self.set_declared(name, false);
+        if self.declared.remove(name).is_some() {
+            self.set_declared(name, false, None);
         }
         if self.addresses.wanted.remove(name).is_some() {
             self.addresses.changes += 1;
@@ -77,9 +79,10 @@ impl Books {
         self.give(Some(before), None);
     }
 
-    fn set_declared(&mut self, name: &ServiceName, declared: bool) {
+    fn set_declared(&mut self, name: &ServiceName, declared: bool, content: Option<i64>) {
         if let Some(allocation) = self.addresses.allocations.get_mut(name) {
             allocation.declared = declared;
+            allocation.content = content;
             self.addresses.changes += 1;
         }
     }
@@ -131,8 +134,10 @@ impl Books {
         name: &ServiceName,
         allocation: Option<Allocation>,
     ) -> bool {
-        let declared = self.declared.contains(name);
-        let now = allocation.map(|allocation| Allocation { declared, ..allocation });
+        let content = self.declared.get(name).copied();
+        let declared = content.is_some();
+        let content = content.flatten();
+        let now = allocation.map(|allocation| Allocation { declared, content, ..allocation });
         let before = match now {
             Some(now) => self.addresses.allocations.insert(name.clone(), now),
             None => self.addresses.allocations.remove(name),
@@ -175,5 +180,5 @@ pub(super) fn allocation_of(found: &KeyValue, notes: &mut Vec<Note>) -> Allocati
         notes.push(Note::refusal(reason));
         (None, None)
     });
-    Allocation { v4, v6, modified: found.modified, readable, declared: false }
+    Allocation { v4, v6, modified: found.modified, readable, declared: false, content: None }
 }

@@ -216,10 +216,11 @@ fn unknown_fields_cost_nothing_but_a_warning() {
         lab.rejections(),
         [
             "/lb/backends/web/a (revision 2): unknown field `colour` is ignored; use `address`, \
-             `host`, `port`, `weight`, `state`, `zone` or `registered_by`",
+             `host`, `port`, `weight`, `state`, `zone`, `priority` or `registered_by`",
             "/lb/services/web (revision 1): unknown field `colour` is ignored; use `name`, \
-             `frontends`, `vip`, `ports`, `backends`, `backends_from`, `policy`, `affinity` or \
-             `no_backend`",
+             `frontends`, `vip`, `ports`, `backends`, `backends_from`, `policy`, `affinity`, \
+             `no_backend`, `checks`, `ejection`, `panic_threshold`, `min_zone_healthy`, \
+             `slow_start` or `on_removal`",
         ]
     );
     assert_eq!(lab.translator.refused(), 0);
@@ -313,6 +314,7 @@ fn addresses_that_were_allocated() {
         modified: 5,
         readable: true,
         declared: true,
+        content: None,
     };
     assert_eq!(addresses.allocations[&name("web")], allocation);
     assert_eq!(addresses.vips[&ip("fd00::8")], Vip { service: "two".to_owned(), modified: 7 });
@@ -326,6 +328,11 @@ fn addresses_that_were_allocated() {
     let any = Wanted { modified: 10, ..any };
     assert_eq!(lab.translator.addresses().unwrap().wanted[&name("web")], any);
     assert_eq!(services(&mut lab)[2], "web: 10.96.128.7:53/udp 10.96.128.7:80/tcp ->");
+    // One that names its address itself now has no use for the other.
+    assert_eq!(lab.translator.addresses().unwrap().allocations[&name("web")].content, None);
+    lab.put("/lb/services/web", r#"{"vip":"10.96.0.50","ports":[80]}"#);
+    let allocation = lab.translator.addresses().unwrap().allocations[&name("web")];
+    assert_eq!((allocation.declared, allocation.content), (true, Some(11)));
     // A deleted service keeps its allocation until somebody takes it back.
     lab.delete("/lb/services/web");
     let addresses = lab.translator.addresses().unwrap();
