@@ -19,8 +19,10 @@ pub mod desired;
 pub mod etcd;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod leases;
 pub mod model;
+pub mod monitor;
 mod pairs;
 pub mod plan;
 pub mod reconcile;

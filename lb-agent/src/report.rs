@@ -261,7 +261,7 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend } =
+    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend, health: _ } =
         &*entry.service;
     let frontends = frontends
         .iter()
@@ -270,7 +270,7 @@ fn service_status(
             scope: frontend.scope(*asked),
             installed: planner.is_installed(frontend),
             usable: entry
-                .service
+                .effective
                 .backends_for(frontend)
                 .filter(|(_, backend)| backend.state == AdminState::Ready)
                 .count(),
@@ -291,6 +291,7 @@ fn service_status(
             zone: backend.zone.clone(),
             lease: backend.lease.clone(),
             lease_left: None,
+            health: None,
         })
         .collect();
     ServiceStatus {
@@ -301,6 +302,7 @@ fn service_status(
         policy: *policy,
         affinity: *affinity,
         no_backend: *no_backend,
+        fails_open: false,
         backends,
         counters: ServiceCounts::default(),
     }

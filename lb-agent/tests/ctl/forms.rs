@@ -71,11 +71,11 @@ web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        6 
         &agent,
         "backends web -o wide",
         "\
-SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    ID   ZONE   LEASE
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    3    -      -
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    4    a      -
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     5    -      -
-web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   6    -      -
+SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    FAILURES   RTT   ID   ZONE   LEASE
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    -          -     3    -      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    -          -     4    a      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     -          -     5    -      -
+web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   -          -     6    -      -
 ",
     );
     prints(
@@ -234,6 +234,7 @@ affinity:
   client: netns
   timeout_seconds: 10800
 no_backend: refuse
+fails_open: false
 backends:
 - address: 10.0.0.7:8080
   id: 5
