@@ -190,6 +190,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             longest_round_micros: 12_540,
             last_error: None,
         },
+        names: Vec::new(),
         warnings: Vec::new(),
         rejections: Vec::new(),
     }
