@@ -35,7 +35,7 @@ impl Memory {
 
     /// How it is shown.
     pub fn held(&self) -> Held {
-        let Snapshot { services, pools } = &*self.snapshot;
+        let Snapshot { services, pools, overrides: _ } = &*self.snapshot;
         let (services, pools) = (services.len(), pools.len());
         let item = format!(
             "{} (all {services} services and {pools} pools from before the agent started)",
