@@ -41,14 +41,16 @@ fn fails(vip: &str, how: ErrorKind) {
 fn allocated(etcd: &Etcd, service: &str) -> Option<String> {
     let text = etcd.get(&format!("/lb/allocations/{service}"))?;
     let value: serde_json::Value = serde_json::from_str(&text).expect("agents write JSON");
-    let address = value["v4"].as_str().expect("the pool is IPv4").to_owned();
-    assert_eq!(etcd.get(&format!("/lb/vips/{address}")).as_deref(), Some(service), "{text}");
-    Some(address)
+    Some(value["v4"].as_str().expect("the pool is IPv4").to_owned())
 }
 
 #[track_caller]
 fn gets_an_address(etcd: &Etcd, service: &str) -> String {
-    wait_for(&format!("{service} to get an address"), BOUND, || allocated(etcd, service))
+    let get = || allocated(etcd, service);
+    let address = wait_for(&format!("{service} to get an address"), BOUND, get);
+    // Both keys are written at once.
+    assert_eq!(etcd.get(&format!("/lb/vips/{address}")).as_deref(), Some(service));
+    address
 }
 
 #[test]
