@@ -64,7 +64,10 @@ impl Router {
             ip(&["route", "add", v4, "via", "192.0.2.1"]);
             ip(&["-6", "route", "add", v6, "via", "fd00:7::1"]);
         }
-        tc(&["qdisc", "add", "dev", "out", "root", "tbf", "rate", RATE, "burst", "1600", "limit", "1m"]);
+        tc(&[
+            "qdisc", "add", "dev", "out", "root", "tbf", "rate", RATE, "burst", "1600", "limit",
+            "1m",
+        ]);
         Self { stop: Some(stop), thread: Some(thread) }
     }
 

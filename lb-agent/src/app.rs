@@ -1,5 +1,7 @@
 //! Wiring only: builds the parts in the order of a start, joins them, and takes them down.
 
+mod health;
+
 use crate::api;
 use crate::config::{self, Config, Source};
 use crate::dataplane::pinned::Pinned;
@@ -8,6 +10,7 @@ use crate::dataplane::{Kernel, PinLock, Settings, detach};
 use crate::desired::{self, Input};
 use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
+use crate::monitor::WithHealth;
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
@@ -115,9 +118,13 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     };
     let feeds = spawn_sources(path, &config, &files);
     let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings };
-    let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files)?;
+    let (_, overrides) = tokio::sync::watch::channel(Arc::default());
+    let monitor = health::start(&config, overrides);
+    let board = monitor.board();
+    let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files, monitor)?;
 
-    let counters = Arc::new(Pinned::open(&config.pin_dir)?);
+    let inner = Arc::new(Pinned::open(&config.pin_dir)?);
+    let counters = Arc::new(WithHealth { inner, board });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let stopping = async {
         // The sender is dropped when the loop has ended, which is the signal.

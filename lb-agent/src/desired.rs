@@ -35,6 +35,8 @@ pub struct Input {
 pub struct Entry {
     /// The service, with the backends that others keep for it.
     pub service: Arc<Service>,
+    /// The same with what the health of its backends makes of it: what callers are to find.
+    pub effective: Arc<Service>,
     /// The source it came from.
     pub source: Arc<str>,
 }
@@ -77,9 +79,16 @@ pub fn merge(inputs: Vec<Input>) -> Desired {
 // === impl Entry ===
 
 impl Entry {
+    /// A service of whose backends' health nothing is known.
+    pub fn new(service: Arc<Service>, source: Arc<str>) -> Self {
+        Self { effective: Arc::clone(&service), service, source }
+    }
+
     /// Whether this is the very same as `other`, which costs less to tell than whether it is equal.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.service, &other.service) && self.source == other.source
+        Arc::ptr_eq(&self.service, &other.service)
+            && Arc::ptr_eq(&self.effective, &other.effective)
+            && self.source == other.source
     }
 }
 
@@ -89,6 +98,13 @@ impl Merger {
     /// The last result.
     pub fn desired(&self) -> &Desired {
         &self.desired
+    }
+
+    /// Notes what the health of a service's backends makes of it.
+    pub fn set_effective(&mut self, name: &ServiceName, effective: Arc<Service>) {
+        if let Some(entry) = self.desired.services.get_mut(name) {
+            entry.effective = effective;
+        }
     }
 
     /// Merges what the sources say now, in order of precedence. What is as before is the very same
@@ -160,19 +176,22 @@ impl Merger {
         let entry = said.map(|(claim, input, service)| {
             let source = Arc::clone(&input.source);
             if claim.lost.is_empty() && service.backends_from.is_empty() {
-                return Ok(Entry { service: Arc::clone(service), source });
+                return Ok(Entry::new(Arc::clone(service), source));
             }
             let backends = pools::backends(name, service, input, &self.inputs, &mut complaints)?;
             let mut service = Service { backends, ..Service::clone(service) };
             service.frontends.retain(|frontend, _| !claim.lost.contains(frontend));
-            Ok(Entry { service: Arc::new(service), source })
+            Ok(Entry::new(Arc::new(service), source))
         });
         self.desired.waiting.remove(name);
         match entry {
             Some(Ok(entry)) => {
                 self.chained(name, &entry, &mut complaints);
                 // What compares equal stays the very same, so that nobody else looks at it again.
-                if self.desired.services.get(name) != Some(&entry) {
+                let known = self.desired.services.get(name);
+                let same =
+                    |known: &Entry| known.service == entry.service && known.source == entry.source;
+                if !known.is_some_and(same) {
                     self.desired.services.insert(name.clone(), entry);
                 }
             }

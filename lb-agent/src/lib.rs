@@ -3,6 +3,7 @@
 //! ```text
 //! source/* --> desired --> plan --> dataplane        reconcile drives them, one loop
 //! reconcile --> status --> api, ctl                  what it did, for people and programs
+//!                      --> names                     and for those who look services up
 //! ```
 //!
 //! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
@@ -19,8 +20,11 @@ pub mod desired;
 pub mod etcd;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod leases;
 pub mod model;
+pub mod monitor;
+pub mod names;
 mod pairs;
 pub mod plan;
 pub mod reconcile;

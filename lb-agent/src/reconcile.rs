@@ -7,6 +7,7 @@ mod saver;
 use crate::dataplane::{Attached, Dataplane, DataplaneError};
 use crate::desired::{Input, Merger};
 use crate::model::{Rejection, ServiceName};
+use crate::monitor::{Monitor, News};
 use crate::plan::{Action, AdoptError, Limits, Planner};
 use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
@@ -54,6 +55,7 @@ pub struct Reconciler<D> {
     feeds: Vec<Feed>,
     sources: Vec<SourceState>,
     merger: Merger,
+    monitor: Monitor,
     plan_rejections: Vec<Rejection>,
     reporter: Reporter,
     attached: Option<Attached>,
@@ -83,6 +85,7 @@ impl<D: Dataplane> Reconciler<D> {
         feeds: Vec<Feed>,
         identity: Identity,
         files: Files,
+        monitor: Monitor,
     ) -> Result<Self, ReconcileError> {
         dataplane.grace()()?;
         let planner = Planner::adopt(limits, dataplane.observe()?)?;
@@ -97,6 +100,7 @@ impl<D: Dataplane> Reconciler<D> {
             sources: feeds.iter().map(|feed| feed.borrow().clone()).collect(),
             feeds,
             merger: Merger::default(),
+            monitor,
             plan_rejections: Vec::new(),
             reporter: Reporter::new(identity, earlier),
             attached: None,
@@ -143,6 +147,7 @@ impl<D: Dataplane> Reconciler<D> {
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = changed.notified() => self.absorb(),
                 () = self.saver.ended() => {}
+                news = self.monitor.news() => self.hear(news),
                 () = wait_until(retry) => {
                     self.retry_at = None;
                     block_in_place(|| self.round(Instant::now()));
@@ -170,11 +175,27 @@ impl<D: Dataplane> Reconciler<D> {
                 synced: state.synced,
             };
             let inputs = self.sources.iter().map(input).collect();
-            block_in_place(|| self.merger.merge(inputs));
+            block_in_place(|| {
+                self.merger.merge(inputs);
+                self.monitor.follow(&mut self.merger, begin);
+            });
             self.unsaved = true;
             self.stale = true;
         }
         block_in_place(|| self.round(begin));
+    }
+
+    /// Takes what was learnt of the backends' health.
+    fn hear(&mut self, news: News) {
+        let now = Instant::now();
+        let desired = self.merger.desired();
+        self.monitor.absorb(news, &self.planner, desired, now);
+        let touched = self.monitor.settle(&mut self.merger, now);
+        if !touched.is_empty() {
+            self.stale = true;
+            self.touched.extend(touched);
+            block_in_place(|| self.round(now));
+        }
     }
 
     /// Plans and applies once, in a round that began at `begin`.

@@ -210,7 +210,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
     }
 }
 
-fn empty_status(started: SystemTime) -> AgentStatus {
+pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
     AgentStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -222,6 +222,8 @@ fn empty_status(started: SystemTime) -> AgentStatus {
         pending: Vec::new(),
         hooks: Vec::new(),
         sources: Vec::new(),
+        // Who keeps the names says so to the API.
+        names: Vec::new(),
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
@@ -261,7 +263,7 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend } =
+    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend, health: _ } =
         &*entry.service;
     let frontends = frontends
         .iter()
@@ -270,7 +272,7 @@ fn service_status(
             scope: frontend.scope(*asked),
             installed: planner.is_installed(frontend),
             usable: entry
-                .service
+                .effective
                 .backends_for(frontend)
                 .filter(|(_, backend)| backend.state == AdminState::Ready)
                 .count(),
@@ -291,6 +293,7 @@ fn service_status(
             zone: backend.zone.clone(),
             lease: backend.lease.clone(),
             lease_left: None,
+            health: None,
         })
         .collect();
     ServiceStatus {
@@ -301,6 +304,7 @@ fn service_status(
         policy: *policy,
         affinity: *affinity,
         no_backend: *no_backend,
+        fails_open: false,
         backends,
         counters: ServiceCounts::default(),
     }

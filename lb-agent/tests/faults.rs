@@ -117,7 +117,7 @@ fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desire
     let mut taken = BTreeSet::new();
     let entry = |(name, mut service): (ServiceName, Service)| {
         service.frontends.retain(|frontend, _| taken.insert(*frontend));
-        (name, Entry { service: Arc::new(service), source: "test".into() })
+        (name, Entry::new(Arc::new(service), "test".into()))
     };
     Desired {
         // As in the real thing, a service whose frontends all belong to others is left out.
@@ -175,6 +175,7 @@ fn any_service() -> impl Strategy<Value = Service> {
                 .then_some(Affinity { client: Client::Netns, timeout_seconds: affinity }),
             no_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
+            health: Default::default(),
         },
     )
 }
@@ -259,6 +260,7 @@ fn full_service(frontends: u8, backends: u8) -> Service {
         affinity: None,
         no_backend: NoBackend::Refuse,
         backends_from: Vec::new(),
+        health: Default::default(),
     }
 }
 

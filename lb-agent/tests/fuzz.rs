@@ -56,7 +56,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 fn mutate(random: &mut StdRng, input: &mut Vec<u8>, others: &[Vec<u8>]) {
     let at = random.random_range(0..=input.len());
     let end = (at + random.random_range(0..20)).min(input.len());
-    match random.random_range(0..7) {
+    match random.random_range(0..8) {
         0 if at < input.len() => input[at] ^= 1 << random.random_range(0..8),
         1 => drop(input.drain(at..end)),
         2 => input.insert(at, random.random()),
@@ -73,6 +73,11 @@ fn mutate(random: &mut StdRng, input: &mut Vec<u8>, others: &[Vec<u8>]) {
             let from = random.random_range(0..=other.len());
             let to = (from + random.random_range(0..200)).min(other.len());
             drop(input.splice(at..at, other[from..to].iter().copied()));
+        }
+        // Longer than anything that is shown, in characters of two and three bytes.
+        6 => {
+            let long = ["é", "€"][random.random_range(0..2)].repeat(random.random_range(10..400));
+            drop(input.splice(at..at, long.bytes()));
         }
         // A line once more, elsewhere: keys come and go.
         _ => {

@@ -204,6 +204,7 @@ mod tests {
             zone: None,
             lease: None,
             lease_left: None,
+            health: None,
         });
         ServiceStatus {
             name: "web".to_owned(),
@@ -213,6 +214,7 @@ mod tests {
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            fails_open: false,
             backends: backends.collect(),
             counters: ServiceCounts::default(),
         }

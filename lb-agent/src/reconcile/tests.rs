@@ -24,7 +24,8 @@ impl Setup {
         let file = |name: &str| directory.path().join(name);
         let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };
         let identity = Identity { cgroup: "/".into(), pin_dir: "/".into(), warnings: vec![] };
-        let made = Reconciler::new(fake.clone(), LIMITS, vec![feed], identity, files);
+        let made =
+            Reconciler::new(fake.clone(), LIMITS, vec![feed], identity, files, Monitor::deaf());
         let Ok(reconciler) = made else { panic!("an empty dataplane is adopted") };
         Self { reconciler, source, fake, directory }
     }
@@ -62,6 +63,7 @@ fn say(source: &watch::Sender<SourceState>, services: &[(&str, &str, &[&str])]) 
             policy: Default::default(),
             affinity: None,
             no_backend: Default::default(),
+            health: Default::default(),
         };
         (name.parse().unwrap(), Arc::new(service))
     };

@@ -5,6 +5,7 @@
 //! is YAML, so a source that is given JSON values can use the same reader.
 
 mod backends;
+mod health;
 mod service;
 pub(crate) mod value;
 mod vip;

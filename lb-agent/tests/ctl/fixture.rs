@@ -111,6 +111,7 @@ pub(crate) fn backend(
         zone: None,
         lease: None,
         lease_left: None,
+        health: None,
     }
 }
 
@@ -128,6 +129,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::Random,
         affinity: Some(Affinity { client: Client::Netns, timeout_seconds: 10_800 }),
         no_backend: NoBackend::Refuse,
+        fails_open: false,
         backends: vec![
             backend("[fd00::1]:8080", 6, AdminState::Ready, 1, then),
             backend("10.0.0.7:8080", 5, AdminState::Drain, 9, then),
@@ -144,6 +146,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::LeastConnections,
         affinity: None,
         no_backend: NoBackend::Pass,
+        fails_open: false,
         backends: vec![BackendStatus {
             id: None,
             since: None,
@@ -187,6 +190,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             longest_round_micros: 12_540,
             last_error: None,
         },
+        names: Vec::new(),
         warnings: Vec::new(),
         rejections: Vec::new(),
     }

@@ -157,7 +157,7 @@ fn plainly(inputs: &[Input]) -> Desired {
                 }
             }
         }
-        desired.services.insert(name, Entry { service: Arc::new(service), source });
+        desired.services.insert(name, Entry::new(Arc::new(service), source));
     }
     desired
 }

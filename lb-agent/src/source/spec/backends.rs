@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// What a backend in a service can say.
-pub(crate) const FIELDS: [&str; 4] = ["address", "weight", "state", "zone"];
+pub(crate) const FIELDS: [&str; 5] = ["address", "weight", "state", "zone", "priority"];
 /// What a backend with a key of its own can say.
-pub(crate) const KEY_FIELDS: [&str; 7] =
-    ["address", "host", "port", "weight", "state", "zone", "registered_by"];
+pub(crate) const KEY_FIELDS: [&str; 8] =
+    ["address", "host", "port", "weight", "state", "zone", "priority", "registered_by"];
 /// What a reference to a pool can say.
 pub(crate) const POOL_FIELDS: [&str; 3] = ["source", "service", "port"];
 
@@ -51,7 +51,7 @@ pub(super) fn read_backend(
     allowed: &[&str],
 ) -> Option<(SocketAddr, Backend)> {
     let what = "a backend such as `10.0.0.5:8080`";
-    let (mut weight, mut state, mut zone) = (1, AdminState::default(), None);
+    let (mut weight, mut state, mut zone, mut priority) = (1, AdminState::default(), None, 0);
     if !item.is_mapping() {
         let address = reader.parse(item, what, parse_socket_addr)?;
         return Some((address, Backend::default()));
@@ -77,6 +77,10 @@ pub(super) fn read_backend(
                 let number = reader.number(item, key, 1..=u32::from(u16::MAX));
                 weight = u16::try_from(number).unwrap_or(u16::MAX);
             }
+            "priority" => {
+                let number = reader.number(item, key, 0..=u32::from(u8::MAX));
+                priority = u8::try_from(number).unwrap_or(u8::MAX);
+            }
             "state" => {
                 state = reader.word(item, key, &["ready", "drain", "disabled"]).unwrap_or_default()
             }
@@ -96,7 +100,7 @@ pub(super) fn read_backend(
         _ => {}
     }
     let address = address.or_else(|| Some(SocketAddr::new(host?, port?)))?;
-    Some((address, Backend { weight, state, zone, lease: None }))
+    Some((address, Backend { weight, state, zone, priority, lease: None }))
 }
 
 /// Reads references to backends that another source keeps.

@@ -3,11 +3,12 @@
 //! Whether it is in conflict with other services is left to [`super`].
 
 use super::backends::{read_backends, read_pools};
+use super::health;
 use super::vip::{Asked, Port, Vip, read_ports, read_vip};
 use crate::claims::Claims;
 use crate::model::{
-    Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service, ServiceName,
-    parse_socket_addr,
+    Affinity, Client, Frontend, HealthPolicy, NoBackend, Policy, Protocol, Scope, Service,
+    ServiceName, parse_socket_addr,
 };
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ pub(super) struct Draft {
 }
 
 /// What a service can say.
-pub(crate) const FIELDS: [&str; 9] = [
+pub(crate) const FIELDS: [&str; 15] = [
     "name",
     "frontends",
     "vip",
@@ -42,6 +43,12 @@ pub(crate) const FIELDS: [&str; 9] = [
     "policy",
     "affinity",
     "no_backend",
+    "checks",
+    "ejection",
+    "panic_threshold",
+    "min_zone_healthy",
+    "slow_start",
+    "on_removal",
 ];
 
 /// The name, if it can be read: a refused service is reported by it.
@@ -65,6 +72,7 @@ pub(super) fn draft(
     let mut doubles = Vec::new();
     let (mut policy, mut affinity, mut no_backend) =
         (Policy::default(), None, NoBackend::default());
+    let mut policies = HealthPolicy::default();
     for field in fields {
         let (word, item) = (field.key, field.item);
         match word {
@@ -79,6 +87,9 @@ pub(super) fn draft(
                     reader.word(item, word, &["random", "least_connections"]).unwrap_or_default()
             }
             "affinity" => affinity = Some(read_affinity(reader, item)),
+            key if health::KEYS.contains(&key) => {
+                health::read(reader, key, item, claims, &mut policies);
+            }
             _ => {
                 let words = ["refuse", "unreachable", "pass"];
                 no_backend = reader.word(item, word, &words).unwrap_or_default()
@@ -103,6 +114,14 @@ pub(super) fn draft(
     }
     let mut frontends = frontends.unwrap_or_default();
     let (asked, ports) = addresses(reader, vip, ports, claims, key.is_some(), &mut frontends);
+    let udp_only = !frontends.iter().any(|(frontend, ..)| frontend.protocol == Protocol::Tcp)
+        && !ports.iter().any(|(_, protocol)| *protocol == Protocol::Tcp);
+    health::suits(
+        reader,
+        item,
+        &policies,
+        udp_only && (!frontends.is_empty() || !ports.is_empty()),
+    );
     let service = Service {
         frontends: BTreeMap::new(),
         backends,
@@ -110,6 +129,7 @@ pub(super) fn draft(
         policy,
         affinity,
         no_backend,
+        health: policies,
     };
     Some(Draft { name: name?, place: item.place, frontends, doubles, service, asked, ports })
 }

@@ -72,7 +72,7 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
             format!("{front}    colour: red"),
             "4:5",
             "unknown field `colour`; use `name`, `frontends`, `vip`, `ports`, `backends`, \
-             `backends_from`, `policy`, `affinity` or `no_backend`",
+             `backends_from`, `policy`, `affinity`, `no_backend`, `checks`,",
         ),
         (
             format!("{front}    backends: [{{address: \"10.0.0.1:80\", weight: 0}}]"),
@@ -97,7 +97,7 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
         (
             format!("{front}    backends: [{{address: \"10.0.0.1:80\", wait: 1}}]"),
             "4:41",
-            "unknown field `wait`; use `address`, `weight`, `state` or `zone`",
+            "unknown field `wait`; use `address`, `weight`, `state`, `zone` or `priority`",
         ),
         (format!("{front}    backends: [{{weight: 1}}]"), "4:17", "a backend needs an `address`"),
         (format!("{front}    backends: [\"10.0.0.1:0\"]"), "4:16", "port 0 is not a port"),
@@ -251,7 +251,7 @@ fn what_is_wrong_with_addresses_and_pools() {
         (format!("{front}    backends_from: {{source: a}}"), "4:5", "a `source` and its `service`"),
         (
             format!("{front}    backends_from: [{{source: a, service: b, port: 0}}]"),
-            "4:45",
+            "4:51",
             "from 1 to 65535 for `port`",
         ),
         (

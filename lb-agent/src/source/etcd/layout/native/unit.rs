@@ -126,7 +126,7 @@ impl Unit {
         if frontends.is_empty() {
             return (None, notes);
         }
-        let Service { backends_from, policy, affinity, no_backend, .. } = said;
+        let Service { backends_from, policy, affinity, no_backend, health, .. } = said;
         let service = Service {
             frontends,
             backends,
@@ -134,6 +134,7 @@ impl Unit {
             policy: *policy,
             affinity: *affinity,
             no_backend: *no_backend,
+            health: health.clone(),
         };
         (Some(service), notes)
     }
