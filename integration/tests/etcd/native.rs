@@ -263,6 +263,44 @@ fn every_host_serves_the_address_that_one_of_them_took() {
     });
 }
 
+/// What people wrote is written again after a wipe; what agents wrote, nobody has a copy of.
+#[test]
+fn a_wiped_store_gets_its_addresses_back() {
+    lab::run("native-wiped", |lab| {
+        let mut etcd = Etcd::start(lab.scratch());
+        let pool = "vip_pool: [10.96.128.0/24]";
+        lab.set_settings(&crate::scene::source(&[etcd.endpoint()], pool));
+        let servers = Backends::tcp("127.0.0.1", ["a"]);
+        let auto = json!({"vip": "auto", "ports": ["80"]}).to_string();
+        let fill = |etcd: &Etcd| {
+            etcd.put(&backend_key("web", "0"), backend(servers.tagged("a")));
+            etcd.put(&service_key("web"), auto.as_str());
+        };
+        // Chosen by hand, so that choosing again would choose another.
+        etcd.put("/lb/vips/10.96.128.77", "web");
+        fill(&etcd);
+        let agent = Agent::start(lab, NOTHING);
+        let vip = format!("{}:80", gets_an_address(&etcd, "web"));
+        assert_eq!(vip, "10.96.128.77:80");
+        answers(&vip, &["a"]);
+        etcd.wipe();
+        eventually("the keys to be held", BOUND, || {
+            agent.status().sources.iter().any(|source| source.held.len() == 4)
+        });
+        fill(&etcd);
+        let back = wait_for("the address", BOUND, || {
+            assert_eq!(who(&vip).as_deref(), Ok("a"), "it serves all the time");
+            allocated(&etcd, "web")
+        });
+        assert_eq!(back, "10.96.128.77");
+        eventually("nothing to be held", GRACE + BOUND, || {
+            assert_eq!(who(&vip).as_deref(), Ok("a"), "it serves all the time");
+            agent.status().sources.iter().all(|source| source.held.is_empty())
+        });
+        assert_eq!(agent.complaints(), [""; 0]);
+    });
+}
+
 #[test]
 fn who_gets_no_address_is_told() {
     lab::run("native-full", |lab| {
