@@ -38,24 +38,35 @@ struct ProgLoad {
 impl EmptyProgram {
     /// Puts `r0 = 1; exit` on connect4 of a cgroup.
     pub fn on_connect4(cgroup: &Path) -> io::Result<Self> {
+        let kind = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
+        Self::on(cgroup, kind, bpf_attach_type::BPF_CGROUP_INET4_CONNECT)
+    }
+
+    /// Puts `r0 = 1; exit` on sock_ops of a cgroup.
+    pub fn on_sock_ops(cgroup: &Path) -> io::Result<Self> {
+        let kind = bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS;
+        Self::on(cgroup, kind, bpf_attach_type::BPF_CGROUP_SOCK_OPS)
+    }
+
+    fn on(cgroup: &Path, kind: bpf_prog_type, hook: bpf_attach_type) -> io::Result<Self> {
         // mov64 r0, 1; exit
         let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
-        let connect4 = bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32;
+        let hook = hook as u32;
         let mut name = [0; 16];
         name[..5].copy_from_slice(b"empty");
         let load = ProgLoad {
-            kind: bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
+            kind: kind as u32,
             instruction_count: 2,
             instructions: instructions.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
             name,
-            expected_attach_type: connect4,
+            expected_attach_type: hook,
             ..ProgLoad::default()
         };
         let program = bpf(bpf_cmd::BPF_PROG_LOAD, &load)?;
         let directory = File::open(cgroup)?;
         let raw = |fd: RawFd| fd.unsigned_abs();
-        let create = [raw(program.as_raw_fd()), raw(directory.as_raw_fd()), connect4, 0];
+        let create = [raw(program.as_raw_fd()), raw(directory.as_raw_fd()), hook, 0];
         let link = bpf(bpf_cmd::BPF_LINK_CREATE, &create)?;
         Ok(Self { program, _link: link })
     }

@@ -46,11 +46,19 @@ pub fn counter(group: &str, name: &str) -> u64 {
     found.and_then(|(_, value)| value.parse().ok()).expect("the kernel has this counter")
 }
 
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip")
+pub(crate) fn ip(arguments: &[&str]) {
+    iproute2("ip", arguments);
+}
+
+pub(crate) fn tc(arguments: &[&str]) {
+    iproute2("tc", arguments);
+}
+
+fn iproute2(tool: &str, arguments: &[&str]) {
+    let output = Command::new(tool)
         .args(arguments)
         .output()
-        .unwrap_or_else(|error| panic!("can't run `ip` ({error}): install iproute2"));
+        .unwrap_or_else(|error| panic!("can't run `{tool}` ({error}): install iproute2"));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {}: {stderr}", arguments.join(" "));
+    assert!(output.status.success(), "{tool} {}: {stderr}", arguments.join(" "));
 }

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Between two connects of one client: many tests share two CPUs.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(10);
 /// How many complaints are kept in full.
 const KEPT: usize = 20;
 const DEADLINE: Duration = Duration::from_secs(20);

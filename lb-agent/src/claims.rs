@@ -17,6 +17,8 @@ pub struct Claims {
     /// Whether a wide range is no permission to take loopback and the host's own addresses: it must
     /// lie within the loopback range, or be the own address alone.
     pub strict: bool,
+    /// Whether its checks may run programs.
+    pub exec: bool,
 }
 
 impl Claims {
@@ -98,6 +100,7 @@ mod tests {
                 "::ffff:192.0.2.8".parse().unwrap(),
             ],
             strict: false,
+            exec: false,
         };
         claims.check(&frontend.parse().unwrap())
     }
@@ -107,8 +110,12 @@ mod tests {
         let own = ["192.0.2.7", "127.0.0.1", "::1", "fd00::7"].map(|a| a.parse().unwrap());
         let check = |ranges: &[&str], frontend: &str| {
             let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
-            let claims =
-                Claims { ranges: Some(ranges), host_addresses: own.to_vec(), strict: true };
+            let claims = Claims {
+                ranges: Some(ranges),
+                host_addresses: own.to_vec(),
+                strict: true,
+                exec: false,
+            };
             claims.check(&frontend.parse().unwrap())
         };
         for (ranges, frontend) in [

@@ -18,13 +18,15 @@ pub use self::etcd::EtcdSource;
 pub use self::names::{Coredns, Dns, Names};
 
 /// The keys of the main file.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "cgroup",
     "pin_dir",
     "state_dir",
     "socket",
     "detach_on_exit",
     "vip_ranges",
+    "allow_exec",
+    "zone",
     "tables",
     "sources",
     "names",
@@ -52,6 +54,10 @@ pub struct Config {
     pub detach_on_exit: bool,
     /// What the services of this file may claim.
     pub vip_ranges: Option<Vec<IpNet>>,
+    /// Whether checks of the services of this file may run programs.
+    pub allow_exec: bool,
+    /// This host's zone.
+    pub zone: Option<Arc<str>>,
     /// Sizes of the kernel tables.
     pub tables: TableSizes,
     /// Further sources, by precedence after this one.
@@ -97,6 +103,8 @@ pub struct FileSource {
     pub path: PathBuf,
     /// What its services may claim.
     pub vip_ranges: Option<Vec<IpNet>>,
+    /// Whether their checks may run programs.
+    pub allow_exec: bool,
 }
 
 // === impl Config ===
@@ -136,6 +144,11 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
             }
             "detach_on_exit" => config.detach_on_exit = reader.flag(item, key),
             "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item, key)),
+            "allow_exec" => config.allow_exec = reader.flag(item, key),
+            "zone" => {
+                let zone = |text: &str| Ok::<_, String>(text.into());
+                config.zone = reader.parse(item, "the name of this host's zone", zone);
+            }
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
             "names" => config.names = names::read(&mut reader, item, directory),
@@ -160,6 +173,8 @@ impl Default for Config {
             socket: "/run/lb-agent/agent.sock".into(),
             detach_on_exit: false,
             vip_ranges: None,
+            allow_exec: false,
+            zone: None,
             tables: TableSizes::default(),
             sources: Vec::new(),
             names: Names::default(),
@@ -171,7 +186,12 @@ impl Default for Config {
 impl Config {
     /// What the services in the main file may claim.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: self.vip_ranges.clone(), host_addresses, strict: false }
+        Claims {
+            ranges: self.vip_ranges.clone(),
+            host_addresses,
+            strict: false,
+            exec: self.allow_exec,
+        }
     }
 
     /// The keys whose values differ, other than `services`.
@@ -184,6 +204,8 @@ impl Config {
             socket,
             detach_on_exit,
             vip_ranges,
+            allow_exec,
+            zone,
             tables,
             sources,
             names,
@@ -196,6 +218,8 @@ impl Config {
             ("socket", *socket == now.socket),
             ("detach_on_exit", *detach_on_exit == now.detach_on_exit),
             ("vip_ranges", *vip_ranges == now.vip_ranges),
+            ("allow_exec", *allow_exec == now.allow_exec),
+            ("zone", *zone == now.zone),
             ("tables", *tables == now.tables),
             ("sources", *sources == now.sources),
             ("names", *names == now.names),
@@ -227,7 +251,12 @@ impl Default for TableSizes {
 impl FileSource {
     /// What the services in this file may claim.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: self.vip_ranges.clone(), host_addresses, strict: false }
+        Claims {
+            ranges: self.vip_ranges.clone(),
+            host_addresses,
+            strict: false,
+            exec: self.allow_exec,
+        }
     }
 }
 
@@ -298,11 +327,12 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
     let mut sources: Vec<Source> = Vec::new();
     for item in reader.list(list, "a list for `sources`, such as `- file: more.yaml`") {
         let what = "a source such as `file: more.yaml`";
-        let (mut path, mut etcd, mut ranges) = (None, None, None);
-        for field in reader.fields(item, what, &["file", "etcd", "vip_ranges"]) {
+        let (mut path, mut etcd, mut ranges, mut allow_exec) = (None, None, None, false);
+        for field in reader.fields(item, what, &["file", "etcd", "vip_ranges", "allow_exec"]) {
             match field.key {
                 "file" => path = read_path(reader, field.item, "file", directory),
                 "etcd" => etcd = Some(field.item),
+                "allow_exec" => allow_exec = reader.flag(field.item, "allow_exec"),
                 key => ranges = Some((field.item, read_ranges(reader, field.item, key))),
             }
         }
@@ -312,7 +342,8 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
             }
             (Some(_), None) => {
                 let vip_ranges = ranges.map(|(_, ranges)| ranges);
-                sources.extend(path.map(|path| Source::File(FileSource { path, vip_ranges })));
+                let source = |path| Source::File(FileSource { path, vip_ranges, allow_exec });
+                sources.extend(path.map(source));
             }
             (None, Some(item)) => {
                 let Some(source) = etcd::read_source(reader, item, ranges, directory) else {
@@ -324,7 +355,7 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
                     let reason = format!("source `{name}` stands twice; give one another `name`");
                     reader.reject(item.place, reason);
                 }
-                sources.push(Source::Etcd(Arc::new(source)));
+                sources.push(Source::Etcd(Arc::new(EtcdSource { allow_exec, ..source })));
             }
             (None, None) if item.is_mapping() => {
                 reader.reject(item.place, "a source needs a `file` or `etcd`");

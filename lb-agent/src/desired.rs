@@ -35,6 +35,8 @@ pub struct Input {
 pub struct Entry {
     /// The service, with the backends that others keep for it.
     pub service: Arc<Service>,
+    /// The same with what the health of its backends makes of it: what callers are to find.
+    pub effective: Arc<Service>,
     /// The source it came from.
     pub source: Arc<str>,
 }
@@ -45,8 +47,8 @@ pub struct Desired {
     /// The services, by name; every frontend is in one of them only.
     pub services: BTreeMap<ServiceName, Entry>,
     /// Services that can't be told yet, because a source that keeps their backends has not
-    /// delivered: the kernel keeps what it has of them.
-    pub waiting: BTreeSet<ServiceName>,
+    /// delivered, and how that is shown: the kernel keeps what it has of them.
+    pub waiting: BTreeMap<ServiceName, Rejection>,
     /// Whether every source has delivered: before that, what is missing may only be late.
     pub complete: bool,
     /// The sources that have delivered: what one of them said before and does not say now is gone.
@@ -77,9 +79,16 @@ pub fn merge(inputs: Vec<Input>) -> Desired {
 // === impl Entry ===
 
 impl Entry {
+    /// A service of whose backends' health nothing is known.
+    pub fn new(service: Arc<Service>, source: Arc<str>) -> Self {
+        Self { effective: Arc::clone(&service), service, source }
+    }
+
     /// Whether this is the very same as `other`, which costs less to tell than whether it is equal.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.service, &other.service) && self.source == other.source
+        Arc::ptr_eq(&self.service, &other.service)
+            && Arc::ptr_eq(&self.effective, &other.effective)
+            && self.source == other.source
     }
 }
 
@@ -89,6 +98,13 @@ impl Merger {
     /// The last result.
     pub fn desired(&self) -> &Desired {
         &self.desired
+    }
+
+    /// Notes what the health of a service's backends makes of it.
+    pub fn set_effective(&mut self, name: &ServiceName, effective: Arc<Service>) {
+        if let Some(entry) = self.desired.services.get_mut(name) {
+            entry.effective = effective;
+        }
     }
 
     /// Merges what the sources say now, in order of precedence. What is as before is the very same
@@ -157,33 +173,33 @@ impl Merger {
             Some((claim, input, input.service(name)?))
         });
         self.users.set(name, said.map_or(&[], |(_, _, service)| &service.backends_from));
-        let service = said.and_then(|(claim, input, service)| {
+        let entry = said.map(|(claim, input, service)| {
+            let source = Arc::clone(&input.source);
             if claim.lost.is_empty() && service.backends_from.is_empty() {
-                return Some(Arc::clone(service));
+                return Ok(Entry::new(Arc::clone(service), source));
             }
             let backends = pools::backends(name, service, input, &self.inputs, &mut complaints)?;
             let mut service = Service { backends, ..Service::clone(service) };
             service.frontends.retain(|frontend, _| !claim.lost.contains(frontend));
-            Some(Arc::new(service))
+            Ok(Entry::new(Arc::new(service), source))
         });
-        match (said, service) {
-            (Some((_, input, _)), Some(service)) => {
-                let entry = Entry { service, source: Arc::clone(&input.source) };
+        self.desired.waiting.remove(name);
+        match entry {
+            Some(Ok(entry)) => {
                 self.chained(name, &entry, &mut complaints);
-                self.desired.waiting.remove(name);
                 // What compares equal stays the very same, so that nobody else looks at it again.
-                if self.desired.services.get(name) != Some(&entry) {
+                let known = self.desired.services.get(name);
+                let same =
+                    |known: &Entry| known.service == entry.service && known.source == entry.source;
+                if !known.is_some_and(same) {
                     self.desired.services.insert(name.clone(), entry);
                 }
             }
-            (said, _) => {
+            Some(Err(late)) => {
                 self.desired.services.remove(name);
-                if said.is_some() {
-                    self.desired.waiting.insert(name.clone());
-                } else {
-                    self.desired.waiting.remove(name);
-                }
+                self.desired.waiting.insert(name.clone(), late);
             }
+            None => drop(self.desired.services.remove(name)),
         }
         if complaints.is_empty() {
             self.complaints.remove(name);

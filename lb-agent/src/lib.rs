@@ -18,7 +18,12 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod health;
+pub mod leases;
 pub mod model;
+pub mod monitor;
 pub mod names;
 mod pairs;
 pub mod plan;

@@ -2,15 +2,19 @@
 //! what it did. Everything it decides is decided by pure modules; what fails is observed and planned
 //! again.
 
+mod saver;
+
 use crate::dataplane::{Attached, Dataplane, DataplaneError};
 use crate::desired::{Input, Merger};
-use crate::model::{Rejection, ServiceName, Snapshot};
+use crate::model::{Rejection, ServiceName};
+use crate::monitor::{Monitor, News};
 use crate::plan::{Action, AdoptError, Limits, Planner};
-use crate::report::{Identity, Reporter};
+use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
-use crate::status::{Published, SourceStatus, WorkStatus};
+use crate::status::{Published, WorkStatus};
 use crate::store;
-use std::collections::{BTreeMap, BTreeSet};
+use saver::{Documents, Saver};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-/// How often resting ids are looked at and the files are saved.
+/// How often resting ids are looked at and, at most, the files are saved.
 const TICK: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -51,6 +55,7 @@ pub struct Reconciler<D> {
     feeds: Vec<Feed>,
     sources: Vec<SourceState>,
     merger: Merger,
+    monitor: Monitor,
     plan_rejections: Vec<Rejection>,
     reporter: Reporter,
     attached: Option<Attached>,
@@ -61,7 +66,7 @@ pub struct Reconciler<D> {
     /// The planner's belief may be wrong: a step failed.
     lost: bool,
     backoff: Duration,
-    files: Files,
+    saver: Saver,
     unsaved: bool,
     /// Nothing has been merged yet.
     fresh: bool,
@@ -80,6 +85,7 @@ impl<D: Dataplane> Reconciler<D> {
         feeds: Vec<Feed>,
         identity: Identity,
         files: Files,
+        monitor: Monitor,
     ) -> Result<Self, ReconcileError> {
         dataplane.grace()()?;
         let planner = Planner::adopt(limits, dataplane.observe()?)?;
@@ -94,6 +100,7 @@ impl<D: Dataplane> Reconciler<D> {
             sources: feeds.iter().map(|feed| feed.borrow().clone()).collect(),
             feeds,
             merger: Merger::default(),
+            monitor,
             plan_rejections: Vec::new(),
             reporter: Reporter::new(identity, earlier),
             attached: None,
@@ -102,7 +109,7 @@ impl<D: Dataplane> Reconciler<D> {
             retry_at: None,
             lost: false,
             backoff: FIRST_RETRY,
-            files,
+            saver: Saver::new(files),
             unsaved: false,
             fresh: true,
             stale: true,
@@ -139,15 +146,18 @@ impl<D: Dataplane> Reconciler<D> {
                 // Before changes, which may come without end and need what a grace period frees.
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = changed.notified() => self.absorb(),
+                () = self.saver.ended() => {}
+                news = self.monitor.news() => self.hear(news),
                 () = wait_until(retry) => {
                     self.retry_at = None;
                     block_in_place(|| self.round(Instant::now()));
                 }
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => self.tick(),
             }
             self.attach_if_ready()?;
         }
-        self.save();
+        let documents = self.documents();
+        self.saver.finish(documents).await;
         Ok(())
     }
 
@@ -165,11 +175,27 @@ impl<D: Dataplane> Reconciler<D> {
                 synced: state.synced,
             };
             let inputs = self.sources.iter().map(input).collect();
-            block_in_place(|| self.merger.merge(inputs));
+            block_in_place(|| {
+                self.merger.merge(inputs);
+                self.monitor.follow(&mut self.merger, begin);
+            });
             self.unsaved = true;
             self.stale = true;
         }
         block_in_place(|| self.round(begin));
+    }
+
+    /// Takes what was learnt of the backends' health.
+    fn hear(&mut self, news: News) {
+        let now = Instant::now();
+        let desired = self.merger.desired();
+        self.monitor.absorb(news, &self.planner, desired, now);
+        let touched = self.monitor.settle(&mut self.merger, now);
+        if !touched.is_empty() {
+            self.stale = true;
+            self.touched.extend(touched);
+            block_in_place(|| self.round(now));
+        }
     }
 
     /// Plans and applies once, in a round that began at `begin`.
@@ -271,7 +297,7 @@ impl<D: Dataplane> Reconciler<D> {
         Ok(())
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let resting = self.planner.resting_backends();
         if !resting.is_empty() {
             match block_in_place(|| self.dataplane.idle(&resting)) {
@@ -285,32 +311,28 @@ impl<D: Dataplane> Reconciler<D> {
                 Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
             }
         }
-        if std::mem::take(&mut self.unsaved) {
-            block_in_place(|| self.save());
+        if self.unsaved && self.saver.is_free(Instant::now()) {
+            self.unsaved = false;
+            let documents = self.documents();
+            self.saver.start(documents);
         }
     }
 
-    /// Saves for the next start. Nothing depends on it while the agent runs, so that a full disk
-    /// costs a warning.
-    fn save(&self) {
-        let snapshots: BTreeMap<&str, &Snapshot> = self
-            .sources
-            .iter()
-            .filter_map(|state| Some((&*state.name, state.snapshot.as_deref()?)))
-            .collect();
-        let saved = store::save(&self.files.snapshots, &snapshots)
-            .and_then(|()| store::save(&self.files.state, &*self.reporter.state()));
-        if let Err(error) = saved {
-            tracing::warn!(%error, "the state was not saved; a restart without its source would not know it");
-        }
+    /// What the next agent is to know.
+    fn documents(&self) -> Documents {
+        let snapshot = |state: &SourceState| Some((state.name.clone(), state.snapshot.clone()?));
+        let snapshots = self.sources.iter().filter_map(snapshot).collect();
+        Documents { snapshots, state: self.reporter.state() }
     }
 
     fn publish(&mut self) {
+        let desired = self.merger.desired();
         let rejections: Vec<Rejection> = self
             .sources
             .iter()
             .flat_map(|state| state.rejections.iter())
-            .chain(&self.merger.desired().rejections)
+            .chain(&desired.rejections)
+            .chain(desired.waiting.values())
             .chain(&self.plan_rejections)
             .cloned()
             .collect();
@@ -320,30 +342,6 @@ impl<D: Dataplane> Reconciler<D> {
             self.reporter.update(self.merger.desired(), &self.planner, touched);
         }
         self.reporter.publish(self.attached.as_ref(), sources, &self.work, rejections);
-    }
-}
-
-fn source_status(state: &SourceState) -> SourceStatus {
-    let SourceState {
-        name,
-        snapshot,
-        synced,
-        revision,
-        delivered,
-        rejections: _,
-        refused,
-        held,
-        error,
-    } = state;
-    SourceStatus {
-        name: name.to_string(),
-        synced: *synced,
-        revision: *revision,
-        delivered: *delivered,
-        services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
-        refused: *refused,
-        held: held.to_vec(),
-        error: error.clone(),
     }
 }
 
@@ -366,3 +364,6 @@ async fn wait_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

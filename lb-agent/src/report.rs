@@ -5,6 +5,7 @@ use crate::desired::{Desired, Entry};
 use crate::model::{AdminState, Rejection, Service, ServiceName};
 use crate::pairs::side_by_side;
 use crate::plan::Planner;
+use crate::source::SourceState;
 use crate::status::{
     AgentStatus, BackendStatus, FrontendStatus, Published, ServiceCounts, ServiceStatus,
     SourceStatus, State, WorkStatus,
@@ -121,10 +122,11 @@ impl Reporter {
     pub(crate) fn publish(
         &mut self,
         attached: Option<&Attached>,
-        sources: Vec<SourceStatus>,
+        mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
     ) {
+        date_errors(&mut sources, &self.sender.borrow().agent.sources);
         self.log(&rejections);
         let agent = self.agent(attached, sources, work, rejections);
         self.sender.send_replace(Arc::new(Published { agent, state: self.state.clone() }));
@@ -182,6 +184,32 @@ impl Reporter {
     }
 }
 
+pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
+    let SourceState {
+        name,
+        snapshot,
+        synced,
+        revision,
+        delivered,
+        rejections: _,
+        refused,
+        held,
+        error,
+    } = state;
+    SourceStatus {
+        name: name.to_string(),
+        synced: *synced,
+        revision: *revision,
+        delivered: *delivered,
+        services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
+        refused: *refused,
+        held: held.to_vec(),
+        error: error.clone(),
+        // The reporter knows.
+        error_since: None,
+    }
+}
+
 pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
     AgentStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -199,6 +227,15 @@ pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
+    }
+}
+
+/// An error is as old as the first of those that followed each other without a pause.
+fn date_errors(sources: &mut [SourceStatus], before: &[SourceStatus]) {
+    for source in sources.iter_mut().filter(|source| source.error.is_some()) {
+        let before = before.iter().find(|before| before.name == source.name);
+        let since = before.and_then(|before| before.error_since);
+        source.error_since = Some(since.unwrap_or_else(SystemTime::now));
     }
 }
 
@@ -226,7 +263,7 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend } =
+    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend, health: _ } =
         &*entry.service;
     let frontends = frontends
         .iter()
@@ -235,7 +272,7 @@ fn service_status(
             scope: frontend.scope(*asked),
             installed: planner.is_installed(frontend),
             usable: entry
-                .service
+                .effective
                 .backends_for(frontend)
                 .filter(|(_, backend)| backend.state == AdminState::Ready)
                 .count(),
@@ -256,6 +293,7 @@ fn service_status(
             zone: backend.zone.clone(),
             lease: backend.lease.clone(),
             lease_left: None,
+            health: None,
         })
         .collect();
     ServiceStatus {
@@ -266,6 +304,7 @@ fn service_status(
         policy: *policy,
         affinity: *affinity,
         no_backend: *no_backend,
+        fails_open: false,
         backends,
         counters: ServiceCounts::default(),
     }

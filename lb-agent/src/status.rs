@@ -1,6 +1,8 @@
 //! What the agent publishes about itself: the JSON of `/v1/...`, of `lbctl -o json`, and of the
 //! state file that `lbctl` reads when no agent runs. Pure data.
 
+use crate::health::board::CheckResult;
+use crate::health::effective::Why;
 use crate::model::{AdminState, Affinity, Frontend, Lease, NoBackend, Policy, Rejection, Scope};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -76,6 +78,9 @@ pub struct SourceStatus {
     pub held: Vec<Held>,
     /// What is wrong with it now, if anything; the last good snapshot keeps serving.
     pub error: Option<String>,
+    /// Since when something has been wrong with it.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub error_since: Option<SystemTime>,
 }
 
 /// Something that is missing from its source after an outage, and keeps serving for a while.
@@ -153,6 +158,10 @@ pub struct ServiceStatus {
     pub affinity: Option<Affinity>,
     /// What a caller sees when no backend is usable.
     pub no_backend: NoBackend,
+    /// Whether it sends connections to backends that are not healthy, for want of others; read when
+    /// asked.
+    #[serde(default)]
+    pub fails_open: bool,
     /// Where connections end up.
     pub backends: Vec<BackendStatus>,
     /// Counters, read when asked.
@@ -192,6 +201,9 @@ pub struct BackendStatus {
     /// What is left of the lease, read when asked for.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub lease_left: Option<Duration>,
+    /// What is known of its health, read when asked; nothing but what its source says if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
@@ -221,6 +233,41 @@ pub struct OutcomeCounts {
     /// Round-trip time, a mean over the last handshakes; absent before the first.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub srtt: Option<Duration>,
+}
+
+/// What is known of a backend's health, and what follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// Why it gets new connections or not.
+    pub why: Why,
+    /// Its share of new connections beside the others'; 0: none.
+    pub share: u16,
+    /// What its worst check says.
+    pub check: Option<CheckStatus>,
+    /// For how much longer it is ejected.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub ejected_for: Option<Duration>,
+}
+
+/// What a check says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Which: `http /healthz`.
+    pub check: String,
+    /// Whether it holds the backend to be up.
+    pub up: bool,
+    /// Results still in favour of that, of how many: `2/3`.
+    pub standing: String,
+    /// Whether the last try spoke for the backend; none yet if absent.
+    pub result: Option<CheckResult>,
+    /// What the last try came to: `L7OK 200`.
+    pub text: Option<String>,
+    /// How long it took.
+    #[serde(with = "humantime_serde")]
+    pub took: Option<Duration>,
+    /// When it ended.
+    #[serde(with = "humantime_serde")]
+    pub at: Option<SystemTime>,
 }
 
 /// Counters of a service.

@@ -109,7 +109,7 @@ fn values_that_say_nothing_sensible() {
             (&service, "[1, 2]".to_owned(), ""),
             (&service, "null".to_owned(), ""),
             (&service, "{\"frontends\": 80}".to_owned(), "frontends"),
-            (&service, "{\"frontends\": [80]}".to_owned(), "frontend"),
+            (&service, "{\"frontends\": [80]}".to_owned(), "`80` is not an address"),
             (&service, "{\"frontends\": [\"10.96.9.1:99999\"]}".to_owned(), "99999"),
             (&service, "{\"frontends\": [\"10.96.9.1:80/sctp\"]}".to_owned(), "sctp"),
             (&service, of_service(", \"policy\": 7"), "policy"),
@@ -220,7 +220,9 @@ fn a_value_of_two_megabytes() {
         };
         store.refuses(&key, value(2_000_000), "bytes");
         // More of them than one answer can hold, whether listed or watched.
-        store.etcd.put_many((0..4).map(|number| (format!("{key}-{number}"), value(2_000_000))));
+        for number in 0..4 {
+            store.etcd.put(&format!("{key}-{number}"), value(2_000_000));
+        }
         eventually("all to be refused", BOUND, || store.agent.status().rejections.len() == 5);
         store.serves();
         let Store { etcd, agent, servers, .. } = store;

@@ -19,7 +19,7 @@ fn own_copy(lab: &Lab, pair: &Pair) -> Pair {
 
 fn own_ca(lab: &Lab, ca: &Path) -> PathBuf {
     let own = lab.scratch().join("own-ca.pem");
-    fs::copy(ca, &own).unwrap();
+    fs::copy(ca, &own).expect("the scratch directory is writable");
     own
 }
 

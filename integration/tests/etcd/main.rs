@@ -10,4 +10,6 @@ mod lab_itself;
 mod mirror;
 mod native;
 mod out_of_reach;
+mod register;
 mod scene;
+mod services;

@@ -82,12 +82,13 @@ impl Mirror {
     /// Waits for a `down` with this in it, and returns that line.
     #[track_caller]
     pub(crate) fn until_down(&mut self, part: &str) -> String {
-        let line = |mirror: &Self| {
+        let mut found = None;
+        self.until(part, |mirror| {
             let about = |line: &&String| line.starts_with("down: ") && line.contains(part);
-            mirror.story.iter().find(about).cloned()
-        };
-        self.until(part, |mirror| line(mirror).is_some());
-        line(self).unwrap()
+            found = mirror.story.iter().find(about).cloned();
+            found.is_some()
+        });
+        found.unwrap_or_default()
     }
 
     /// Takes in one event; false if none comes in time.
@@ -135,11 +136,16 @@ impl Mirror {
 
 /// A runtime whose threads are in the test's network namespace.
 pub(crate) fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime can be made")
 }
 
 pub(crate) fn settings<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Settings {
-    let endpoints = endpoints.into_iter().map(|one| one.as_ref().parse::<Endpoint>().unwrap());
+    let endpoints =
+        endpoints.into_iter().map(|one| one.as_ref().parse::<Endpoint>().expect("an endpoint"));
     Settings { endpoints: endpoints.collect(), tls: Tls::default(), user: None }
 }
 
@@ -150,13 +156,13 @@ pub(crate) fn one(etcd: &Etcd) -> Settings {
 /// The same, as a user with the password in a new file.
 pub(crate) fn with_password(mut settings: Settings, directory: &Path, text: &str) -> Settings {
     let file = directory.join("password");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, text).expect("the scratch directory is writable");
     settings.user = Some(User { name: "lb".to_owned(), password_file: file });
     settings
 }
 
 pub(crate) fn password_file(settings: &Settings) -> PathBuf {
-    settings.user.as_ref().unwrap().password_file.clone()
+    settings.user.as_ref().expect("with_password was called").password_file.clone()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -2,6 +2,7 @@
 
 use crate::scene::{BOUND, GRACE, addr, backend, backend_key, frontends, one, service_key, who};
 use integration::agent::Agent;
+use integration::cgroup::Cgroup;
 use integration::client::dial;
 use integration::etcd::{Etcd, Setup};
 use integration::http;
@@ -14,7 +15,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const WEB: &str = "10.96.0.10:80";
@@ -141,24 +142,65 @@ fn a_file_comes_before_the_store() {
     });
 }
 
-/// A second agent, as if on another host: with tables, state and a cgroup of its own.
-fn second<'a>(lab: &'a Lab, directory: &Path, cgroup: &Path) -> Agent<'a> {
-    let at = |name: &str| directory.join(name).display().to_string();
-    let pins = lab.pin_dir().join("second").display().to_string();
-    let cgroup = cgroup.display().to_string();
-    let (state, socket) = (at("state"), at("agent.sock"));
-    Agent::spawn(
-        lab,
-        &["--pin-dir", &pins, "--state-dir", &state, "--socket", &socket, "--cgroup", &cgroup],
-    )
+/// What a second agent needs, as if on another host: tables, state and a cgroup of its own.
+struct Host {
+    directory: PathBuf,
+    pins: PathBuf,
+    cgroup: Cgroup,
 }
 
-/// The frontends that the second agent serves for a service.
-fn frontends_there(directory: &Path, service: &str) -> Option<Vec<String>> {
-    let (_, body) = http::get(&directory.join("agent.sock"), "/v1/services").ok()?;
-    let services: Vec<ServiceStatus> = serde_json::from_str(&body).ok()?;
-    let found = services.into_iter().find(|found| found.name == service)?;
-    Some(found.frontends.iter().map(|frontend| frontend.frontend.to_string()).collect())
+impl Host {
+    fn create(lab: &Lab) -> Self {
+        let directory = lab.scratch().join("second");
+        fs::create_dir(&directory).expect("the scratch directory is writable");
+        let pins = PathBuf::from(format!("{}-second", lab.pin_dir().display()));
+        Self { directory, pins, cgroup: lab.cgroup().child("second") }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("agent.sock")
+    }
+
+    /// Starts an agent there and waits until it serves.
+    #[track_caller]
+    fn agent<'a>(&self, lab: &'a Lab) -> Agent<'a> {
+        let text = |path: &Path| path.display().to_string();
+        let agent = Agent::spawn(
+            lab,
+            &[
+                "--pin-dir",
+                &text(&self.pins),
+                "--state-dir",
+                &text(&self.directory.join("state")),
+                "--socket",
+                &text(&self.socket()),
+                "--cgroup",
+                &text(self.cgroup.path()),
+            ],
+        );
+        eventually("the second agent", BOUND, || {
+            http::get(&self.socket(), "/readyz").is_ok_and(|(code, _)| code == 200)
+        });
+        agent
+    }
+
+    /// The frontends that it serves for a service.
+    fn frontends(&self, service: &str) -> Option<Vec<String>> {
+        let (_, body) = http::get(&self.socket(), "/v1/services").ok()?;
+        let services: Vec<ServiceStatus> = serde_json::from_str(&body).ok()?;
+        let found = services.into_iter().find(|found| found.name == service)?;
+        Some(found.frontends.iter().map(|frontend| frontend.frontend.to_string()).collect())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.pins)
+            && !std::thread::panicking()
+        {
+            panic!("can't remove {}: {error}", self.pins.display());
+        }
+    }
 }
 
 #[test]
@@ -168,14 +210,9 @@ fn every_host_serves_the_address_that_one_of_them_took() {
         let pool = "vip_pool: [10.96.128.0/24]";
         lab.set_settings(&crate::scene::source(&[etcd.endpoint()], pool));
         let servers = Backends::tcp("127.0.0.1", ["a"]);
-        let directory = lab.scratch().join("second");
-        fs::create_dir(&directory).unwrap();
-        let cgroup = lab.cgroup().child("second");
+        let host = Host::create(lab);
         let first = Agent::start(lab, NOTHING);
-        let other = second(lab, &directory, cgroup.path());
-        eventually("the second agent", BOUND, || {
-            http::get(&directory.join("agent.sock"), "/readyz").is_ok_and(|(code, _)| code == 200)
-        });
+        let other = host.agent(lab);
 
         let names: Vec<String> = (0..20).map(|number| format!("auto-{number}")).collect();
         let auto = json!({"vip": "auto", "ports": ["80"]}).to_string();
@@ -190,7 +227,7 @@ fn every_host_serves_the_address_that_one_of_them_took() {
             answers(&format!("{address}:80"), &["a"]);
             let expected = vec![format!("{address}:80/tcp")];
             eventually("the other host to serve the same", BOUND, || {
-                frontends_there(&directory, name).as_ref() == Some(&expected)
+                host.frontends(name).as_ref() == Some(&expected)
             });
             assert!(addresses.insert(address), "an address is given away once");
         }
@@ -203,9 +240,9 @@ fn every_host_serves_the_address_that_one_of_them_took() {
         assert!(first.stop().success());
         assert!(other.stop().success());
         let first = Agent::adopt(lab);
-        let other = second(lab, &directory, cgroup.path());
+        let other = host.agent(lab);
         answers(&web, &["a"]);
-        eventually("the second agent", BOUND, || frontends_there(&directory, "auto-0").is_some());
+        assert_eq!(host.frontends("auto-0"), Some(vec![format!("{web}/tcp")]));
         assert_eq!(etcd.revision(), revision, "nobody had anything to write");
         let two = json!({"vip": "auto", "ports": ["80", "81"]}).to_string();
         etcd.put(&service_key("auto-0"), two);
@@ -218,6 +255,7 @@ fn every_host_serves_the_address_that_one_of_them_took() {
         eventually("the address to be free", GRACE + BOUND, || {
             allocated(&etcd, "auto-0").is_none() && etcd.list("/lb/vips/").len() == names.len() - 1
         });
+        eventually("the other host to see it", BOUND, || host.frontends("auto-0").is_none());
         assert_eq!(first.complaints(), [""; 0]);
         drop(other);
     });

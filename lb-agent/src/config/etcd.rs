@@ -38,6 +38,8 @@ pub struct EtcdSource {
     pub vip_pool: Vec<IpNet>,
     /// What its services may claim; layouts without services claim nothing.
     pub vip_ranges: Vec<IpNet>,
+    /// Whether their checks may run programs.
+    pub allow_exec: bool,
 }
 
 // === impl EtcdSource ===
@@ -46,7 +48,12 @@ impl EtcdSource {
     /// What its services may claim. Whoever can write to a store is not who configures the host, so
     /// the host's own addresses need a range that means them.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: Some(self.vip_ranges.clone()), host_addresses, strict: true }
+        Claims {
+            ranges: Some(self.vip_ranges.clone()),
+            host_addresses,
+            strict: true,
+            exec: self.allow_exec,
+        }
     }
 }
 
@@ -102,6 +109,7 @@ pub(super) fn read_source(
         removal_grace: grace,
         vip_pool,
         vip_ranges,
+        allow_exec: false,
     })
 }
 

@@ -24,11 +24,14 @@ state_dir: state
 socket: "run/a.sock"
 detach_on_exit: true
 vip_ranges: [10.96.0.0/12, "127.96.1.0/16", "fd00::/8"]
+allow_exec: true
+zone: eu-1a
 tables: {frontends: 1, services: 2, rows: 3, backends: 4, connections: 8, overflow: 6, affinity: 7}
 sources:
   - file: more.yaml
     vip_ranges: []
   - file: /other.yaml
+    allow_exec: true
 names: {hosts: /etc/hosts}
 services: []
 "#,
@@ -43,6 +46,8 @@ services: []
         vip_ranges: Some(
             ["10.96.0.0/12", "127.96.0.0/16", "fd00::/8"].map(|r| r.parse().unwrap()).to_vec(),
         ),
+        allow_exec: true,
+        zone: Some("eu-1a".into()),
         tables: TableSizes {
             frontends: 1,
             services: 2,
@@ -53,8 +58,16 @@ services: []
             affinity: 7,
         },
         sources: vec![
-            Source::File(FileSource { path: "/etc/lb/more.yaml".into(), vip_ranges: Some(vec![]) }),
-            Source::File(FileSource { path: "/other.yaml".into(), vip_ranges: None }),
+            Source::File(FileSource {
+                path: "/etc/lb/more.yaml".into(),
+                vip_ranges: Some(vec![]),
+                allow_exec: false,
+            }),
+            Source::File(FileSource {
+                path: "/other.yaml".into(),
+                vip_ranges: None,
+                allow_exec: true,
+            }),
         ],
         names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
         has_services: true,
@@ -63,7 +76,12 @@ services: []
     let own = vec!["192.0.2.1".parse().unwrap()];
     assert_eq!(
         config.claims(own.clone()),
-        Claims { ranges: config.vip_ranges.clone(), host_addresses: own, strict: false }
+        Claims {
+            ranges: config.vip_ranges.clone(),
+            host_addresses: own,
+            strict: false,
+            exec: true
+        }
     );
 }
 
@@ -102,7 +120,7 @@ fn bad_settings_name_line_and_remedy() {
         (
             "sources: [{kafka: x}]",
             "1:12",
-            "unknown field `kafka`; use `file`, `etcd` or `vip_ranges`",
+            "unknown field `kafka`; use `file`, `etcd`, `vip_ranges` or `allow_exec`",
         ),
         ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file` or `etcd`"),
         ("sources: [{file: a}, {file: a}]", "1:1", "source `/etc/lb/a` stands twice"),
@@ -164,6 +182,7 @@ sources:
       removal_grace: 1m 30s
       vip_pool: [10.96.128.0/17]
     vip_ranges: [10.96.0.0/12]
+    allow_exec: true
   - etcd: {endpoints: ["10.0.0.2"], layout: grpc, prefix: greeter, removal_grace: 0s}
 "#;
 
@@ -194,6 +213,7 @@ fn etcd_sources_are_read_in_their_order() {
         removal_grace: Duration::from_secs(90),
         vip_pool: vec![range("10.96.128.0/17")],
         vip_ranges: vec![range("10.96.0.0/12")],
+        allow_exec: true,
     };
     assert_eq!(**own, expected);
     assert!(own.claims(Vec::new()).strict);

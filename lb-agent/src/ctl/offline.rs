@@ -133,6 +133,7 @@ mod tests {
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            fails_open: false,
             backends,
             counters: ServiceCounts::default(),
         }
@@ -149,6 +150,7 @@ mod tests {
             zone: None,
             lease: None,
             lease_left: None,
+            health: None,
             since,
             active: 0,
             connects: 0,

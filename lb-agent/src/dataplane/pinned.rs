@@ -62,6 +62,7 @@ impl Pinned {
                     zone: None,
                     lease: None,
                     lease_left: None,
+                    health: None,
                 });
             }
         }
@@ -143,6 +144,7 @@ fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
             no_backend::PASS => NoBackend::Pass,
             _ => NoBackend::Refuse,
         },
+        fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),
     }

@@ -53,16 +53,16 @@ impl Users {
 }
 
 /// The backends of a service of `input`: its own, and those that others keep for it; of two with one
-/// address the first. `None` while a source that keeps some may only be late.
+/// address the first. An error while a source that keeps some may only be late.
 pub(super) fn backends(
     name: &ServiceName,
     service: &Service,
     input: &Input,
     inputs: &[Input],
     complaints: &mut Vec<Rejection>,
-) -> Option<BTreeMap<SocketAddr, Backend>> {
+) -> Result<BTreeMap<SocketAddr, Backend>, Rejection> {
     let mut backends = service.backends.clone();
-    let mut late = false;
+    let mut late = None;
     let mut complain = |reason| complaints.push(rejection(&input.source, name, reason));
     for PoolRef { source, pool, port } in &service.backends_from {
         let Some(keeper) = inputs.iter().find(|input| input.source == *source) else {
@@ -76,18 +76,20 @@ pub(super) fn backends(
         };
         let found = keeper.snapshot.as_ref().and_then(|snapshot| snapshot.pools.get(pool));
         let Some(found) = found else {
-            late |= !keeper.synced;
-            complain(if keeper.synced {
-                format!(
+            if keeper.synced {
+                complain(format!(
                     "{source}, where service `{name}` takes backends from, knows no service \
                      `{pool}` yet: no backend until it appears"
-                )
+                ));
             } else {
-                format!(
-                    "service `{name}` takes backends from `{pool}` of {source}, which has not \
-                     delivered yet: until it has, the kernel keeps what it has of the service"
-                )
-            });
+                late.get_or_insert_with(|| {
+                    let reason = format!(
+                        "service `{name}` takes backends from `{pool}` of {source}, which has not \
+                         delivered yet: until it has, the kernel keeps what it has of the service"
+                    );
+                    rejection(&input.source, name, reason)
+                });
+            }
             continue;
         };
         for (address, backend) in &found.backends {
@@ -107,5 +109,5 @@ pub(super) fn backends(
             backends.entry(address).or_insert_with(|| backend.clone());
         }
     }
-    (!late).then_some(backends)
+    late.map_or(Ok(backends), Err)
 }

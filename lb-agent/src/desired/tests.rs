@@ -13,6 +13,7 @@ fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
         affinity: None,
         no_backend: NoBackend::Refuse,
         backends_from: Vec::new(),
+        health: Default::default(),
     })
 }
 

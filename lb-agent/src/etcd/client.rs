@@ -1,5 +1,8 @@
 //! The store as its callers see it: calls that find a member that answers.
 
+mod list;
+
+pub(super) use self::list::Listed;
 use super::connection::{Connection, Failure};
 use super::error::{At, EtcdError};
 use super::kv::{Condition, KeyValue, Listing, Operation, put_options, transaction};
@@ -9,11 +12,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-
-/// Keys per page of a list; fewer where values are large.
-const PAGE: i64 = 1000;
-/// How often a list is begun anew because what it was reading was compacted.
-const LISTS: usize = 5;
 
 /// Talks to one member at a time. A call that fails because of the member is tried with each of the
 /// others once before it fails; one that is refused is tried again after a new login, if there was
@@ -27,13 +25,6 @@ pub struct Client {
     /// The member to use next.
     member: usize,
     patience: Duration,
-}
-
-/// A list, and whose it is.
-#[derive(Debug)]
-pub(super) struct Listed {
-    pub(super) listing: Listing,
-    pub(super) cluster: u64,
 }
 
 // === impl Client ===
@@ -162,57 +153,6 @@ impl Client {
         Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs))
     }
 
-    /// All keys that begin with `prefix`, page by page at the first page's revision.
-    pub(super) async fn listed(&mut self, prefix: &str) -> Result<Listed, EtcdError> {
-        let doing = format!("list {prefix}");
-        let mut tried = 1;
-        loop {
-            match self.list_once(&doing, prefix).await {
-                // Compacted while we were reading, or continued with a member of another store.
-                Err(EtcdError::Compacted(_) | EtcdError::WentBack(_)) if tried < LISTS => {
-                    tried += 1;
-                }
-                listed => return listed,
-            }
-        }
-    }
-
-    async fn list_once(&mut self, doing: &str, prefix: &str) -> Result<Listed, EtcdError> {
-        let end = prefix_end(prefix.as_bytes());
-        let mut from = if prefix.is_empty() { vec![0] } else { prefix.as_bytes().to_vec() };
-        let mut limit = PAGE;
-        let mut listed = Listed { listing: Listing::default(), cluster: 0 };
-        loop {
-            let revision = listed.listing.revision;
-            let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
-            let options = options.with_revision(revision);
-            let mut page = match self.page(doing, from.clone(), options).await {
-                Err(EtcdError::TooLarge(_)) if limit > 1 => {
-                    limit /= 2;
-                    continue;
-                }
-                page => page?,
-            };
-            if revision == 0
-                && let Some(header) = page.header()
-            {
-                listed.listing.revision = header.revision();
-                listed.cluster = header.cluster_id();
-            }
-            let more = page.more();
-            let keys = page.take_kvs();
-            if let (true, Some(last)) = (more, keys.last()) {
-                from = last.key().to_vec();
-                from.push(0);
-            }
-            let done = !more || keys.is_empty();
-            listed.listing.keys.extend(keys.into_iter().map(KeyValue::taken));
-            if done {
-                return Ok(listed);
-            }
-        }
-    }
-
     async fn page(
         &mut self,
         doing: &str,
@@ -317,29 +257,9 @@ fn summary(errors: Vec<EtcdError>) -> EtcdError {
     }
 }
 
-/// The first key after all those that begin with `prefix`; a zero byte stands for the end.
-fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    let kept = prefix.iter().rposition(|byte| *byte < 0xff).map_or(0, |at| at + 1);
-    let mut end = prefix[..kept].to_vec();
-    match end.last_mut() {
-        Some(last) => *last += 1,
-        None => end.push(0),
-    }
-    end
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prefixes_end() {
-        for (prefix, end) in
-            [(&b"/lb/"[..], &b"/lb0"[..]), (b"a\xff", b"b"), (b"\xff\xff", b"\0"), (b"", b"\0")]
-        {
-            assert_eq!(prefix_end(prefix), end, "{prefix:?}");
-        }
-    }
 
     #[test]
     fn a_summary_says_each_thing_once() {

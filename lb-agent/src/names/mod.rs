@@ -34,7 +34,7 @@ pub struct Facts {
 pub struct Names {
     settings: config::Names,
     status: Receiver<Vec<NamesStatus>>,
-    follow: AbortHandle,
+    follow: Option<AbortHandle>,
     hosts: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     coredns: Option<coredns::Writer>,
@@ -56,10 +56,7 @@ impl Names {
         settings: config::Names,
         published: Receiver<Arc<Published>>,
         agent: &Path,
-    ) -> Option<Self> {
-        if settings.is_nothing() {
-            return None;
-        }
+    ) -> Self {
         let all = Arc::new(Sender::new(Vec::new()));
         let report = |kind, place: String| {
             let mut index = 0;
@@ -72,8 +69,10 @@ impl Names {
         let mut tasks = JoinSet::new();
         let (sender, facts) = watch::channel(None);
         let config::Names { zone, hosts, dns, coredns } = settings.clone();
-        let told = report(NamesKind::Zone, zone.to_string());
-        let follow = tasks.spawn(follow(zone, published, sender, told));
+        let follow = (!settings.is_nothing()).then(|| {
+            let told = report(NamesKind::Zone, zone.to_string());
+            tasks.spawn(follow(zone, published, sender, told))
+        });
         let hosts = hosts.map(|path| {
             let told = report(NamesKind::Hosts, path.display().to_string());
             tokio::spawn(hosts::keep(path, facts.clone(), told))
@@ -86,7 +85,7 @@ impl Names {
             let told = report(NamesKind::Coredns, settings.place());
             coredns::Writer::spawn(&mut tasks, settings, agent, facts.clone(), told)
         });
-        Some(Self { settings, status: all.subscribe(), follow, hosts, tasks, coredns })
+        Self { settings, status: all.subscribe(), follow, hosts, tasks, coredns }
     }
 
     /// How the tasks fare.
@@ -98,7 +97,7 @@ impl Names {
     /// with `detached` they are taken away, as the services are.
     pub async fn stop(mut self, detached: bool) {
         // Whoever writes is told by the end of the facts, so that nobody is still writing then.
-        self.follow.abort();
+        self.follow.iter().for_each(AbortHandle::abort);
         if let Some(hosts) = self.hosts
             && let Err(error) = hosts.await
         {

@@ -143,6 +143,14 @@ impl Planner {
         self.services.get(name).map(|held| &held.backends)
     }
 
+    /// Whose backend an id is. Looks through all of them.
+    pub fn owner_of(&self, id: u32) -> Option<(ServiceName, SocketAddr)> {
+        self.services.iter().find_map(|(name, held)| {
+            let (backend, _) = held.backends.iter().find(|(_, known)| **known == id)?;
+            Some((name.clone(), *backend))
+        })
+    }
+
     /// Whether the kernel has this frontend.
     pub fn is_installed(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend)
@@ -196,14 +204,14 @@ impl Planner {
                     if held.source != entry.source {
                         held.source = Arc::clone(&entry.source);
                     }
-                    if !held.is_planned(&entry.service) {
+                    if !held.is_planned(&entry.effective) {
                         changed.push((name, entry));
                     }
                 }
                 (None, Some(new)) => changed.push(new),
                 (Some((name, held)), None) => {
                     let told = desired.complete || desired.synced.contains(&held.source);
-                    if told && !desired.waiting.contains(name) {
+                    if told && !desired.waiting.contains_key(name) {
                         gone.push(name.clone());
                     }
                 }

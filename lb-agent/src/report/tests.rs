@@ -19,8 +19,9 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
             affinity: None,
             no_backend: Default::default(),
             backends_from: Vec::new(),
+            health: Default::default(),
         };
-        (name.parse().unwrap(), Entry { service: Arc::new(service), source: "file:x".into() })
+        (name.parse().unwrap(), Entry::new(Arc::new(service), "file:x".into()))
     });
     Desired { services: services.collect(), complete, ..Desired::default() }
 }

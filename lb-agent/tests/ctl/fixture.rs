@@ -2,12 +2,13 @@
 //! that are made up; and the real `lbctl`, run against it.
 
 use lb_agent::api;
+use lb_agent::leases::Leases;
 use lb_agent::model::{
     AdminState, Affinity, Client, NoBackend, Policy, Protocol, Rejection, Scope,
 };
 use lb_agent::status::{
-    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, Published, ServiceCounts,
-    ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
+    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus, Published,
+    ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,7 @@ pub(crate) fn backend(
         zone: None,
         lease: None,
         lease_left: None,
+        health: None,
     }
 }
 
@@ -127,6 +129,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::Random,
         affinity: Some(Affinity { client: Client::Netns, timeout_seconds: 10_800 }),
         no_backend: NoBackend::Refuse,
+        fails_open: false,
         backends: vec![
             backend("[fd00::1]:8080", 6, AdminState::Ready, 1, then),
             backend("10.0.0.7:8080", 5, AdminState::Drain, 9, then),
@@ -143,6 +146,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::LeastConnections,
         affinity: None,
         no_backend: NoBackend::Pass,
+        fails_open: false,
         backends: vec![BackendStatus {
             id: None,
             since: None,
@@ -175,7 +179,9 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             refused: 0,
             held: Vec::new(),
             error: None,
+            error_since: None,
         }],
+        names: Vec::new(),
         work: WorkStatus {
             rounds: 3,
             publishes: 7,
@@ -205,8 +211,11 @@ pub(crate) struct Agent {
     pub(crate) kernel: Arc<FakeKernel>,
     /// What all ages count from.
     pub(crate) then: SystemTime,
+    leases: Leases,
     runtime: Runtime,
     publish: watch::Sender<Arc<Published>>,
+    /// How the keepers of names fare.
+    pub(crate) names: watch::Sender<Vec<NamesStatus>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
     dir: tempfile::TempDir,
 }
@@ -220,8 +229,10 @@ impl Agent {
         let mut agent = Self {
             kernel: Arc::default(),
             then,
+            leases: Leases::default(),
             runtime: Runtime::new().unwrap(),
             publish: watch::channel(Arc::new(published)).0,
+            names: watch::channel(Vec::new()).0,
             running: None,
             dir: tempfile::tempdir().unwrap(),
         };
@@ -238,7 +249,8 @@ impl Agent {
             let _ = stopped.await;
         };
         let kernel = Arc::clone(&self.kernel) as _;
-        let serving = api::serve(listener, self.publish.subscribe(), kernel, shutdown);
+        let (published, names) = (self.publish.subscribe(), self.names.subscribe());
+        let serving = api::serve(listener, published, kernel, self.leases.clone(), names, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 

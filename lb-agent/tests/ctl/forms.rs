@@ -1,6 +1,8 @@
 //! Every verb in every form, whole outputs compared.
 
 use crate::fixture::{Agent, rejection};
+use lb_agent::model::Lease;
+use lb_agent::status::{Held, NamesKind, NamesStatus};
 use std::time::{Duration, SystemTime};
 
 /// `lbctl` with these arguments prints exactly `expected` and succeeds. `THEN` stands for the moment
@@ -61,15 +63,19 @@ web               10.96.0.10:80/tcp +1   10.0.0.7:8080    drain      9        5 
 web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        6        600        file:/etc/lb/lb.yaml   2d3h
 ",
     );
+    agent.change(|_, services| {
+        // In the fixture's order, which is not the one shown.
+        services[0].backends[2].zone = Some("a".into());
+    });
     prints(
         &agent,
         "backends web -o wide",
         "\
-SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    ID
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    3
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    4
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     5
-web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   6
+SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    ID   ZONE   LEASE
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    3    -      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    4    a      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     5    -      -
+web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   6    -      -
 ",
     );
     prints(
@@ -118,6 +124,30 @@ web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1     
   since: null
 ",
     );
+}
+
+#[test]
+fn what_is_left_of_a_lease_and_why_it_is_not_known() {
+    let agent = Agent::start();
+    agent.change(|_, services| {
+        services.truncate(1);
+        services[0].backends.truncate(1);
+        services[0].backends[0].lease = Some(Lease { source: "etcd:registry".into(), id: 7 });
+    });
+    let why = "lbctl: etcd:registry: no lease times: the agent knows no store of this source\n";
+    for arguments in [&["backends", "-o", "wide"] as &[_], &["backends", "web", "-o", "wide"]] {
+        let ran = agent.lbctl(arguments);
+        assert_eq!((ran.err.as_str(), ran.code), (why, Some(0)));
+        assert!(ran.out.lines().next().unwrap().ends_with("   LEASE"), "{}", ran.out);
+        assert!(ran.out.ends_with("   ?\n"), "{}", ran.out);
+    }
+    let ran = agent.lbctl(&["backends", "-o", "json", "--leases"]);
+    assert_eq!((ran.err.as_str(), ran.code), (why, Some(0)));
+    assert!(!ran.out.contains("lease_left"), "{}", ran.out);
+    // Nobody asks unless told to.
+    for form in ["json", "table"] {
+        assert_eq!(agent.lbctl(&["backends", "-o", form]).err, "");
+    }
 }
 
 #[test]
@@ -239,8 +269,20 @@ fn status() {
         status.warnings = vec!["kernel 5.10 has no bpf_set_retval: callers see EPERM".to_owned()];
         status.rejections = vec![rejection("web")];
         status.sources[0].error = Some("lb.yaml:3:1: not YAML".to_owned());
+        status.sources[0].error_since = status.sources[0].delivered;
+        status.sources[0].refused = 4;
         status.work.last_error = Some("membarrier: refused".to_owned());
     });
+    let zone = NamesStatus {
+        problems: vec!["service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up".to_owned()],
+        records: 2,
+        ..NamesStatus::new(NamesKind::Zone, "lb.internal".to_owned())
+    };
+    let dns = NamesStatus {
+        error: Some("can't listen on 127.0.0.1:5354".to_owned()),
+        ..NamesStatus::new(NamesKind::Dns, "127.0.0.1:5354".to_owned())
+    };
+    agent.names.send_replace(vec![zone, dns]);
     prints(
         &agent,
         "status",
@@ -253,12 +295,20 @@ Cgroup:      /sys/fs/cgroup
 Pinned in:   /sys/fs/bpf/lb/1 (layout 1)
 
 Sources:
-  SOURCE                 SYNCED   REVISION   DELIVERED   SERVICES   ERROR
-  file:/etc/lb/lb.yaml   yes      3          2d3h        1          lb.yaml:3:1: not YAML
+  SOURCE                 SYNCED   REVISION   DELIVERED   SERVICES   REFUSED   ERROR
+  file:/etc/lb/lb.yaml   yes      3          2d3h        1          4         lb.yaml:3:1: not YAML (for 2d3h)
 
 Hooks:
   HOOK       PROGRAM   LINK
   connect4   101       9
+
+Names:
+  KIND   PLACE            NAMES   ERROR
+  zone   lb.internal      2       -
+  dns    127.0.0.1:5354   0       can't listen on 127.0.0.1:5354
+
+Problems with names:
+  zone: service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up
 
 Work:
   Rounds:          3
@@ -282,6 +332,9 @@ Rejected:
         status.hooks.clear();
         status.sources.clear();
     });
+    agent.names.send_modify(|names| {
+        names.remove(0);
+    });
     prints(
         &agent,
         "status -o json",
@@ -296,6 +349,15 @@ Rejected:
   "pending": [],
   "hooks": [],
   "sources": [],
+  "names": [
+    {
+      "kind": "dns",
+      "place": "127.0.0.1:5354",
+      "records": 0,
+      "error": "can't listen on 127.0.0.1:5354",
+      "problems": []
+    }
+  ],
   "work": {
     "rounds": 3,
     "publishes": 7,
@@ -317,6 +379,40 @@ Rejected:
   ]
 }
 "#,
+    );
+}
+
+#[test]
+fn removals_that_are_held_back() {
+    let agent = Agent::start();
+    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(12 * 3600 + 184);
+    let held = |service: &str, id| Held {
+        item: format!("/lb/backends/{service}/{id}"),
+        until: until + Duration::from_secs(id),
+    };
+    agent.change(|status, _| {
+        let mut other = status.sources[0].clone();
+        other.name = "etcd:b".to_owned();
+        other.held = (0..5).map(|id| held("web", id)).collect();
+        status.sources[0].held = vec![held("db", 7)];
+        status.sources.push(other);
+    });
+    let section = |arguments: &[&str]| {
+        let ran = agent.lbctl(arguments);
+        let (_, held) = ran.out.split_once("\nHeld back:\n").unwrap_or_default();
+        held.split("\n\n").next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        section(&["status"]),
+        "  file:/etc/lb/lb.yaml: 1 removal, until 12:03:11Z: /lb/backends/db/7\n  \
+         etcd:b: 5 removals, the first until 12:03:04Z: /lb/backends/web/0, /lb/backends/web/1, \
+         /lb/backends/web/2, ..."
+    );
+    let wide = section(&["status", "-o", "wide"]);
+    assert_eq!(wide.lines().count(), 7, "{wide}");
+    assert!(
+        wide.contains("etcd:b                 /lb/backends/web/4   1970-01-01T12:03:08Z"),
+        "{wide}"
     );
 }
 

@@ -233,7 +233,7 @@ impl<'a> Scene<'a> {
         let (old, gone) = (vip(round.number, OLD), format!("gone-{}", round.number));
         while Instant::now() < until {
             // What is seen after the time is up counts neither way.
-            let (served, kept) = (who(&old), (0..32).any(|_| who(WEB4) == Ok(gone.clone())));
+            let (served, kept) = (who(&old), (0..256).any(|_| who(WEB4) == Ok(gone.clone())));
             if Instant::now() < until {
                 assert_eq!(served.as_deref(), Ok("old"), "{:#?}", self.source());
                 assert!(kept, "{gone} is gone before its time: {:#?}", self.source());
@@ -252,7 +252,7 @@ impl<'a> Scene<'a> {
             let items: BTreeSet<&str> = held.iter().map(|held| held.item.as_str()).collect();
             deleted.iter().all(|key| items.contains(key.as_str())).then_some(held)
         });
-        let shown = self.lab.lbctl(&["status"]);
+        let shown = self.lab.lbctl(&["status", "-o", "wide"]);
         let all = deleted.iter().all(|key| shown.stdout.contains(key.as_str()));
         assert!(all, "`lbctl status` does not show {deleted:?} as held: {}", shown.stdout);
         held

@@ -136,11 +136,13 @@ fn plainly(inputs: &[Input]) -> Desired {
     for (name, (input, mut service)) in served {
         let source = Arc::clone(&input.source);
         let found = pools::backends(&name, &service, input, inputs, &mut desired.rejections);
-        let Some(found) = found else {
-            desired.waiting.insert(name);
-            continue;
-        };
-        service.backends = found;
+        match found {
+            Ok(found) => service.backends = found,
+            Err(late) => {
+                desired.waiting.insert(name, late);
+                continue;
+            }
+        }
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for address in service.backends.keys() {
                 let owner = owners.get(&Frontend { address: *address, protocol });
@@ -155,7 +157,7 @@ fn plainly(inputs: &[Input]) -> Desired {
                 }
             }
         }
-        desired.services.insert(name, Entry { service: Arc::new(service), source });
+        desired.services.insert(name, Entry::new(Arc::new(service), source));
     }
     desired
 }

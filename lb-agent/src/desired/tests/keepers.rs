@@ -87,11 +87,15 @@ fn a_service_waits_for_the_source_that_keeps_its_backends() {
     let mut said = inputs(&[Some(web), None, Some(other)]);
     let waiting = merger.merge(said.clone()).clone();
     assert_eq!(waiting.services, BTreeMap::new(), "its frontend is nobody else's meanwhile");
-    assert_eq!(waiting.waiting, ["web".parse().unwrap()].into());
+    let late = rejection(
+        &"s0".into(),
+        &"web".parse().unwrap(),
+        "service `web` takes backends from `a` of s1, which has not delivered yet: until it has, \
+         the kernel keeps what it has of the service"
+            .to_owned(),
+    );
+    assert_eq!(waiting.waiting, [("web".parse().unwrap(), late)].into());
     assert!(!waiting.complete);
-    let complaint = "service `web` takes backends from `a` of s1, which has not delivered yet: \
-                     until it has, the kernel keeps what it has of the service";
-    assert!(reasons(&waiting).contains(&("s0", complaint)), "{:?}", waiting.rejections);
 
     // From the cache: what is there serves, what is missing there may be late.
     said[1].snapshot = Some(Arc::new(pools(&[("b", &["10.0.0.1:80"])])));

@@ -78,9 +78,13 @@ fn start(
     // Only our own layout knows service addresses.
     let problems = (config.layout == LayoutKind::Native)
         .then(|| allocate::spawn(Arc::clone(&config), pool, situation));
+    let mut translator = Translator::new(config.layout, name, prefix, claims);
+    if let Some(cached) = &cached {
+        translator.remember(cached);
+    }
     let follower = Follower {
         keys: Keyspace::new(config.removal_grace),
-        translator: Translator::new(config.layout, name, prefix, claims),
+        translator,
         translated: Arc::default(),
         config,
         state,
@@ -264,7 +268,7 @@ impl Follower {
             self.translate();
         }
         let error = |(reason, since): &(String, SystemTime)| {
-            let since = humantime::format_rfc3339_seconds(*since);
+            let since = humantime::format_rfc3339_millis(*since);
             format!("{reason} (away since {since}; what was known keeps serving)")
         };
         self.state.error = self.down.as_ref().map(error);

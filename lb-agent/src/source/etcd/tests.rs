@@ -28,6 +28,7 @@ fn config(grace: Duration) -> Arc<EtcdSource> {
         removal_grace: grace,
         vip_pool: Vec::new(),
         vip_ranges: Vec::new(),
+        allow_exec: false,
     })
 }
 
@@ -225,6 +226,7 @@ fn memory_fills_up_what_is_there_by_now() {
             policy: Default::default(),
             affinity: None,
             no_backend: Default::default(),
+            health: Default::default(),
         })
     };
     let snapshot = |services: &[(&str, &Arc<Service>)]| Snapshot {

@@ -407,9 +407,10 @@ impl From<&layout::Addresses> for Addresses {
             (name(service), Asking { asks, modified: wanted.modified })
         });
         let mut services: BTreeMap<_, _> = asking.collect();
-        for (service, _) in allocations.iter().filter(|(_, has)| has.declared) {
-            let unknown = Asking { asks: Asks::Unknown, modified: 0 };
-            services.entry(name(service)).or_insert(unknown);
+        for (service, has) in allocations.iter().filter(|(_, has)| has.declared) {
+            let asks = has.content.map_or(Asks::Unknown, |_| Asks::Nothing);
+            let asking = Asking { asks, modified: has.content.unwrap_or_default() };
+            services.entry(name(service)).or_insert(asking);
         }
         let allocation = |(service, has): (&ServiceName, &layout::Allocation)| {
             let mut allocation = Allocation { modified: has.modified, ..Allocation::default() };

@@ -21,7 +21,7 @@ pub struct Addresses {
     pub changes: u64,
 }
 
-/// What a service asks for.
+/// What a service asks for. A service that is refused goes on asking for what it asked before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// `auto`: one address, of whichever family.
@@ -47,6 +47,8 @@ pub struct Allocation {
     pub readable: bool,
     /// Whether the service has a key, good or not; if not, its addresses can be released.
     pub declared: bool,
+    /// The revision of the service's value, if that is good and asks for no address.
+    pub content: Option<i64>,
 }
 
 /// Who has an address.

@@ -6,9 +6,11 @@
 //! or every zone would be one big pool. Of a pool's records those with the lowest priority value
 //! count, as for SRV: the others are for when these are gone.
 
+use super::build::Build;
 use super::notes::Note;
-use super::pools::{Build, Found, Place, Reading, Tree};
+use super::pools::{Place, Reading};
 use super::text;
+use super::tree::{Found, Tree};
 use crate::model::Backend;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};

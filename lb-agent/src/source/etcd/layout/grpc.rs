@@ -1,9 +1,11 @@
 //! gRPC's naming and endpoints, as etcd's own Go client writes them: `<target>/<id>` is
 //! `{"Op":0,"Addr":"10.0.0.1:8080","Metadata":null}`.
 
+use super::build::Build;
 use super::notes::Note;
-use super::pools::{Build, Place, Reading, Tree, name_of_prefix, place_of_id};
+use super::pools::{Place, Reading, name_of_prefix, place_of_id};
 use super::text;
+use super::tree::Tree;
 use crate::model::Backend;
 use serde::Deserialize;
 use std::net::SocketAddr;

@@ -3,9 +3,11 @@
 //!
 //! Each scheme of a service is a pool: `helloworld/grpc`.
 
+use super::build::Build;
 use super::notes::Note;
-use super::pools::{Build, Place, Reading, Tree, place_of_id};
+use super::pools::{Place, Reading, place_of_id};
 use super::text;
+use super::tree::Tree;
 use crate::model::Backend;
 use serde::Deserialize;
 use std::net::SocketAddr;

@@ -8,15 +8,18 @@
 //! them, and deliver pools of backends: they know no service addresses.
 
 mod addresses;
+mod build;
 mod coredns;
 mod grpc;
 mod kratos;
+mod native;
 mod notes;
 mod patroni;
 mod plain;
 mod pools;
 mod shared;
 mod text;
+mod tree;
 
 pub use self::addresses::{Addresses, Allocation, Given, Vip, Wanted};
 
@@ -25,6 +28,7 @@ use self::shared::Shared;
 use crate::claims::Claims;
 use crate::etcd::KeyValue;
 use crate::model::{Rejection, Snapshot};
+use crate::source::spec;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -71,6 +75,12 @@ trait Layout {
 
     /// Translates what changed since the last call.
     fn refresh(&mut self, shared: &mut Shared);
+
+    /// What a refused service falls back to if no good value of it was seen.
+    fn remember(&mut self, _cached: Snapshot) {}
+
+    /// Everything that was stored has been seen: what was remembered and not needed is gone.
+    fn listed(&mut self) {}
 
     /// What is known of service addresses, where the layout has them.
     fn addresses(&self) -> Option<&Addresses> {
@@ -137,9 +147,8 @@ impl Translator {
             LayoutKind::Coredns => Box::new(Pools::new(coredns::Coredns)),
             LayoutKind::Kratos => Box::new(Pools::new(kratos::Kratos)),
             LayoutKind::Patroni => Box::new(Pools::new(patroni::Patroni)),
-            LayoutKind::Plain | LayoutKind::Native => {
-                Box::new(Pools::new(plain::Plain::new(&prefix)))
-            }
+            LayoutKind::Native => Box::new(native::Native::default()),
+            LayoutKind::Plain => Box::new(Pools::new(plain::Plain::new(&prefix))),
         };
         Self { kind, shared: Shared::new(source, prefix, claims), layout }
     }
@@ -166,9 +175,18 @@ impl Translator {
         self.layout.set(&mut self.shared, path, value);
     }
 
+    /// Native: what was served before this agent started. A service whose value is refused goes on
+    /// as it was, as far as it may still claim it. To be called before anything is `set`; it counts
+    /// until the first snapshot.
+    pub fn remember(&mut self, cached: &Snapshot) {
+        self.layout.remember(spec::allowed(cached, self.shared.claims()));
+    }
+
     /// Translates again what changed since the last call. `None`: the snapshot is as before; the
-    /// first call always gives one. What did not change is shared with the snapshot before.
+    /// first call, after the first list, always gives one. What did not change is shared with the
+    /// snapshot before.
     pub fn snapshot(&mut self) -> Option<Arc<Snapshot>> {
+        self.layout.listed();
         self.layout.refresh(&mut self.shared);
         self.shared.changed_snapshot()
     }

@@ -6,9 +6,11 @@
 //! every few seconds, mostly with nothing new but the position in the log: that is not looked at,
 //! so it causes no work.
 
+use super::build::Build;
 use super::notes::Note;
-use super::pools::{Build, Place, Reading, Record, Tree};
+use super::pools::{Place, Reading};
 use super::text;
+use super::tree::{Record, Tree};
 use crate::model::Backend;
 use serde::Deserialize;
 use std::net::SocketAddr;

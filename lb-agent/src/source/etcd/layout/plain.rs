@@ -2,10 +2,12 @@
 //! what people put by hand. `{"IP":"10.0.0.1","Port":8080}`, which confd's examples also have, is
 //! read too.
 
+use super::build::Build;
 use super::grpc::build_dir;
 use super::notes::Note;
-use super::pools::{Build, Place, Reading, Tree, name_of_prefix, place_of_id};
+use super::pools::{Place, Reading, name_of_prefix, place_of_id};
 use super::text;
+use super::tree::Tree;
 use serde::Deserialize;
 use std::net::SocketAddr;
 

@@ -108,6 +108,17 @@ impl Shared {
         self.notes.of_group(name, shown);
     }
 
+    /// The same with keys that are made for it.
+    pub(super) fn note_owned(&mut self, name: &str, notes: &[([String; 2], i64, Note)]) {
+        let notes: Vec<_> = notes
+            .iter()
+            .map(|([dir, leaf], modified, note)| {
+                (Origin { path: [dir.as_str(), leaf.as_str()], modified: *modified }, note.clone())
+            })
+            .collect();
+        self.note_group(name, &notes);
+    }
+
     /// Whether something is noted about what was built under `name`.
     pub(super) fn has_notes(&self, name: &str) -> bool {
         self.notes.has_group(name)

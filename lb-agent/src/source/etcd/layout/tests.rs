@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::model::{AdminState, Backend};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -65,7 +68,7 @@ impl Lab {
 pub(super) fn backends(backends: &BTreeMap<SocketAddr, Backend>) -> String {
     let mut text = String::new();
     for (address, backend) in backends {
-        let Backend { weight, state, zone, lease } = backend;
+        let Backend { weight, state, zone, lease, priority: _ } = backend;
         write!(text, " {address}").unwrap();
         if *weight != 1 {
             write!(text, "*{weight}").unwrap();
@@ -81,4 +84,131 @@ pub(super) fn backends(backends: &BTreeMap<SocketAddr, Backend>) -> String {
         }
     }
     text
+}
+
+/// Few keys and few values, so that sequences of them come across each other.
+const KEYS: [(&str, &[&str], &[&str]); 7] = [
+    (
+        "native /lb/",
+        &[
+            "services/a",
+            "services/b",
+            "backends/a/1",
+            "backends/a/2",
+            "backends/b/1",
+            "allocations/a",
+            "allocations/b",
+            "vips/10.96.1.1",
+            "x",
+        ],
+        &[
+            r#"{"frontends":["10.96.0.1:80"],"backends":["10.0.0.1:80"]}"#,
+            r#"{"frontends":["10.96.0.1:80","10.96.0.2:80"]}"#,
+            r#"{"vip":["auto","10.96.0.2"],"ports":[80],"x":1}"#,
+            r#"{"vip":"auto4","ports":[80,81],"backends":["[fd00::1]:1"]}"#,
+            r#"{"address":"10.0.0.1:80"}"#,
+            r#"{"address":"10.0.0.2:80","weight":2}"#,
+            r#"{"v4":"10.96.1.1"}"#,
+            r#"{"v4":"10.96.1.2","v6":"fd00::9"}"#,
+            "a",
+            "b",
+            "{",
+        ],
+    ),
+    (
+        "native /lb/",
+        &["services/a", "backends/a/1", "backends/a/2"],
+        &[
+            r#"{"frontends":["10.96.0.1:80"],"backends":["10.0.0.1:80"],"address":"10.0.0.1:80"}"#,
+            r#"{"frontends":["10.96.0.1:80"],"backends":[],"address":"10.0.0.2:80"}"#,
+        ],
+    ),
+    (
+        "grpc /p/",
+        &["a/1", "a/2", "a/b/1", "p/1", "top"],
+        &[r#"{"Addr":"10.0.0.1:1"}"#, r#"{"Addr":"10.0.0.2:1"}"#, r#"{"Op":1}"#, "{"],
+    ),
+    ("plain /p/", &["a/1", "a/2", "a/b/1", "p/1", "top"], &["10.0.0.1:1", "10.0.0.2:1", "x"]),
+    (
+        "coredns /s/",
+        &["l", "l/e", "l/e/", "l/e/w", "l/e/w/1", "l/e/w/r/2", "l/e/dns/apex", "l/e/w/dns/apex/1"],
+        &[
+            r#"{"host":"10.0.0.1"}"#,
+            r#"{"host":"10.0.0.1","weight":2}"#,
+            r#"{"host":"10.0.0.2","priority":5}"#,
+            r#"{"text":"x"}"#,
+            "{",
+        ],
+    ),
+    (
+        "kratos /k/",
+        &["a/1", "a/2", "a/b/1", "x"],
+        &[
+            r#"{"endpoints":["grpc://10.0.0.1:1","http://10.0.0.1:2"]}"#,
+            r#"{"endpoints":["grpc://10.0.0.1:1","x"]}"#,
+            r#"{"name":"a","endpoints":["http://10.0.0.1:2"],"metadata":{"weight":"3"}}"#,
+            "{",
+        ],
+    ),
+    (
+        "patroni /service/",
+        &["s/leader", "s/members/a", "s/members/b", "s/0/leader", "s/0/members/a", "s/config", "s"],
+        &[
+            "a",
+            "b",
+            r#"{"conn_url":"postgres://10.0.0.1/","role":"primary","state":"running"}"#,
+            r#"{"conn_url":"postgres://10.0.0.2/","role":"replica","state":"running"}"#,
+            r#"{"conn_url":"postgres://10.0.0.2/","role":"replica","state":"running","tags":{"noloadbalance":true}}"#,
+            r#"{"conn_url":"postgres://x/","role":"master","state":"stopped"}"#,
+        ],
+    ),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// However the keys came to be what they are, the same comes of them; see
+    /// [`crate::fuzzing::layouts`] for what else is asserted at every step.
+    #[test]
+    fn only_the_end_counts(
+        layout in 0..KEYS.len(),
+        changes in vec((any::<Index>(), 0..10, any::<Index>()), 0..16),
+    ) {
+        let (head, keys, values) = KEYS[layout];
+        let prefix = head.split_once(' ').unwrap().1;
+        let mut text = head.to_owned();
+        let mut stored = BTreeMap::new();
+        for (key, what, value) in changes {
+            let key = key.get(keys);
+            match what {
+                0 => drop(stored.remove(key)),
+                // The same again, at a later revision.
+                1..4 => {}
+                _ => drop(stored.insert(key, value.get(values))),
+            }
+            write!(text, "\n{prefix}{key}").unwrap();
+            if let Some(value) = stored.get(key) {
+                write!(text, " {value}").unwrap();
+            }
+        }
+        crate::fuzzing::layouts(text.as_bytes());
+    }
+}
+
+#[test]
+fn words() {
+    for kind in LayoutKind::ALL {
+        assert_eq!(kind.to_string().parse(), Ok(kind));
+        assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
+    }
+    assert!("zk".parse::<LayoutKind>().unwrap_err().contains("native, grpc, coredns, plain"));
+}
+
+#[test]
+fn the_first_snapshot_is_one_even_if_there_is_nothing() {
+    for kind in LayoutKind::ALL {
+        let mut lab = Lab::new(kind, "/p/");
+        assert!(lab.changed());
+        assert!(!lab.changed());
+    }
 }

@@ -60,7 +60,7 @@ pub(super) fn port(number: i64) -> Result<u16, String> {
 }
 
 /// Refuses what connects to somewhere else than it says.
-fn usable(ip: IpAddr) -> Result<(), String> {
+pub(super) fn usable(ip: IpAddr) -> Result<(), String> {
     if ip.is_unspecified() {
         return Err(format!("{ip} stands for any address; register the one to connect to"));
     }

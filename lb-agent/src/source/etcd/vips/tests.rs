@@ -131,6 +131,7 @@ fn pool(ranges: &[&str]) -> Pool {
         ranges: Some(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]),
         host_addresses: vec!["10.0.0.1".parse().unwrap()],
         strict: true,
+        exec: false,
     };
     Pool::new("/lb/".to_owned(), &ranges, Duration::ZERO, claims)
 }

@@ -52,7 +52,7 @@ fn of_two_keys_with_one_address_the_first_counts() {
     lab.put("/p/web/b", "10.0.0.1:80").put("/p/web/a", "10.0.0.1:80").put("/p/db/b", "10.0.0.1:80");
     assert_eq!(lab.pools(), ["db: 10.0.0.1:80", "web: 10.0.0.1:80"]);
     let twice = "10.0.0.1:80 is registered twice: `a` comes first and counts; remove one of the \
-                 two keys";
+                 two";
     assert_eq!(lab.rejections(), [format!("/p/web/b (revision 1): {twice}")]);
     // The note follows the revision, though nothing else changes.
     assert!(!lab.changed());

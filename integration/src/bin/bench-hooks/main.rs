@@ -1,5 +1,8 @@
 //! `make bench-hooks`: nanoseconds per run of connect4, ours beside an empty program, from the
-//! kernel's own run-time statistics. Three rounds in turn, medians; the ratio is the result.
+//! kernel's own run-time statistics. Three rounds in turn, medians; the ratio is the result. What
+//! sock_ops costs comes after that, see `outcomes`.
+
+mod outcomes;
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::loaded_programs;
@@ -80,15 +83,17 @@ struct Row {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let mut rows = None;
+    let (mut rows, mut measured) = (None, None);
     lab::run("bench-hooks", |lab| rows = Some(measure(lab, &cli)));
+    lab::run("bench-outcomes", |lab| measured = Some(outcomes::measure(lab)));
     let rows = rows.context("the lab did not run")??;
+    let measured = measured.context("the lab did not run")??;
     let mut out = std::io::stdout().lock();
     if cli.json {
         for row in rows {
             writeln!(out, "{}", serde_json::to_string(&row)?)?;
         }
-        return Ok(());
+        return Ok(measured.json(&mut out)?);
     }
     writeln!(
         out,
@@ -108,7 +113,7 @@ fn main() -> anyhow::Result<()> {
             "{case:<10} {protocol:<9} {program:<8} {ns_per_run:>10.1} {ratio_to_empty:>16.2}"
         )?;
     }
-    Ok(())
+    Ok(measured.text(&mut out)?)
 }
 
 fn measure(lab: &Lab, cli: &Cli) -> anyhow::Result<Vec<Row>> {
@@ -198,8 +203,9 @@ fn services_to_dial() -> anyhow::Result<Desired> {
             affinity: (number == SERVICES).then_some(affinity),
             no_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
+            health: Default::default(),
         };
-        let entry = Entry { service: Arc::new(service), source: "bench".into() };
+        let entry = Entry::new(Arc::new(service), "bench".into());
         desired.services.insert(format!("service{number}").parse()?, entry);
     }
     Ok(desired)

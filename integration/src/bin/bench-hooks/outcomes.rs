@@ -1,0 +1,280 @@
+//! What it costs to follow what becomes of connects: nanoseconds per call of sock_ops by what the
+//! call is about, and how often a connection is the reason for one.
+
+use anyhow::{Context, ensure};
+use aya::sys::{Stats, enable_stats};
+use integration::dataplane::{Dataplane, Failures};
+use integration::empty_program::EmptyProgram;
+use integration::lab::Lab;
+use integration::router::{Router, silent};
+use integration::server::{Backends, any_port};
+use integration::wait::let_pass;
+use lb_agent::config::TableSizes;
+use serde::Serialize;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+const ROUNDS: usize = 5;
+/// Sockets that are open at once.
+const SOCKETS: u64 = 500;
+/// Connects that are over at once.
+const CONNECTS: u64 = 5000;
+/// Requests and responses on an established connection.
+const EXCHANGES: u64 = 10_000;
+
+const REFUSED: &str = "10.96.0.10:80";
+const SERVED: &str = "10.96.0.20:80";
+const SILENT: &str = "10.96.0.30:80";
+
+/// A call of the program.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line {
+    hook: &'static str,
+    about: &'static str,
+    pub(crate) ns_per_run: f64,
+    /// Against a program that does nothing.
+    ratio_to_empty: f64,
+}
+
+/// All calls of a connection.
+#[derive(Debug, Serialize)]
+pub(crate) struct Connection {
+    hook: &'static str,
+    connection: &'static str,
+    calls: f64,
+    /// Less what as many calls of a program cost that does nothing.
+    ns_above_empty: f64,
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) connections: Vec<Connection>,
+    /// Calls while [`EXCHANGES`] went over an established connection.
+    pub(crate) calls_afterwards: u64,
+}
+
+/// Time and number of runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    nanoseconds: f64,
+    runs: f64,
+}
+
+/// What one round saw, per connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    empty: Spent,
+    listens: Spent,
+    elsewhere: Spent,
+    dials: Spent,
+    repeats: Spent,
+    closes: Spent,
+    refused: Spent,
+    refused_elsewhere: Spent,
+    established: Spent,
+    established_elsewhere: Spent,
+    afterwards: u64,
+}
+
+// === impl Measured ===
+
+impl Measured {
+    pub(crate) fn json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        for line in &self.lines {
+            writeln!(out, "{}", serde_json::to_string(line)?)?;
+        }
+        for connection in &self.connections {
+            writeln!(out, "{}", serde_json::to_string(connection)?)?;
+        }
+        let calls = self.calls_afterwards;
+        let afterwards =
+            serde_json::json!({"hook": "sock_ops", "exchanges": EXCHANGES, "calls": calls});
+        writeln!(out, "{afterwards}")
+    }
+
+    pub(crate) fn text(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        writeln!(out, "\nsock_ops, medians of {ROUNDS} rounds\n")?;
+        writeln!(out, "{:<44} {:>10} {:>16}", "CALL ABOUT", "NS/RUN", "RATIO TO EMPTY")?;
+        for Line { hook: _, about, ns_per_run, ratio_to_empty } in &self.lines {
+            writeln!(out, "{about:<44} {ns_per_run:>10.1} {ratio_to_empty:>16.2}")?;
+        }
+        writeln!(out, "\n{:<44} {:>10} {:>16}", "CONNECTION", "CALLS", "NS ABOVE EMPTY")?;
+        for Connection { hook: _, connection, calls, ns_above_empty } in &self.connections {
+            writeln!(out, "{connection:<44} {calls:>10.2} {ns_above_empty:>16.1}")?;
+        }
+        let calls = self.calls_afterwards;
+        writeln!(out, "\n{EXCHANGES} exchanges on an established connection: {calls} calls")
+    }
+}
+
+/// To be called in the lab's own cgroup.
+pub(crate) fn measure(lab: &Lab) -> anyhow::Result<Measured> {
+    let _statistics = enable_stats(Stats::RunTime).context("enabling run-time statistics")?;
+    let _router = Router::start();
+    // The servers stay outside, or their sockets' calls would count.
+    let server = Backends::tcp("127.0.0.1", ["web"]);
+    let shut = TcpListener::bind(any_port("127.0.0.1"))?.local_addr()?;
+    let cgroups = [lab.cgroup().child("empty-ops"), lab.cgroup().child("ops")];
+    let empty = EmptyProgram::on_sock_ops(cgroups[0].path()).context("the empty program")?;
+    let addr = |text: &str| text.parse::<SocketAddr>();
+    let services =
+        [(addr(REFUSED)?, shut), (addr(SERVED)?, server.at(0)), (addr(SILENT)?, silent(true))];
+    let dataplane = Dataplane::sized(lab, cgroups[1].path(), TableSizes::default(), &services);
+    // As an agent would: it makes a failure more expensive.
+    let mut failures = Failures::listen(lab);
+
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut round = Round::default();
+        cgroups[0].enter();
+        let spent = || crate::statistics(empty.id()?);
+        round.empty = per(CONNECTS, spent, || connects(shut))?;
+        cgroups[1].enter();
+        let spent = || Ok(dataplane.runs("sock_ops"));
+        round.listens = per(CONNECTS, spent, listens)?;
+        round.refused_elsewhere = per(CONNECTS, spent, || connects(unused(shut)))?;
+        round.established_elsewhere = per(CONNECTS, spent, || {
+            // Not by a backend's address.
+            connects(SocketAddr::new("127.0.0.2".parse()?, server.at(0).port()))
+        })?;
+        round.refused = per(CONNECTS, spent, || connects(addr(REFUSED)?))?;
+        round.established = per(CONNECTS, spent, || connects(addr(SERVED)?))?;
+        let mut dialling = Vec::new();
+        let mut elsewhere = silent(true);
+        elsewhere.set_port(81);
+        round.elsewhere = per(SOCKETS, spent, || begin(elsewhere, &mut dialling))?;
+        dialling.clear();
+        round.dials = per(SOCKETS, spent, || begin(addr(SILENT)?, &mut dialling))?;
+        round.repeats = per(SOCKETS, spent, || {
+            let_pass(Duration::from_millis(1500));
+            Ok(())
+        })?;
+        round.closes = per(SOCKETS, spent, || {
+            dialling.clear();
+            Ok(())
+        })?;
+        round.afterwards = exchange(addr(SERVED)?, || dataplane.runs("sock_ops").1)?;
+        while failures.next(Duration::from_millis(1)).is_some() {}
+        rounds.push(round);
+    }
+    lab.cgroup().enter();
+    ensure!(rounds.iter().all(|round| round.repeats.runs == 1.0), "a socket was answered");
+    Ok(report(&rounds))
+}
+
+fn report(rounds: &[Round]) -> Measured {
+    let median = |of: &dyn Fn(&Round) -> f64| crate::median(rounds.iter().map(of).collect());
+    let nothing = |round: &Round| round.empty.nanoseconds / round.empty.runs;
+    let other = |round: &Round| round.listens.nanoseconds / round.listens.runs;
+    // The calls of a connection but those about its beginning and its end.
+    let dials = |round: &Round, spent: Spent| spent.nanoseconds - (spent.runs - 1.0) * other(round);
+    let ends = |round: &Round, spent: Spent| {
+        let more = spent.runs - round.dials.runs;
+        spent.nanoseconds - round.dials.nanoseconds - (more - 1.0) * other(round)
+    };
+    let line = |about, of: &dyn Fn(&Round) -> f64| Line {
+        hook: "sock_ops",
+        about,
+        ns_per_run: two_digits(median(of)),
+        ratio_to_empty: two_digits(median(&|round| of(round) / nothing(round))),
+    };
+    let connection = |connection, of: &dyn Fn(&Round) -> Spent| Connection {
+        hook: "sock_ops",
+        connection,
+        calls: two_digits(median(&|round| of(round).runs)),
+        ns_above_empty: two_digits(median(&|round| {
+            of(round).nanoseconds - of(round).runs * nothing(round)
+        })),
+    };
+    Measured {
+        lines: vec![
+            line("nothing (the empty program)", &nothing),
+            line("anything else (listen)", &other),
+            line("the first packet, not translated", &|r| dials(r, r.elsewhere)),
+            line("the first packet, translated", &|r| dials(r, r.dials)),
+            line("established", &|r| ends(r, r.established)),
+            line("refused, with a wakeup", &|r| ends(r, r.refused)),
+            line("unanswered, with a wakeup", &|r| r.repeats.nanoseconds),
+            line("closed while it dials", &|r| r.closes.nanoseconds / r.closes.runs),
+        ],
+        connections: vec![
+            connection("not translated, established", &|r| r.established_elsewhere),
+            connection("not translated, refused", &|r| r.refused_elsewhere),
+            connection("translated, established", &|r| r.established),
+            connection("translated, refused", &|r| r.refused),
+        ],
+        calls_afterwards: rounds.iter().map(|round| round.afterwards).sum(),
+    }
+}
+
+fn two_digits(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// What `act`, which does something `times` times, costs each time.
+fn per(
+    times: u64,
+    spent: impl Fn() -> anyhow::Result<(Duration, u64)>,
+    act: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Spent> {
+    let before = spent()?;
+    act()?;
+    let after = spent()?;
+    let nanoseconds = (after.0 - before.0).as_nanos() as f64 / times as f64;
+    Ok(Spent { nanoseconds, runs: (after.1 - before.1) as f64 / times as f64 })
+}
+
+fn socket() -> anyhow::Result<Socket> {
+    Ok(Socket::new(Domain::IPV4, Type::STREAM, None)?)
+}
+
+fn listens() -> anyhow::Result<()> {
+    for _ in 0..CONNECTS {
+        socket()?.listen(1)?;
+    }
+    Ok(())
+}
+
+/// Connects and closes with a reset; whether anybody listens is the address's business.
+fn connects(to: SocketAddr) -> anyhow::Result<()> {
+    for _ in 0..CONNECTS {
+        let socket = socket()?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        drop(socket.connect(&SockAddr::from(to)));
+    }
+    Ok(())
+}
+
+/// An address where nobody listens that is no backend's.
+fn unused(shut: SocketAddr) -> SocketAddr {
+    SocketAddr::new(std::net::Ipv4Addr::new(127, 0, 0, 2).into(), shut.port())
+}
+
+fn begin(to: SocketAddr, dialling: &mut Vec<Socket>) -> anyhow::Result<()> {
+    for _ in 0..SOCKETS {
+        let socket = socket()?;
+        socket.set_nonblocking(true)?;
+        ensure!(socket.connect(&SockAddr::from(to)).is_err(), "{to} answers at once");
+        dialling.push(socket);
+    }
+    Ok(())
+}
+
+/// How often the program ran while requests and responses went over an established connection.
+fn exchange(to: SocketAddr, runs: impl Fn() -> u64) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    let mut greeting = [0; 64];
+    ensure!(stream.read(&mut greeting)? > 0, "no greeting");
+    let before = runs();
+    let mut answer = [0; 64];
+    for _ in 0..EXCHANGES {
+        stream.write_all(&[7; 64])?;
+        stream.read_exact(&mut answer)?;
+    }
+    Ok(runs() - before)
+}

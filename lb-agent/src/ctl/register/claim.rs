@@ -1,0 +1,94 @@
+//! Whether a key is ours to take. Two registrars with one id and two addresses would each overwrite
+//! what the other wrote, so the second one must not begin. What is left of a registrar that died is
+//! waited out.
+
+use super::super::say;
+use super::record::Traces;
+use crate::etcd::{Client, EtcdError, KeyValue};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How often a lease is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often a store that is away, or a key that is taken, is looked at again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What a look at the key has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nobody has it, or somebody with our own address.
+    Free,
+    /// It is another's; who, and what to do.
+    Taken(String),
+}
+
+/// Looks until it is clear whose the key is; a lease that nobody renews is waited out.
+pub(super) async fn look(
+    client: &mut Client,
+    key: &str,
+    ours: SocketAddr,
+) -> Result<Claim, EtcdError> {
+    let mut before: Option<Duration> = None;
+    loop {
+        let Some(found) = client.get(key).await? else {
+            return Ok(Claim::Free);
+        };
+        let traces = Traces::of(&found.value);
+        if traces.address() == Some(ours) {
+            return Ok(Claim::Free);
+        }
+        let Some(lease) = found.lease else {
+            return Ok(taken(&found, &traces, "it hangs on no lease"));
+        };
+        let left = client.lease_left(lease).await?;
+        match (left, before) {
+            (Some(left), Some(before)) if left > before => {
+                return Ok(taken(&found, &traces, "its lease is being renewed"));
+            }
+            (Some(left), None) => {
+                let whose = whose(&traces);
+                say(&format!("{key} is held by {whose}; its lease has {left:?} left, waiting"));
+            }
+            _ => {}
+        }
+        before = left.or(before);
+        sleep(LOOK).await;
+    }
+}
+
+/// Looks until the key is ours to take; says each reason why it is not, once.
+pub(super) async fn settle(mut client: Client, key: String, ours: SocketAddr) {
+    let mut told = None;
+    loop {
+        sleep(AGAIN).await;
+        let reason = match look(&mut client, &key, ours).await {
+            Ok(Claim::Free) => return,
+            Ok(Claim::Taken(reason)) => reason,
+            Err(error) => error.to_string(),
+        };
+        if told.as_ref() != Some(&reason) {
+            say(&format!("not registered yet: {reason}"));
+            told = Some(reason);
+        }
+    }
+}
+
+fn taken(found: &KeyValue, traces: &Traces, why: &str) -> Claim {
+    let KeyValue { key, .. } = found;
+    let whose = whose(traces);
+    Claim::Taken(format!(
+        "{key} is held by {whose} ({why}); give this backend another --id, or remove the other with \
+         `lbctl deregister`"
+    ))
+}
+
+fn whose(traces: &Traces) -> String {
+    let address = traces
+        .address()
+        .map_or_else(|| "a value that names no address".to_owned(), |address| address.to_string());
+    match &traces.registered_by {
+        Some(by) => format!("{address}, registered by {by}"),
+        None => address,
+    }
+}
