@@ -140,8 +140,8 @@ async fn follow(
                 status.records = records.len();
                 status.problems = records.problems().to_vec();
             });
-            let before = last.as_ref().map_or(0, |(_, facts)| facts.serial);
-            let facts = Arc::new(Facts { serial: after(before), complete: *ready, records });
+            let serial = last.as_ref().map_or_else(now_serial, |(_, facts)| after(facts.serial));
+            let facts = Arc::new(Facts { serial, complete: *ready, records });
             last = Some((Arc::clone(state), Arc::clone(&facts)));
             sender.send_replace(Some(facts));
         }
@@ -165,12 +165,17 @@ fn says_the_same(before: &Arc<State>, now: &Arc<State>) -> bool {
             })
 }
 
-/// The serial after this one: the time, so that it grows across starts.
+/// The serial after this one: the time in tenths of a second, so that it grows across starts too.
 fn after(serial: u32) -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    // Serials wrap around, as the time does in 2106.
-    let now = u32::try_from(now & u64::from(u32::MAX)).unwrap_or_default();
-    now.max(serial.wrapping_add(1))
+    let now = now_serial();
+    // Serials wrap around; what is less than half of them ahead is later.
+    let ahead = now.wrapping_sub(serial);
+    if (1..1 << 31).contains(&ahead) { now } else { serial.wrapping_add(1) }
+}
+
+fn now_serial() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() / 100;
+    u32::try_from(now & u128::from(u32::MAX)).unwrap_or_default()
 }
 
 // === impl Report ===
