@@ -12,6 +12,7 @@ use crate::desired::{self, Input};
 use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::monitor::WithHealth;
+use crate::names::{self, Names};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
@@ -119,7 +120,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         snapshots: config.state_dir.join("snapshots.json"),
     };
     let feeds = spawn_sources(path, &config, &files);
-    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings };
+    let identity = Identity { cgroup: host.cgroup, pin_dir: pins.clone(), warnings };
     let overrides_file = config.state_dir.join("overrides.json");
     let (own, overrides) = watch::channel(Arc::new(admin::load(&overrides_file)));
     let monitor = health::start(&config, overrides);
@@ -127,6 +128,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let admin = Admin::new(overrides_file, own, own_stores(&config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files, monitor)?;
 
+    let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
     let counters = Arc::new(WithHealth { inner, board });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
@@ -134,14 +136,14 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.await);
     };
-    let api = tokio::spawn(api::serve(
-        listener,
-        reconciler.published(),
+    let parts = api::Parts {
+        published: reconciler.published(),
         counters,
-        leases(&config),
-        Arc::new(admin),
-        stopping,
-    ));
+        leases: leases(&config),
+        admin: Arc::new(admin),
+        names: names.status(),
+    };
+    let api = tokio::spawn(api::serve(listener, parts, stopping));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -162,6 +164,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     }
     // The tables are unmapped before their pins go.
     drop(reconciler);
+    names.stop(config.detach_on_exit).await;
     if config.detach_on_exit {
         detach(&config.pin_dir)?;
         tracing::info!("detached: nothing is translated any more");
@@ -292,19 +295,22 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>),
     Err(Failure::Configuration(problems))
 }
 
-/// `lb-agent detach`: removes links and tables. Returns whether there were any.
+/// `lb-agent detach`: removes links, tables and names. Returns whether there were any.
 pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Failure> {
-    let pin_dir = match (path, &overrides.pin_dir) {
-        (Some(path), _) => read_config(path, overrides)?.pin_dir,
-        (None, Some(pin_dir)) => pin_dir.clone(),
-        (None, None) => Config::default().pin_dir,
+    let config = match (path, &overrides.pin_dir) {
+        (Some(path), _) => read_config(path, overrides)?,
+        (None, Some(pin_dir)) => Config { pin_dir: pin_dir.clone(), ..Config::default() },
+        (None, None) => Config::default(),
     };
-    let pins = pin_dir.join(LAYOUT_VERSION.to_string());
+    let named = || names::remove(&config.names).map_err(|problem| anyhow::anyhow!(problem));
+    let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     if !pins.is_dir() {
-        return Ok(false);
+        return Ok(named()?);
     }
     let lock = PinLock::acquire(&pins)?;
-    let found = detach(&pin_dir)?;
+    // The services go in any case.
+    let named = named();
+    let found = detach(&config.pin_dir)?;
     drop(lock);
-    Ok(found)
+    Ok(named? || found)
 }

@@ -9,6 +9,7 @@ mod forgetful;
 mod keeping;
 mod lab_itself;
 mod mirror;
+mod names;
 mod native;
 mod out_of_reach;
 mod register;

@@ -22,7 +22,7 @@ pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
 use crate::leases::Leases;
-use crate::status::{Counters, Published, ServiceStatus};
+use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
@@ -46,13 +46,19 @@ pub(crate) const NOTE: &str = "lb-note";
 const ENDPOINTS: &str =
     "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /livez and /readyz";
 
-/// What every handler sees.
+/// What is shown, and who takes what operators say.
 #[derive(Clone)]
-struct Shared {
-    published: watch::Receiver<Arc<Published>>,
-    counters: Arc<dyn Counters>,
-    leases: Leases,
-    admin: Arc<Admin>,
+pub struct Parts {
+    /// What the reconcile loop publishes.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// What only the kernel knows.
+    pub counters: Arc<dyn Counters>,
+    /// What is left of leases.
+    pub leases: Leases,
+    /// Keeps what operators say.
+    pub admin: Arc<Admin>,
+    /// How the writers of names do.
+    pub names: watch::Receiver<Vec<NamesStatus>>,
 }
 
 /// What may be asked for besides.
@@ -71,13 +77,10 @@ struct Failure {
 /// a moment to finish, idle connections do not hold it up.
 pub async fn serve(
     listener: UnixListener,
-    published: watch::Receiver<Arc<Published>>,
-    counters: Arc<dyn Counters>,
-    leases: Leases,
-    admin: Arc<Admin>,
+    parts: Parts,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = router(Shared { published, counters, leases, admin });
+    let router = router(parts);
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
@@ -94,7 +97,7 @@ pub async fn serve(
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(parts: Parts) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
@@ -105,17 +108,18 @@ fn router(shared: Shared) -> Router {
         .route("/readyz", get(readyz))
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(shared)
+        .with_state(parts)
 }
 
 // === handlers ===
 
-async fn status(State(shared): State<Shared>) -> Response {
-    Json(&shared.now().agent).into_response()
+async fn status(State(shared): State<Parts>) -> Response {
+    let names = shared.names.borrow().clone();
+    Json(AgentStatus { names, ..shared.now().agent.clone() }).into_response()
 }
 
 async fn services(
-    State(shared): State<Shared>,
+    State(shared): State<Parts>,
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
     let published = shared.now();
@@ -127,7 +131,7 @@ async fn services(
 }
 
 async fn service(
-    State(shared): State<Shared>,
+    State(shared): State<Parts>,
     Path(name): Path<String>,
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
@@ -150,13 +154,13 @@ fn noted(answer: &impl Serialize, notes: &[String]) -> Response {
     response
 }
 
-async fn maps(State(shared): State<Shared>) -> Result<Response, Failure> {
+async fn maps(State(shared): State<Parts>) -> Result<Response, Failure> {
     let tables = shared.read_kernel(|counters| counters.tables()).await?;
     Ok(Json(tables).into_response())
 }
 
 async fn say(
-    State(shared): State<Shared>,
+    State(shared): State<Parts>,
     change: Result<Json<Change>, JsonRejection>,
 ) -> Result<Response, Failure> {
     let bad = |error: String| Failure { status: StatusCode::BAD_REQUEST, error };
@@ -183,7 +187,7 @@ async fn livez() -> Response {
     Json(json!({ "live": true })).into_response()
 }
 
-async fn readyz(State(shared): State<Shared>) -> Response {
+async fn readyz(State(shared): State<Parts>) -> Response {
     let agent = &shared.now().agent;
     let status = if agent.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": agent.ready, "pending": agent.pending }))).into_response()
@@ -199,9 +203,9 @@ async fn wrong_method(uri: Uri) -> Failure {
     Failure { status: StatusCode::METHOD_NOT_ALLOWED, error }
 }
 
-// === impl Shared ===
+// === impl Parts ===
 
-impl Shared {
+impl Parts {
     /// What was published last.
     fn now(&self) -> Arc<Published> {
         Arc::clone(&self.published.borrow())

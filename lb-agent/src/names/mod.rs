@@ -34,7 +34,7 @@ pub struct Facts {
 pub struct Names {
     settings: config::Names,
     status: Receiver<Vec<NamesStatus>>,
-    follow: AbortHandle,
+    follow: Option<AbortHandle>,
     hosts: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     coredns: Option<coredns::Writer>,
@@ -56,10 +56,7 @@ impl Names {
         settings: config::Names,
         published: Receiver<Arc<Published>>,
         agent: &Path,
-    ) -> Option<Self> {
-        if settings.is_nothing() {
-            return None;
-        }
+    ) -> Self {
         let all = Arc::new(Sender::new(Vec::new()));
         let report = |kind, place: String| {
             let mut index = 0;
@@ -72,8 +69,10 @@ impl Names {
         let mut tasks = JoinSet::new();
         let (sender, facts) = watch::channel(None);
         let config::Names { zone, hosts, dns, coredns } = settings.clone();
-        let told = report(NamesKind::Zone, zone.to_string());
-        let follow = tasks.spawn(follow(zone, published, sender, told));
+        let follow = (!settings.is_nothing()).then(|| {
+            let told = report(NamesKind::Zone, zone.to_string());
+            tasks.spawn(follow(zone, published, sender, told))
+        });
         let hosts = hosts.map(|path| {
             let told = report(NamesKind::Hosts, path.display().to_string());
             tokio::spawn(hosts::keep(path, facts.clone(), told))
@@ -86,7 +85,7 @@ impl Names {
             let told = report(NamesKind::Coredns, settings.place());
             coredns::Writer::spawn(&mut tasks, settings, agent, facts.clone(), told)
         });
-        Some(Self { settings, status: all.subscribe(), follow, hosts, tasks, coredns })
+        Self { settings, status: all.subscribe(), follow, hosts, tasks, coredns }
     }
 
     /// How the tasks fare.
@@ -98,7 +97,7 @@ impl Names {
     /// with `detached` they are taken away, as the services are.
     pub async fn stop(mut self, detached: bool) {
         // Whoever writes is told by the end of the facts, so that nobody is still writing then.
-        self.follow.abort();
+        self.follow.iter().for_each(AbortHandle::abort);
         if let Some(hosts) = self.hosts
             && let Err(error) = hosts.await
         {
@@ -141,8 +140,8 @@ async fn follow(
                 status.records = records.len();
                 status.problems = records.problems().to_vec();
             });
-            let before = last.as_ref().map_or(0, |(_, facts)| facts.serial);
-            let facts = Arc::new(Facts { serial: after(before), complete: *ready, records });
+            let serial = last.as_ref().map_or_else(now_serial, |(_, facts)| after(facts.serial));
+            let facts = Arc::new(Facts { serial, complete: *ready, records });
             last = Some((Arc::clone(state), Arc::clone(&facts)));
             sender.send_replace(Some(facts));
         }
@@ -166,12 +165,17 @@ fn says_the_same(before: &Arc<State>, now: &Arc<State>) -> bool {
             })
 }
 
-/// The serial after this one: the time, so that it grows across starts.
+/// The serial after this one: the time in tenths of a second, so that it grows across starts too.
 fn after(serial: u32) -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    // Serials wrap around, as the time does in 2106.
-    let now = u32::try_from(now & u64::from(u32::MAX)).unwrap_or_default();
-    now.max(serial.wrapping_add(1))
+    let now = now_serial();
+    // Serials wrap around; what is less than half of them ahead is later.
+    let ahead = now.wrapping_sub(serial);
+    if (1..1 << 31).contains(&ahead) { now } else { serial.wrapping_add(1) }
+}
+
+fn now_serial() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() / 100;
+    u32::try_from(now & u128::from(u32::MAX)).unwrap_or_default()
 }
 
 // === impl Report ===

@@ -66,7 +66,12 @@ async fn names_follow_what_is_served() {
 
 #[test]
 fn serials_grow_whatever_the_clock_does() {
-    let now = after(0);
-    assert!(now > 1_700_000_000);
-    assert_eq!(after(now + 100), now + 101);
+    let now = now_serial().wrapping_add(2);
+    for serial in [now, now.wrapping_add(100), now.wrapping_add((1 << 31) - 600)] {
+        assert_eq!(after(serial), serial.wrapping_add(1), "the clock is behind");
+    }
+    for serial in [now.wrapping_sub(600), now.wrapping_sub((1 << 31) - 600)] {
+        let next = after(serial);
+        assert!(next.wrapping_sub(now.wrapping_sub(2)) < 600, "the clock is ahead");
+    }
 }

@@ -9,8 +9,8 @@ use lb_agent::model::{
 };
 use lb_agent::monitor::SharedBoard;
 use lb_agent::status::{
-    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, Published, ServiceCounts,
-    ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
+    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus, Published,
+    ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -218,6 +218,8 @@ pub(crate) struct Agent {
     leases: Leases,
     runtime: Runtime,
     publish: watch::Sender<Arc<Published>>,
+    /// How the keepers of names fare.
+    pub(crate) names: watch::Sender<Vec<NamesStatus>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
     dir: tempfile::TempDir,
 }
@@ -234,6 +236,7 @@ impl Agent {
             leases: Leases::default(),
             runtime: Runtime::new().unwrap(),
             publish: watch::channel(Arc::new(published)).0,
+            names: watch::channel(Vec::new()).0,
             running: None,
             dir: tempfile::tempdir().unwrap(),
         };
@@ -256,8 +259,14 @@ impl Agent {
             BTreeMap::new(),
             SharedBoard::default(),
         );
-        let (published, leases) = (self.publish.subscribe(), self.leases.clone());
-        let serving = api::serve(listener, published, kernel, leases, Arc::new(admin), shutdown);
+        let parts = api::Parts {
+            published: self.publish.subscribe(),
+            counters: kernel,
+            leases: self.leases.clone(),
+            admin: Arc::new(admin),
+            names: self.names.subscribe(),
+        };
+        let serving = api::serve(listener, parts, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 
