@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check fmt bench-hooks install clean
+.PHONY: help setup build run test test-etcd check fmt bench-hooks bench-etcd install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,11 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --release -p lb-agent
 	$(CARGO) test --release -p integration --test scale
 
+test-etcd: setup ## what has to do with etcd and names, against real servers (root)
+	$(CARGO) build -p lb-agent --bins
+	$(CARGO) test -p lb-agent --lib -- etcd names
+	$(CARGO) test -p integration --test etcd --test names
+
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -37,6 +42,10 @@ fmt: ## format all code
 bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for one object a line; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-hooks $(if $(JSON),--json)
+
+bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 services (JSON=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench-etcd $(if $(JSON),--json)
 
 install: build ## install lb-agent and lbctl below PREFIX
 	install -D -m 0755 target/release/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent

@@ -110,8 +110,9 @@ fn desired(services: &[(SocketAddr, SocketAddr)]) -> Desired {
             affinity: None,
             no_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
+            health: Default::default(),
         };
-        let entry = Entry { service: Arc::new(service), source: "test".into() };
+        let entry = Entry::new(Arc::new(service), "test".into());
         desired.services.insert(name(number).parse().expect("a name"), entry);
     }
     desired

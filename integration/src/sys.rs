@@ -1,13 +1,20 @@
 //! The system calls the safe crates don't offer.
-#![expect(unsafe_code, reason = "io_uring submission and socket calls without a safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "io_uring submission, socket calls without a safe wrapper, calls between fork and exec"
+)]
 
 use io_uring::{IoUring, opcode, types};
 use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use socket2::{SockAddr, Socket};
 use std::io;
 use std::mem::size_of;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 /// Connects by an io_uring CONNECT operation.
 pub fn io_uring_connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
@@ -50,4 +57,10 @@ pub fn accept_fast_open(listener: impl AsFd) -> io::Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// Has the kernel kill the child when the thread that spawns it ends, however it ends.
+pub fn die_with_parent(command: &mut Command) {
+    // SAFETY: prctl(2) is async-signal-safe, and the closure does nothing else.
+    unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
 }

@@ -1,16 +1,20 @@
 //! Wiring only: builds the parts in the order of a start, joins them, and takes them down.
 
+mod health;
+
 use crate::api;
-use crate::config::{self, Config, FileSource};
+use crate::config::{self, Config, Source};
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
 use crate::desired::{self, Input};
+use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
+use crate::monitor::WithHealth;
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
-use crate::source::{Feed, file};
+use crate::source::{Feed, etcd, file};
 use crate::store;
 use anyhow::Context;
 use lb_common::LAYOUT_VERSION;
@@ -114,15 +118,25 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     };
     let feeds = spawn_sources(path, &config, &files);
     let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings };
-    let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files)?;
+    let (_, overrides) = tokio::sync::watch::channel(Arc::default());
+    let monitor = health::start(&config, overrides);
+    let board = monitor.board();
+    let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files, monitor)?;
 
-    let counters = Arc::new(Pinned::open(&config.pin_dir)?);
+    let inner = Arc::new(Pinned::open(&config.pin_dir)?);
+    let counters = Arc::new(WithHealth { inner, board });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let stopping = async {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.await);
     };
-    let api = tokio::spawn(api::serve(listener, reconciler.published(), counters, stopping));
+    let api = tokio::spawn(api::serve(
+        listener,
+        reconciler.published(),
+        counters,
+        leases(&config),
+        stopping,
+    ));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -158,7 +172,16 @@ fn limits(config: &Config) -> Limits {
     Limits { frontends, services, rows, backends }
 }
 
-/// The files that are sources, in order of precedence: the main one first if it has services.
+/// The stores whose leases can be asked about.
+fn leases(config: &Config) -> Leases {
+    let stores = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) => Some((Arc::clone(&source.name), Arc::clone(&source.settings))),
+        Source::File(_) => None,
+    });
+    Leases::new(stores.collect())
+}
+
+/// The sources, in order of precedence: the main file first if it has services.
 fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
     let mut cached: BTreeMap<String, Arc<Snapshot>> =
         store::load(&files.snapshots).ok().flatten().unwrap_or_else(|| {
@@ -166,16 +189,25 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
             BTreeMap::new()
         });
     let addresses = host_addresses();
+    let mut take = |name: &str| cached.remove(name);
     let mut feeds = Vec::new();
-    let mut spawn = |path: &Path, claims, main| {
-        let cached = cached.remove(&*file::source_name(path));
-        feeds.push(file::spawn(path.to_owned(), claims, main, cached));
-    };
     if config.has_services || config.sources.is_empty() {
-        spawn(path, config.claims(addresses.clone()), true);
+        let cached = take(&file::source_name(path));
+        let claims = config.claims(addresses.clone());
+        feeds.push(file::spawn(path.to_owned(), claims, true, cached));
     }
     for source in &config.sources {
-        spawn(&source.path, source.claims(addresses.clone()), false);
+        feeds.push(match source {
+            Source::File(source) => {
+                let cached = take(&file::source_name(&source.path));
+                let claims = source.claims(addresses.clone());
+                file::spawn(source.path.clone(), claims, false, cached)
+            }
+            Source::Etcd(source) => {
+                let claims = source.claims(addresses.clone());
+                etcd::spawn(Arc::clone(source), claims, take(&source.name))
+            }
+        });
     }
     feeds
 }
@@ -198,37 +230,46 @@ fn interface_ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// `lb-agent check`: reads everything that `run` would read, and tries whether it fits. Returns how
-/// many services are good.
-pub fn check(path: &Path, overrides: &Overrides) -> Result<usize, Failure> {
+/// `lb-agent check`: reads everything that `run` would read on this host, and tries whether it fits.
+/// Returns how many services are good, and what was not asked: stores are not.
+pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>), Failure> {
     let config = read_config(path, overrides)?;
     let addresses = host_addresses();
     let mut problems = Vec::new();
-    let mut snapshots = Vec::new();
-    let mut read = |path: &Path, claims, main| match file::read(path, &claims, main) {
-        Ok(translation) => {
-            problems.extend(translation.rejections.iter().map(one_line));
-            snapshots.push((file::source_name(path), translation.snapshot));
-        }
-        Err(rejection) => problems.push(one_line(&rejection)),
+    let mut read = |path: &Path, claims, main| {
+        let snapshot = match file::read(path, &claims, main) {
+            Ok(translation) => {
+                problems.extend(translation.rejections.iter().map(one_line));
+                Some(Arc::new(translation.snapshot))
+            }
+            Err(rejection) => {
+                problems.push(one_line(&rejection));
+                None
+            }
+        };
+        Input { source: file::source_name(path), snapshot, synced: true }
     };
+    let (mut inputs, mut unasked) = (Vec::new(), Vec::new());
     if config.has_services || config.sources.is_empty() {
-        read(path, config.claims(addresses.clone()), true);
+        inputs.push(read(path, config.claims(addresses.clone()), true));
     }
-    for source @ FileSource { path, .. } in &config.sources {
-        read(path, source.claims(addresses.clone()), false);
+    for source in &config.sources {
+        inputs.push(match source {
+            Source::File(source) => read(&source.path, source.claims(addresses.clone()), false),
+            Source::Etcd(source) => {
+                let name = Arc::clone(&source.name);
+                unasked.push(format!("{name}: its settings are good; the store is not asked"));
+                Input { source: name, snapshot: None, synced: false }
+            }
+        });
     }
-    let inputs: Vec<Input<'_>> = snapshots
-        .iter()
-        .map(|(source, snapshot)| Input { source, snapshot: Some(snapshot), synced: true })
-        .collect();
-    let desired = desired::merge(&inputs);
+    let desired = desired::merge(inputs);
     problems.extend(desired.rejections.iter().map(one_line));
     let mut planner =
         Planner::adopt(limits(&config), Observed { fresh: true, ..Observed::default() })?;
     problems.extend(planner.plan(&desired).rejections.iter().map(one_line));
     if problems.is_empty() {
-        return Ok(desired.services.len());
+        return Ok((desired.services.len() + desired.waiting.len(), unasked));
     }
     Err(Failure::Configuration(problems))
 }

@@ -14,6 +14,11 @@ pub struct Claims {
     pub ranges: Option<Vec<IpNet>>,
     /// The host's own addresses, which need a range.
     pub host_addresses: Vec<IpAddr>,
+    /// Whether a wide range is no permission to take loopback and the host's own addresses: it must
+    /// lie within the loopback range, or be the own address alone.
+    pub strict: bool,
+    /// Whether its checks may run programs.
+    pub exec: bool,
 }
 
 impl Claims {
@@ -31,8 +36,17 @@ impl Claims {
                 )),
             };
         };
-        if ranges.iter().any(|range| range.contains(&address)) {
-            return Ok(());
+        let mut around = ranges.iter().filter(|range| range.contains(&address)).peekable();
+        if let Some(first) = around.peek().copied() {
+            let special = if self.strict { self.special(address) } else { None };
+            return match special {
+                Some(kind) if !around.any(|range| is_meant(range, address)) => Err(format!(
+                    "frontend {frontend}: {kind}, and {first} is no permission to take it from \
+                     the host; if it is meant, add {} to `vip_ranges`",
+                    IpNet::from(address)
+                )),
+                _ => Ok(()),
+            };
         }
         let allowed: Vec<_> = ranges.iter().map(ToString::to_string).collect();
         let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
@@ -52,6 +66,12 @@ impl Claims {
             .any(|own| own.to_canonical() == address)
             .then_some("one of this host's own addresses")
     }
+}
+
+/// Whether the range is about loopback addresses, or about this address alone.
+fn is_meant(range: &IpNet, address: IpAddr) -> bool {
+    let alone = range.prefix_len() == range.max_prefix_len();
+    alone || (address.is_loopback() && range.addr().is_loopback() && range.prefix_len() >= 8)
 }
 
 /// Addresses that mean something else to the kernel, whatever the ranges say.
@@ -79,8 +99,48 @@ mod tests {
                 "2001:db8::7".parse().unwrap(),
                 "::ffff:192.0.2.8".parse().unwrap(),
             ],
+            strict: false,
+            exec: false,
         };
         claims.check(&frontend.parse().unwrap())
+    }
+
+    #[test]
+    fn strict_claims_take_what_a_range_means_and_no_more() {
+        let own = ["192.0.2.7", "127.0.0.1", "::1", "fd00::7"].map(|a| a.parse().unwrap());
+        let check = |ranges: &[&str], frontend: &str| {
+            let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            let claims = Claims {
+                ranges: Some(ranges),
+                host_addresses: own.to_vec(),
+                strict: true,
+                exec: false,
+            };
+            claims.check(&frontend.parse().unwrap())
+        };
+        for (ranges, frontend) in [
+            (["0.0.0.0/0", "::/0"].as_slice(), "10.0.0.1:80"),
+            (&["127.0.0.0/8"], "127.0.0.1:80"),
+            (&["0.0.0.0/0", "127.96.0.0/16"], "127.96.0.1:80"),
+            (&["::1/128"], "[::1]:80"),
+            (&["192.0.2.0/24", "192.0.2.7/32"], "192.0.2.7:80"),
+            (&["fd00::7/128"], "[fd00::7]:80"),
+        ] {
+            assert_eq!(check(ranges, frontend), Ok(()), "{ranges:?} {frontend}");
+        }
+        for (ranges, frontend, part) in [
+            (["0.0.0.0/0"].as_slice(), "127.0.0.1:80", "if it is meant, add 127.0.0.1/32"),
+            (&["126.0.0.0/7"], "127.0.0.1:80", "a loopback address, and 126.0.0.0/7 is no perm"),
+            (&["::/0"], "[::1]:80", "add ::1/128"),
+            (&["192.0.2.0/24"], "192.0.2.7:80", "own addresses, and 192.0.2.0/24 is no permission"),
+            (&["192.0.2.6/31"], "192.0.2.7:80", "no permission"),
+            (&["fd00::/8"], "[fd00::7]:80", "add fd00::7/128"),
+            (&["10.0.0.0/8"], "192.0.2.7:80", "outside the ranges"),
+            (&["::/0"], "[::]:80", "the unspecified address"),
+        ] {
+            let error = check(ranges, frontend).unwrap_err();
+            assert!(error.contains(part), "{ranges:?} {frontend}: {error}");
+        }
     }
 
     #[test]

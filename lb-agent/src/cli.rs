@@ -102,8 +102,10 @@ fn execute(command: Command) -> Result<(), Failure> {
             runtime.block_on(app::run(&config, &overrides))
         }
         Command::Check(Check { config }) => {
-            let services = app::check(&config, &Overrides::default())?;
-            writeln!(std::io::stdout(), "{}: {services} services, no problems", config.display())?;
+            let (services, unasked) = app::check(&config, &Overrides::default())?;
+            let mut out = std::io::stdout();
+            writeln!(out, "{}: {services} services, no problems", config.display())?;
+            unasked.iter().try_for_each(|line| writeln!(out, "{line}"))?;
             Ok(())
         }
         Command::Detach(Detach { config, pin_dir }) => {

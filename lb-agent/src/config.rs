@@ -9,17 +9,27 @@ use crate::yaml::{Document, Item, Place, Reader};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod etcd;
+mod names;
+
+pub use self::etcd::EtcdSource;
+pub use self::names::{Coredns, Dns, Names};
 
 /// The keys of the main file.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 12] = [
     "cgroup",
     "pin_dir",
     "state_dir",
     "socket",
     "detach_on_exit",
     "vip_ranges",
+    "allow_exec",
+    "zone",
     "tables",
     "sources",
+    "names",
     "services",
 ];
 
@@ -44,10 +54,16 @@ pub struct Config {
     pub detach_on_exit: bool,
     /// What the services of this file may claim.
     pub vip_ranges: Option<Vec<IpNet>>,
+    /// Whether checks of the services of this file may run programs.
+    pub allow_exec: bool,
+    /// This host's zone.
+    pub zone: Option<Arc<str>>,
     /// Sizes of the kernel tables.
     pub tables: TableSizes,
-    /// Further files, by precedence after this one.
-    pub sources: Vec<FileSource>,
+    /// Further sources, by precedence after this one.
+    pub sources: Vec<Source>,
+    /// Where services can be looked up by name.
+    pub names: Names,
     /// Whether this file is itself a source: it has `services:`.
     pub has_services: bool,
 }
@@ -71,6 +87,15 @@ pub struct TableSizes {
     pub affinity: u32,
 }
 
+/// A further source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file of services.
+    File(FileSource),
+    /// A prefix of an etcd cluster.
+    Etcd(Arc<EtcdSource>),
+}
+
 /// A further file of services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSource {
@@ -78,6 +103,8 @@ pub struct FileSource {
     pub path: PathBuf,
     /// What its services may claim.
     pub vip_ranges: Option<Vec<IpNet>>,
+    /// Whether their checks may run programs.
+    pub allow_exec: bool,
 }
 
 // === impl Config ===
@@ -116,9 +143,15 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
                 }
             }
             "detach_on_exit" => config.detach_on_exit = reader.flag(item, key),
-            "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item)),
+            "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item, key)),
+            "allow_exec" => config.allow_exec = reader.flag(item, key),
+            "zone" => {
+                let zone = |text: &str| Ok::<_, String>(text.into());
+                config.zone = reader.parse(item, "the name of this host's zone", zone);
+            }
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
+            "names" => config.names = names::read(&mut reader, item, directory),
             _ => config.has_services = true,
         }
     }
@@ -140,8 +173,11 @@ impl Default for Config {
             socket: "/run/lb-agent/agent.sock".into(),
             detach_on_exit: false,
             vip_ranges: None,
+            allow_exec: false,
+            zone: None,
             tables: TableSizes::default(),
             sources: Vec::new(),
+            names: Names::default(),
             has_services: false,
         }
     }
@@ -150,7 +186,12 @@ impl Default for Config {
 impl Config {
     /// What the services in the main file may claim.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: self.vip_ranges.clone(), host_addresses }
+        Claims {
+            ranges: self.vip_ranges.clone(),
+            host_addresses,
+            strict: false,
+            exec: self.allow_exec,
+        }
     }
 
     /// The keys whose values differ, other than `services`.
@@ -163,8 +204,11 @@ impl Config {
             socket,
             detach_on_exit,
             vip_ranges,
+            allow_exec,
+            zone,
             tables,
             sources,
+            names,
             has_services: _,
         } = self;
         [
@@ -174,8 +218,11 @@ impl Config {
             ("socket", *socket == now.socket),
             ("detach_on_exit", *detach_on_exit == now.detach_on_exit),
             ("vip_ranges", *vip_ranges == now.vip_ranges),
+            ("allow_exec", *allow_exec == now.allow_exec),
+            ("zone", *zone == now.zone),
             ("tables", *tables == now.tables),
             ("sources", *sources == now.sources),
+            ("names", *names == now.names),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))
@@ -204,7 +251,12 @@ impl Default for TableSizes {
 impl FileSource {
     /// What the services in this file may claim.
     pub fn claims(&self, host_addresses: Vec<IpAddr>) -> Claims {
-        Claims { ranges: self.vip_ranges.clone(), host_addresses }
+        Claims {
+            ranges: self.vip_ranges.clone(),
+            host_addresses,
+            strict: false,
+            exec: self.allow_exec,
+        }
     }
 }
 
@@ -218,9 +270,9 @@ fn read_path(
     reader.parse(item, &what, |text| Ok::<_, String>(directory.join(text)))
 }
 
-fn read_ranges(reader: &mut Reader<'_>, list: Item<'_>) -> Vec<IpNet> {
-    let what = "a list for `vip_ranges`, such as [10.96.0.0/12]";
-    let items = reader.list(list, what);
+fn read_ranges(reader: &mut Reader<'_>, list: Item<'_>, key: &str) -> Vec<IpNet> {
+    let what = format!("a list for `{key}`, such as [10.96.0.0/12]");
+    let items = reader.list(list, &what);
     items
         .filter_map(|item| reader.parse(item, "a range such as 10.96.0.0/12", parse_range))
         .collect()
@@ -271,23 +323,45 @@ fn read_tables(reader: &mut Reader<'_>, item: Item<'_>) -> TableSizes {
     sizes
 }
 
-fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Vec<FileSource> {
-    let mut sources = Vec::new();
+fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
     for item in reader.list(list, "a list for `sources`, such as `- file: more.yaml`") {
-        let (mut path, mut vip_ranges) = (None, None);
-        for field in
-            reader.fields(item, "a source such as `file: more.yaml`", &["file", "vip_ranges"])
-        {
-            if field.key == "file" {
-                path = read_path(reader, field.item, "file", directory);
-            } else {
-                vip_ranges = Some(read_ranges(reader, field.item));
+        let what = "a source such as `file: more.yaml`";
+        let (mut path, mut etcd, mut ranges, mut allow_exec) = (None, None, None, false);
+        for field in reader.fields(item, what, &["file", "etcd", "vip_ranges", "allow_exec"]) {
+            match field.key {
+                "file" => path = read_path(reader, field.item, "file", directory),
+                "etcd" => etcd = Some(field.item),
+                "allow_exec" => allow_exec = reader.flag(field.item, "allow_exec"),
+                key => ranges = Some((field.item, read_ranges(reader, field.item, key))),
             }
         }
-        if item.is_mapping() && item.get("file").is_none() {
-            reader.reject(item.place, "a source needs a `file`");
+        match (item.get("file"), etcd) {
+            (Some(_), Some(etcd)) => {
+                reader.reject(etcd.place, "a source is a `file` or `etcd`; make two items of it");
+            }
+            (Some(_), None) => {
+                let vip_ranges = ranges.map(|(_, ranges)| ranges);
+                let source = |path| Source::File(FileSource { path, vip_ranges, allow_exec });
+                sources.extend(path.map(source));
+            }
+            (None, Some(item)) => {
+                let Some(source) = etcd::read_source(reader, item, ranges, directory) else {
+                    continue;
+                };
+                let same = |other: &Source| matches!(other, Source::Etcd(other) if other.name == source.name);
+                if sources.iter().any(same) {
+                    let name = &source.name;
+                    let reason = format!("source `{name}` stands twice; give one another `name`");
+                    reader.reject(item.place, reason);
+                }
+                sources.push(Source::Etcd(Arc::new(EtcdSource { allow_exec, ..source })));
+            }
+            (None, None) if item.is_mapping() => {
+                reader.reject(item.place, "a source needs a `file` or `etcd`");
+            }
+            (None, None) => {}
         }
-        sources.extend(path.map(|path| FileSource { path, vip_ranges }));
     }
     sources
 }
@@ -296,6 +370,9 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
 fn repeated_sources(reader: &mut Reader<'_>, document: &Document, main: &Path, config: &Config) {
     let mut seen = vec![main];
     for source in &config.sources {
+        let Source::File(source) = source else {
+            continue;
+        };
         if seen.contains(&source.path.as_path()) {
             let place = document.item().get("sources").map(|item| item.place).unwrap_or_default();
             let file = source.path.display();

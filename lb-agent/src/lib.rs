@@ -3,9 +3,10 @@
 //! ```text
 //! source/* --> desired --> plan --> dataplane        reconcile drives them, one loop
 //! reconcile --> status --> api, ctl                  what it did, for people and programs
+//!                      --> names                     and for those who look services up
 //! ```
 //!
-//! Pure modules (`model`, `status`, `config`, `desired`, `plan`, `source::spec`) name no runtime, no
+//! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
 pub mod api;
@@ -17,7 +18,14 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod health;
+pub mod leases;
 pub mod model;
+pub mod monitor;
+pub mod names;
+mod pairs;
 pub mod plan;
 pub mod reconcile;
 pub mod report;

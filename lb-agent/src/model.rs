@@ -3,12 +3,15 @@
 //! Pure data, ordered so that everything derived from it is deterministic. Kernel forms (rows, ids)
 //! are not known here; see `lb_common::rows` and [`crate::plan`].
 
+pub mod check;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Name of a service, unique over all sources: `name` or `namespace/name[:port]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,13 +71,16 @@ pub struct Backend {
     /// The zone it runs in, where its source says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,
+    /// Its level: backends of the lowest level that has a usable one serve.
+    #[serde(default)]
+    pub priority: u8,
     /// The lease its registration hangs on, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
 }
 
 /// What keeps a registration alive: when it ends, the backend is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// The source that says so.
     pub source: Arc<str>,
@@ -149,7 +155,82 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// What a caller sees when no backend is usable.
     pub no_backend: NoBackend,
+    /// How its backends' health is told and what follows from it.
+    #[serde(default, skip_serializing_if = "HealthPolicy::is_default")]
+    pub health: HealthPolicy,
 }
+
+/// How the health of a service's backends is told, and what follows from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthPolicy {
+    /// What is tried on each backend; the worst result counts.
+    #[serde(default)]
+    pub checks: Vec<Arc<check::Check>>,
+    /// When real connects that fail take a backend out.
+    #[serde(default)]
+    pub ejection: EjectionPolicy,
+    /// Which backends serve, given what is known of them.
+    #[serde(default)]
+    pub rule: Rule,
+    /// Over how long the share of a backend that came back grows; zero: at once.
+    #[serde(default, with = "humantime_serde")]
+    pub slow_start: Duration,
+    /// What becomes of TCP connections to a backend that is removed or disabled.
+    #[serde(default)]
+    pub on_removal: OnRemoval,
+}
+
+/// When and for how long a service's backends are ejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EjectionPolicy {
+    /// Connects in a row that must fail; 0: nothing is ejected.
+    pub failures: u32,
+    /// For how long, the first time; each further time twice as long.
+    #[serde(with = "humantime_serde")]
+    pub time: Duration,
+    /// For how long at most.
+    #[serde(with = "humantime_serde")]
+    pub max_time: Duration,
+    /// How much of the service may be ejected at once, in percent; one backend always may.
+    pub max_ejected: u8,
+}
+
+/// Which backends of a service serve, given what is known of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Fail open when less than this part of the ready backends is healthy, in percent. Without any
+    /// healthy one it always does.
+    pub panic_threshold: u8,
+    /// Prefer the own zone while at least this part of it is healthy, in percent; below, the rest
+    /// spills over in proportion. `None`: zones don't matter.
+    pub min_zone_healthy: Option<u8>,
+}
+
+/// What becomes of TCP connections to a backend that is removed or disabled. Connected UDP sockets
+/// are always ended: they would talk to nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRemoval {
+    /// They live on.
+    #[default]
+    Drain,
+    /// They are ended.
+    Reset,
+}
+
+/// What an operator says of a backend, over what its source says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<AdminState>,
+    /// Its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+}
+
+/// What operators say of backends, by service.
+pub type Overrides = BTreeMap<ServiceName, BTreeMap<SocketAddr, Override>>;
 
 /// Everything a source says at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -346,11 +427,40 @@ fn explain_address(text: &str) -> String {
     format!("`{text}`: `{host}` is not an IP address and names are not looked up; {example}")
 }
 
+// === impl HealthPolicy ===
+
+impl HealthPolicy {
+    /// Whether nothing was asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl EjectionPolicy ===
+
+impl Default for EjectionPolicy {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            time: Duration::from_secs(30),
+            max_time: Duration::from_secs(300),
+            max_ejected: 50,
+        }
+    }
+}
+
+impl EjectionPolicy {
+    /// How many of `backends` may be out at once.
+    pub fn allowed(&self, backends: usize) -> usize {
+        (backends * usize::from(self.max_ejected) / 100).max(1)
+    }
+}
+
 // === impl Backend ===
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { weight: 1, state: AdminState::Ready, zone: None, lease: None }
+        Self { weight: 1, state: AdminState::Ready, zone: None, priority: 0, lease: None }
     }
 }
 
@@ -468,6 +578,7 @@ mod tests {
             policy: Policy::LeastConnections,
             affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
             no_backend: NoBackend::Pass,
+            health: HealthPolicy { slow_start: Duration::from_secs(9), ..Default::default() },
         };
         let pool = Pool { backends: service.backends.clone() };
         let snapshot = Snapshot {

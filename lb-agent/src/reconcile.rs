@@ -2,15 +2,19 @@
 //! what it did. Everything it decides is decided by pure modules; what fails is observed and planned
 //! again.
 
+mod saver;
+
 use crate::dataplane::{Attached, Dataplane, DataplaneError};
-use crate::desired::{self, Desired, Input};
-use crate::model::{Rejection, Snapshot};
+use crate::desired::{Input, Merger};
+use crate::model::{Rejection, ServiceName};
+use crate::monitor::{Monitor, News};
 use crate::plan::{Action, AdoptError, Limits, Planner};
-use crate::report::{Identity, Reporter};
+use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
-use crate::status::{Published, SourceStatus, WorkStatus};
+use crate::status::{Published, WorkStatus};
 use crate::store;
-use std::collections::BTreeMap;
+use saver::{Documents, Saver};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-/// How often resting ids are looked at and the files are saved.
+/// How often resting ids are looked at and, at most, the files are saved.
 const TICK: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -50,7 +54,8 @@ pub struct Reconciler<D> {
     planner: Planner,
     feeds: Vec<Feed>,
     sources: Vec<SourceState>,
-    desired: Desired,
+    merger: Merger,
+    monitor: Monitor,
     plan_rejections: Vec<Rejection>,
     reporter: Reporter,
     attached: Option<Attached>,
@@ -61,12 +66,14 @@ pub struct Reconciler<D> {
     /// The planner's belief may be wrong: a step failed.
     lost: bool,
     backoff: Duration,
-    files: Files,
+    saver: Saver,
     unsaved: bool,
     /// Nothing has been merged yet.
     fresh: bool,
-    /// What was last reported of the services may not be true any more.
+    /// What was last reported of the services may not be true any more,
     stale: bool,
+    /// and of these in any case.
+    touched: BTreeSet<ServiceName>,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -78,6 +85,7 @@ impl<D: Dataplane> Reconciler<D> {
         feeds: Vec<Feed>,
         identity: Identity,
         files: Files,
+        monitor: Monitor,
     ) -> Result<Self, ReconcileError> {
         dataplane.grace()()?;
         let planner = Planner::adopt(limits, dataplane.observe()?)?;
@@ -91,7 +99,8 @@ impl<D: Dataplane> Reconciler<D> {
             planner,
             sources: feeds.iter().map(|feed| feed.borrow().clone()).collect(),
             feeds,
-            desired: Desired::default(),
+            merger: Merger::default(),
+            monitor,
             plan_rejections: Vec::new(),
             reporter: Reporter::new(identity, earlier),
             attached: None,
@@ -100,10 +109,11 @@ impl<D: Dataplane> Reconciler<D> {
             retry_at: None,
             lost: false,
             backoff: FIRST_RETRY,
-            files,
+            saver: Saver::new(files),
             unsaved: false,
             fresh: true,
             stale: true,
+            touched: BTreeSet::new(),
         })
     }
 
@@ -136,15 +146,18 @@ impl<D: Dataplane> Reconciler<D> {
                 // Before changes, which may come without end and need what a grace period frees.
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = changed.notified() => self.absorb(),
+                () = self.saver.ended() => {}
+                news = self.monitor.news() => self.hear(news),
                 () = wait_until(retry) => {
                     self.retry_at = None;
                     block_in_place(|| self.round(Instant::now()));
                 }
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => self.tick(),
             }
             self.attach_if_ready()?;
         }
-        self.save();
+        let documents = self.documents();
+        self.saver.finish(documents).await;
         Ok(())
     }
 
@@ -156,20 +169,33 @@ impl<D: Dataplane> Reconciler<D> {
         let same = |(now, before): (&SourceState, &SourceState)| now.says_the_same(before);
         if self.fresh || !self.sources.iter().zip(&before).all(same) {
             self.fresh = false;
-            let inputs: Vec<Input<'_>> = self
-                .sources
-                .iter()
-                .map(|state| Input {
-                    source: &state.name,
-                    snapshot: state.snapshot.as_deref(),
-                    synced: state.synced,
-                })
-                .collect();
-            self.desired = block_in_place(|| desired::merge(&inputs));
+            let input = |state: &SourceState| Input {
+                source: Arc::clone(&state.name),
+                snapshot: state.snapshot.clone(),
+                synced: state.synced,
+            };
+            let inputs = self.sources.iter().map(input).collect();
+            block_in_place(|| {
+                self.merger.merge(inputs);
+                self.monitor.follow(&mut self.merger, begin);
+            });
             self.unsaved = true;
             self.stale = true;
         }
         block_in_place(|| self.round(begin));
+    }
+
+    /// Takes what was learnt of the backends' health.
+    fn hear(&mut self, news: News) {
+        let now = Instant::now();
+        let desired = self.merger.desired();
+        self.monitor.absorb(news, &self.planner, desired, now);
+        let touched = self.monitor.settle(&mut self.merger, now);
+        if !touched.is_empty() {
+            self.stale = true;
+            self.touched.extend(touched);
+            block_in_place(|| self.round(now));
+        }
     }
 
     /// Plans and applies once, in a round that began at `begin`.
@@ -181,8 +207,9 @@ impl<D: Dataplane> Reconciler<D> {
             self.publish();
             return;
         }
-        let plan = self.planner.plan(&self.desired);
-        self.stale |= plan.touched;
+        let plan = self.planner.plan(self.merger.desired());
+        self.stale |= !plan.touched.is_empty();
+        self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
         let result = self.dataplane.apply(&plan.actions);
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -265,12 +292,12 @@ impl<D: Dataplane> Reconciler<D> {
             return Ok(());
         }
         self.attached = Some(self.dataplane.attach()?);
-        tracing::info!(services = self.desired.services.len(), "serving");
+        tracing::info!(services = self.merger.desired().services.len(), "serving");
         self.publish();
         Ok(())
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let resting = self.planner.resting_backends();
         if !resting.is_empty() {
             match block_in_place(|| self.dataplane.idle(&resting)) {
@@ -284,64 +311,37 @@ impl<D: Dataplane> Reconciler<D> {
                 Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
             }
         }
-        if std::mem::take(&mut self.unsaved) {
-            block_in_place(|| self.save());
+        if self.unsaved && self.saver.is_free(Instant::now()) {
+            self.unsaved = false;
+            let documents = self.documents();
+            self.saver.start(documents);
         }
     }
 
-    /// Saves for the next start. Nothing depends on it while the agent runs, so that a full disk
-    /// costs a warning.
-    fn save(&self) {
-        let snapshots: BTreeMap<&str, &Snapshot> = self
-            .sources
-            .iter()
-            .filter_map(|state| Some((&*state.name, state.snapshot.as_deref()?)))
-            .collect();
-        let saved = store::save(&self.files.snapshots, &snapshots)
-            .and_then(|()| store::save(&self.files.state, &*self.reporter.state()));
-        if let Err(error) = saved {
-            tracing::warn!(%error, "the state was not saved; a restart without its source would not know it");
-        }
+    /// What the next agent is to know.
+    fn documents(&self) -> Documents {
+        let snapshot = |state: &SourceState| Some((state.name.clone(), state.snapshot.clone()?));
+        let snapshots = self.sources.iter().filter_map(snapshot).collect();
+        Documents { snapshots, state: self.reporter.state() }
     }
 
     fn publish(&mut self) {
+        let desired = self.merger.desired();
         let rejections: Vec<Rejection> = self
             .sources
             .iter()
             .flat_map(|state| state.rejections.iter())
-            .chain(&self.desired.rejections)
+            .chain(&desired.rejections)
+            .chain(desired.waiting.values())
             .chain(&self.plan_rejections)
             .cloned()
             .collect();
         let sources = self.sources.iter().map(source_status).collect();
         if std::mem::take(&mut self.stale) {
-            self.reporter.update(&self.desired, &self.planner);
+            let touched = std::mem::take(&mut self.touched);
+            self.reporter.update(self.merger.desired(), &self.planner, touched);
         }
         self.reporter.publish(self.attached.as_ref(), sources, &self.work, rejections);
-    }
-}
-
-fn source_status(state: &SourceState) -> SourceStatus {
-    let SourceState {
-        name,
-        snapshot,
-        synced,
-        revision,
-        delivered,
-        rejections: _,
-        refused,
-        held,
-        error,
-    } = state;
-    SourceStatus {
-        name: name.to_string(),
-        synced: *synced,
-        revision: *revision,
-        delivered: *delivered,
-        services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
-        refused: *refused,
-        held: held.to_vec(),
-        error: error.clone(),
     }
 }
 
@@ -364,3 +364,6 @@ async fn wait_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

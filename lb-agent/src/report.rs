@@ -3,12 +3,14 @@
 use crate::dataplane::Attached;
 use crate::desired::{Desired, Entry};
 use crate::model::{AdminState, Rejection, Service, ServiceName};
+use crate::pairs::side_by_side;
 use crate::plan::Planner;
+use crate::source::SourceState;
 use crate::status::{
     AgentStatus, BackendStatus, FrontendStatus, Published, ServiceCounts, ServiceStatus,
     SourceStatus, State, WorkStatus,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,12 +35,21 @@ const LOGGED: usize = 20;
 pub(crate) struct Reporter {
     identity: Identity,
     started: SystemTime,
+    services: BTreeMap<ServiceName, Reported>,
+    /// The same, as it is published.
     state: Arc<State>,
     /// What the agent before this one saved, until every source has delivered: before that, what is
     /// not desired yet may only be late.
     earlier: State,
-    logged: BTreeSet<Rejection>,
+    /// What was rejected when it was last logged.
+    rejections: Vec<Rejection>,
     sender: watch::Sender<Arc<Published>>,
+}
+
+/// A service as it was last looked at.
+struct Reported {
+    entry: Entry,
+    status: Arc<ServiceStatus>,
 }
 
 impl Reporter {
@@ -50,9 +61,10 @@ impl Reporter {
         let mut reporter = Self {
             identity,
             started,
+            services: BTreeMap::new(),
             state: Arc::default(),
             earlier,
-            logged: BTreeSet::new(),
+            rejections: Vec::new(),
             sender: watch::Sender::new(Arc::new(Published {
                 agent: empty_status(started),
                 state: Arc::default(),
@@ -71,22 +83,36 @@ impl Reporter {
         self.state.clone()
     }
 
-    /// Looks at the services again, which may have changed since.
-    pub(crate) fn update(&mut self, desired: &Desired, planner: &Planner) {
+    /// Looks again at the services that are not as they were, and at those that the planner has
+    /// touched since. The others keep their status, the very same.
+    pub(crate) fn update(
+        &mut self,
+        desired: &Desired,
+        planner: &Planner,
+        mut touched: BTreeSet<ServiceName>,
+    ) {
+        let changed = side_by_side(&self.services, &desired.services);
+        touched.extend(changed.filter_map(|pair| match pair {
+            (Some((_, known)), Some((_, entry))) if known.entry.is(entry) => None,
+            (known, entry) => known.map(|(name, _)| name).or(entry.map(|(name, _)| name)).cloned(),
+        }));
         let now = SystemTime::now();
-        let known = [&*self.state, &self.earlier];
-        let services = desired.services.iter();
-        let services = services
-            .map(|(name, entry)| {
-                let known = known.map(|state| find(state, name));
-                service_status(name, entry, planner, |address, state| {
-                    let backend = known.iter().flatten().find_map(|s| find_backend(s, address));
-                    let since = backend.filter(|b| b.state == state).and_then(|b| b.since);
-                    since.unwrap_or(now)
-                })
-            })
-            .collect();
-        self.state = Arc::new(State { services });
+        for name in &touched {
+            let before = self.services.remove(name);
+            let Some(entry) = desired.services.get(name) else { continue };
+            let known = [before.as_ref().map(|before| &*before.status), find(&self.earlier, name)];
+            let status = service_status(name, entry, planner, |address, state| {
+                let backend = known.iter().flatten().find_map(|s| find_backend(s, address));
+                let since = backend.filter(|b| b.state == state).and_then(|b| b.since);
+                since.unwrap_or(now)
+            });
+            let reported = Reported { entry: entry.clone(), status: Arc::new(status) };
+            self.services.insert(name.clone(), reported);
+        }
+        if !touched.is_empty() {
+            let services = self.services.values().map(|known| Arc::clone(&known.status)).collect();
+            self.state = Arc::new(State { services });
+        }
         if desired.complete {
             self.earlier = State::default();
         }
@@ -96,10 +122,11 @@ impl Reporter {
     pub(crate) fn publish(
         &mut self,
         attached: Option<&Attached>,
-        sources: Vec<SourceStatus>,
+        mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
     ) {
+        date_errors(&mut sources, &self.sender.borrow().agent.sources);
         self.log(&rejections);
         let agent = self.agent(attached, sources, work, rejections);
         self.sender.send_replace(Arc::new(Published { agent, state: self.state.clone() }));
@@ -107,8 +134,12 @@ impl Reporter {
 
     /// Each rejection is logged when it appears, not at each round.
     fn log(&mut self, rejections: &[Rejection]) {
-        let now: BTreeSet<Rejection> = rejections.iter().cloned().collect();
-        let mut new = now.difference(&self.logged);
+        if self.rejections == rejections {
+            return;
+        }
+        let before: BTreeSet<&Rejection> = self.rejections.iter().collect();
+        let now: BTreeSet<&Rejection> = rejections.iter().collect();
+        let mut new = now.difference(&before);
         for Rejection { origin, service, reason } in new.by_ref().take(LOGGED) {
             tracing::warn!(%origin, service, "{reason}");
         }
@@ -116,7 +147,7 @@ impl Reporter {
         if more > 0 {
             tracing::warn!(more, "more problems; see `lbctl status`");
         }
-        self.logged = now;
+        self.rejections = rejections.to_vec();
     }
 
     fn agent(
@@ -153,7 +184,33 @@ impl Reporter {
     }
 }
 
-fn empty_status(started: SystemTime) -> AgentStatus {
+pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
+    let SourceState {
+        name,
+        snapshot,
+        synced,
+        revision,
+        delivered,
+        rejections: _,
+        refused,
+        held,
+        error,
+    } = state;
+    SourceStatus {
+        name: name.to_string(),
+        synced: *synced,
+        revision: *revision,
+        delivered: *delivered,
+        services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
+        refused: *refused,
+        held: held.to_vec(),
+        error: error.clone(),
+        // The reporter knows.
+        error_since: None,
+    }
+}
+
+pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
     AgentStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -165,9 +222,20 @@ fn empty_status(started: SystemTime) -> AgentStatus {
         pending: Vec::new(),
         hooks: Vec::new(),
         sources: Vec::new(),
+        // Who keeps the names says so to the API.
+        names: Vec::new(),
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
+    }
+}
+
+/// An error is as old as the first of those that followed each other without a pause.
+fn date_errors(sources: &mut [SourceStatus], before: &[SourceStatus]) {
+    for source in sources.iter_mut().filter(|source| source.error.is_some()) {
+        let before = before.iter().find(|before| before.name == source.name);
+        let since = before.and_then(|before| before.error_since);
+        source.error_since = Some(since.unwrap_or_else(SystemTime::now));
     }
 }
 
@@ -175,13 +243,13 @@ fn empty_status(started: SystemTime) -> AgentStatus {
 fn sort(State { services }: &mut State) {
     services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for service in services {
-        service.backends.sort_unstable_by_key(|backend| backend.address);
+        Arc::make_mut(service).backends.sort_unstable_by_key(|backend| backend.address);
     }
 }
 
 fn find<'s>(state: &'s State, name: &ServiceName) -> Option<&'s ServiceStatus> {
     let found = state.services.binary_search_by(|service| service.name.as_str().cmp(name.as_str()));
-    state.services.get(found.ok()?)
+    Some(state.services.get(found.ok()?)?)
 }
 
 fn find_backend<'s>(service: &'s ServiceStatus, address: &SocketAddr) -> Option<&'s BackendStatus> {
@@ -195,7 +263,7 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend } =
+    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend, health: _ } =
         &*entry.service;
     let frontends = frontends
         .iter()
@@ -204,7 +272,7 @@ fn service_status(
             scope: frontend.scope(*asked),
             installed: planner.is_installed(frontend),
             usable: entry
-                .service
+                .effective
                 .backends_for(frontend)
                 .filter(|(_, backend)| backend.state == AdminState::Ready)
                 .count(),
@@ -225,6 +293,7 @@ fn service_status(
             zone: backend.zone.clone(),
             lease: backend.lease.clone(),
             lease_left: None,
+            health: None,
         })
         .collect();
     ServiceStatus {
@@ -235,6 +304,7 @@ fn service_status(
         policy: *policy,
         affinity: *affinity,
         no_backend: *no_backend,
+        fails_open: false,
         backends,
         counters: ServiceCounts::default(),
     }

@@ -1,6 +1,8 @@
 //! What the agent publishes about itself: the JSON of `/v1/...`, of `lbctl -o json`, and of the
 //! state file that `lbctl` reads when no agent runs. Pure data.
 
+use crate::health::board::CheckResult;
+use crate::health::effective::Why;
 use crate::model::{AdminState, Affinity, Frontend, Lease, NoBackend, Policy, Rejection, Scope};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -32,6 +34,9 @@ pub struct AgentStatus {
     pub hooks: Vec<HookStatus>,
     /// The sources, in order of precedence.
     pub sources: Vec<SourceStatus>,
+    /// Where the services' names can be looked up.
+    #[serde(default)]
+    pub names: Vec<NamesStatus>,
     /// Publications, grace periods and the like.
     pub work: WorkStatus,
     /// What the kernel can't do, and what that means.
@@ -73,6 +78,9 @@ pub struct SourceStatus {
     pub held: Vec<Held>,
     /// What is wrong with it now, if anything; the last good snapshot keeps serving.
     pub error: Option<String>,
+    /// Since when something has been wrong with it.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub error_since: Option<SystemTime>,
 }
 
 /// Something that is missing from its source after an outage, and keeps serving for a while.
@@ -83,6 +91,35 @@ pub struct Held {
     /// When its removal is believed.
     #[serde(with = "humantime_serde")]
     pub until: SystemTime,
+}
+
+/// A place where names of services can be looked up, or the names themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// What it is.
+    pub kind: NamesKind,
+    /// Which one: the zone, the file, the address, the cluster.
+    pub place: String,
+    /// Services' names that can be looked up there.
+    pub records: usize,
+    /// Why it is not as it should be; it is tried again.
+    pub error: Option<String>,
+    /// What can't be looked up there, or not well, and why.
+    pub problems: Vec<String>,
+}
+
+/// What names are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamesKind {
+    /// The domain all of them are in.
+    Zone,
+    /// A hosts file.
+    Hosts,
+    /// The agent's DNS responder.
+    Dns,
+    /// Records in etcd, for CoreDNS.
+    Coredns,
 }
 
 /// Counters of the agent's own work since it started.
@@ -121,6 +158,10 @@ pub struct ServiceStatus {
     pub affinity: Option<Affinity>,
     /// What a caller sees when no backend is usable.
     pub no_backend: NoBackend,
+    /// Whether it sends connections to backends that are not healthy, for want of others; read when
+    /// asked.
+    #[serde(default)]
+    pub fails_open: bool,
     /// Where connections end up.
     pub backends: Vec<BackendStatus>,
     /// Counters, read when asked.
@@ -160,6 +201,9 @@ pub struct BackendStatus {
     /// What is left of the lease, read when asked for.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub lease_left: Option<Duration>,
+    /// What is known of its health, read when asked; nothing but what its source says if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
@@ -191,6 +235,41 @@ pub struct OutcomeCounts {
     pub srtt: Option<Duration>,
 }
 
+/// What is known of a backend's health, and what follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// Why it gets new connections or not.
+    pub why: Why,
+    /// Its share of new connections beside the others'; 0: none.
+    pub share: u16,
+    /// What its worst check says.
+    pub check: Option<CheckStatus>,
+    /// For how much longer it is ejected.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub ejected_for: Option<Duration>,
+}
+
+/// What a check says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Which: `http /healthz`.
+    pub check: String,
+    /// Whether it holds the backend to be up.
+    pub up: bool,
+    /// Results still in favour of that, of how many: `2/3`.
+    pub standing: String,
+    /// Whether the last try spoke for the backend; none yet if absent.
+    pub result: Option<CheckResult>,
+    /// What the last try came to: `L7OK 200`.
+    pub text: Option<String>,
+    /// How long it took.
+    #[serde(with = "humantime_serde")]
+    pub took: Option<Duration>,
+    /// When it ended.
+    #[serde(with = "humantime_serde")]
+    pub at: Option<SystemTime>,
+}
+
 /// Counters of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCounts {
@@ -206,7 +285,7 @@ pub struct ServiceCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The services, by name.
-    pub services: Vec<ServiceStatus>,
+    pub services: Vec<Arc<ServiceStatus>>,
 }
 
 /// A kernel table: `/v1/maps`.
@@ -228,6 +307,13 @@ pub struct TableStatus {
     pub used: Option<u64>,
     /// Memory the kernel charges for it, in bytes, where that can be told.
     pub memory: Option<u64>,
+}
+
+impl NamesStatus {
+    /// A place that nothing has been done about yet.
+    pub fn new(kind: NamesKind, place: String) -> Self {
+        Self { kind, place, records: 0, error: None, problems: Vec::new() }
+    }
 }
 
 /// What the reconcile loop publishes after each round.

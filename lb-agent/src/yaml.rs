@@ -11,6 +11,7 @@ pub(crate) use self::reader::Reader;
 
 use self::tree::{Tree, Value};
 use crate::model::Rejection;
+use serde_json::Value as Json;
 use std::fmt;
 
 /// Deepest indentation accepted: no document means to go deeper.
@@ -46,6 +47,11 @@ impl Place {
     pub(crate) fn within(self, origin: &str) -> String {
         if self.line == 0 { origin.to_owned() } else { format!("{origin}:{self}") }
     }
+
+    /// ", first on line 7", of what stands twice.
+    pub(crate) fn first(self) -> String {
+        if self.line == 0 { String::new() } else { format!(", first on line {}", self.line) }
+    }
 }
 
 impl fmt::Display for Place {
@@ -77,6 +83,11 @@ impl Document {
                 "the YAML parser gave up on this file; simplify it".to_owned(),
             )),
         }
+    }
+
+    /// Parses a JSON object. A field that is `null` is left out.
+    pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
+        Tree::from_json(text).map(|tree| Self { tree })
     }
 
     /// The whole document as a value.
@@ -149,6 +160,32 @@ impl<'n> Item<'n> {
         self.value.fields().is_some()
     }
 
+    /// The same as JSON. Of what is not in quotes, whole numbers, `true`, `false` and `null` are such;
+    /// all else is text, so that nothing is lost of a `1.10`.
+    pub(crate) fn json(&self) -> Json {
+        if let Some(fields) = self.value.fields() {
+            let field = |(key, value): (Value<'n>, Value<'n>)| {
+                (key.text().unwrap_or_default().to_owned(), Self::new(value).json())
+            };
+            return Json::Object(fields.map(field).collect());
+        }
+        if let Some(items) = self.value.items() {
+            return Json::Array(items.map(|value| Self::new(value).json()).collect());
+        }
+        let text = self.text().unwrap_or_default();
+        match self.value.plain() {
+            Some("" | "~" | "null") => Json::Null,
+            Some("true") => Json::Bool(true),
+            Some("false") => Json::Bool(false),
+            Some(plain) => match plain.parse::<i64>() {
+                // Not `007` and `+7`: they would be read as other text.
+                Ok(number) if number.to_string() == plain => number.into(),
+                _ => Json::from(text),
+            },
+            None => Json::from(text),
+        }
+    }
+
     /// What it is, for an error.
     fn describe(&self) -> String {
         match (self.value.plain(), self.text()) {
@@ -188,6 +225,20 @@ mod tests {
             assert_eq!(error.origin, origin, "{short}: {}", error.reason);
             assert!(error.reason.contains(part), "{short}: {}", error.reason);
         }
+    }
+
+    #[test]
+    fn a_document_is_json_as_well() {
+        let text = "a: [1, -2, \"3\", 1.10, 007, 0x10]\nb: {c: true, d: 'true', e: ~, f: }\ng: x\n";
+        let document = Document::parse("f", text).unwrap();
+        let expected = serde_json::json!({
+            "a": [1, -2, "3", "1.10", "007", "0x10"],
+            "b": {"c": true, "d": "true", "e": null, "f": null},
+            "g": "x"
+        });
+        assert_eq!(document.item().json(), expected);
+        let again = Document::parse("f", &expected.to_string()).unwrap();
+        assert_eq!(again.item().json(), expected);
     }
 
     #[test]

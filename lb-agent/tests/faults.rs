@@ -6,8 +6,8 @@
 use lb_agent::dataplane::{Dataplane, Fake, Grace};
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{
-    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
-    ServiceName,
+    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Rejection, Scope,
+    Service, ServiceName,
 };
 use lb_agent::plan::{Action, Limits, Planner};
 use lb_common::rows::FrontendKey;
@@ -117,7 +117,7 @@ fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desire
     let mut taken = BTreeSet::new();
     let entry = |(name, mut service): (ServiceName, Service)| {
         service.frontends.retain(|frontend, _| taken.insert(*frontend));
-        (name, Entry { service: Arc::new(service), source: "test".into() })
+        (name, Entry::new(Arc::new(service), "test".into()))
     };
     Desired {
         // As in the real thing, a service whose frontends all belong to others is left out.
@@ -127,8 +127,7 @@ fn desired(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Desire
             .filter(|(_, entry)| !entry.service.frontends.is_empty())
             .collect(),
         complete: true,
-        synced: BTreeSet::new(),
-        rejections: Vec::new(),
+        ..Desired::default()
     }
 }
 
@@ -176,6 +175,7 @@ fn any_service() -> impl Strategy<Value = Service> {
                 .then_some(Affinity { client: Client::Netns, timeout_seconds: affinity }),
             no_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
+            health: Default::default(),
         },
     )
 }
@@ -260,6 +260,7 @@ fn full_service(frontends: u8, backends: u8) -> Service {
         affinity: None,
         no_backend: NoBackend::Refuse,
         backends_from: Vec::new(),
+        health: Default::default(),
     }
 }
 
@@ -311,6 +312,21 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     driver.check(&full);
     driver.converge(LIMITS, &desired([]));
     assert!(driver.fake.frontends().is_empty());
+}
+
+#[test]
+fn a_service_that_waits_for_another_source_keeps_what_the_kernel_has() {
+    let full = desired([("a".parse().unwrap(), full_service(2, 2))]);
+    let mut driver = Driver::new(LIMITS);
+    driver.converge(LIMITS, &full);
+    let late = Rejection { origin: "test".into(), service: None, reason: "late".into() };
+    let waiting = [("a".parse().unwrap(), late)].into();
+    let late = Desired { complete: false, synced: ["test".into()].into(), waiting, ..desired([]) };
+    driver.converge(LIMITS, &late);
+    driver.check(&full);
+    driver.restart(LIMITS);
+    driver.converge(LIMITS, &late);
+    driver.check(&full);
 }
 
 #[test]

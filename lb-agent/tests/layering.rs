@@ -9,14 +9,17 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 14] = [
+const PURE: [&str; 17] = [
     "claims",
     "config",
     "desired",
+    "etcd::backoff",
+    "etcd::position",
     "etcd::settings",
     "health",
     "model",
     "names::records",
+    "pairs",
     "plan",
     "source::etcd::keys",
     "source::etcd::layout",

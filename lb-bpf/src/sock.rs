@@ -167,6 +167,14 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
         }
     }
 
+    /// Whether the agent probes a backend with it.
+    #[inline(always)]
+    pub(crate) fn is_probe(&self) -> bool {
+        let sock = self.bpf_sock();
+        // SAFETY: a field of the socket that this program type may read, in its own width.
+        unsafe { read_volatile(&raw const (*sock).mark) == lb_common::PROBE_MARK }
+    }
+
     /// Whether the socket has neither a port nor a peer, and shows none of an earlier association.
     #[inline(always)]
     pub(crate) fn looks_unused(&self) -> bool {

@@ -32,6 +32,10 @@ pub mod rows;
 /// table's type or the meaning of a field.
 pub const LAYOUT_VERSION: u32 = 1;
 
+/// Mark (`SO_MARK`) of sockets that are never translated: the agent's own, when it probes backends.
+/// Setting it takes `CAP_NET_ADMIN` (or `CAP_NET_RAW`).
+pub const PROBE_MARK: u32 = 0x6c62_0001;
+
 /// A block never has more backend rows than this, so that a binary search over it takes at most
 /// [`MEMBER_STEPS`] steps, which is the bound the verifier is given.
 pub const MAX_BLOCK_ROWS: u32 = (1 << MEMBER_STEPS) - 1;

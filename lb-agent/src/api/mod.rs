@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | [`AgentStatus`](crate::status::AgentStatus): readiness, hooks, sources, work, warnings, rejections |
 //! | `GET /v1/services` | every [`ServiceStatus`], by name, counters read now |
 //! | `GET /v1/services/{name}` | one [`ServiceStatus`]; a name may contain `/` and `:`. 404 names the closest service, or why it was refused |
+//! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
 //! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
@@ -18,12 +19,14 @@ mod socket;
 pub(crate) use closest::closest;
 pub use socket::{BindError, bind};
 
+use crate::leases::Leases;
 use crate::status::{Counters, Published, ServiceStatus};
-use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
@@ -34,6 +37,9 @@ use tokio::sync::{oneshot, watch};
 /// How long answers that are under way may take once a stop was asked for.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// The header that says what an answer does not have, and why.
+pub(crate) const NOTE: &str = "lb-note";
+
 const ENDPOINTS: &str =
     "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /livez and /readyz";
 
@@ -42,6 +48,13 @@ const ENDPOINTS: &str =
 struct Shared {
     published: watch::Receiver<Arc<Published>>,
     counters: Arc<dyn Counters>,
+    leases: Leases,
+}
+
+/// What may be asked for besides.
+#[derive(Debug, Deserialize)]
+struct Besides {
+    leases: Option<String>,
 }
 
 /// An error as the client gets it.
@@ -56,9 +69,10 @@ pub async fn serve(
     listener: UnixListener,
     published: watch::Receiver<Arc<Published>>,
     counters: Arc<dyn Counters>,
+    leases: Leases,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = router(Shared { published, counters });
+    let router = router(Shared { published, counters, leases });
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
@@ -94,21 +108,40 @@ async fn status(State(shared): State<Shared>) -> Response {
     Json(&shared.now().agent).into_response()
 }
 
-async fn services(State(shared): State<Shared>) -> Result<Response, Failure> {
-    let mut services = shared.now().state.services.clone();
+async fn services(
+    State(shared): State<Shared>,
+    Query(besides): Query<Besides>,
+) -> Result<Response, Failure> {
+    let published = shared.now();
+    let mut services: Vec<ServiceStatus> =
+        published.state.services.iter().map(|service| ServiceStatus::clone(service)).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(shared.filled(services).await?).into_response())
+    let (services, notes) = shared.filled(services, &besides).await?;
+    Ok(noted(&services, &notes))
 }
 
 async fn service(
     State(shared): State<Shared>,
     Path(name): Path<String>,
+    Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
     let published = shared.now();
     let found = published.state.services.iter().find(|service| service.name == name);
-    let found = found.ok_or_else(|| unknown_service(&published, &name))?.clone();
-    let filled = shared.filled(vec![found]).await?;
-    Ok(Json(filled.first()).into_response())
+    let found = found.ok_or_else(|| unknown_service(&published, &name))?;
+    let (filled, notes) = shared.filled(vec![ServiceStatus::clone(found)], &besides).await?;
+    Ok(noted(&filled.first(), &notes))
+}
+
+/// An answer of which parts are missing for these reasons.
+fn noted(answer: &impl Serialize, notes: &[String]) -> Response {
+    let mut response = Json(answer).into_response();
+    // A header holds no other characters.
+    let plain = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
+    let note: String = notes.join("; ").chars().map(plain).collect();
+    if let Some(note) = HeaderValue::try_from(note).ok().filter(|note| !note.is_empty()) {
+        response.headers_mut().insert(NOTE, note);
+    }
+    response
 }
 
 async fn maps(State(shared): State<Shared>) -> Result<Response, Failure> {
@@ -147,12 +180,15 @@ impl Shared {
     async fn filled(
         &self,
         mut services: Vec<ServiceStatus>,
-    ) -> Result<Vec<ServiceStatus>, Failure> {
-        self.read_kernel(move |counters| {
+        besides: &Besides,
+    ) -> Result<(Vec<ServiceStatus>, Vec<String>), Failure> {
+        let asked = besides.leases.is_some();
+        let notes = if asked { self.leases.fill(&mut services).await } else { Vec::new() };
+        let services = self.read_kernel(move |counters| {
             counters.fill(&mut services)?;
             Ok(services)
-        })
-        .await
+        });
+        Ok((services.await?, notes))
     }
 
     /// Reading tables is system calls, many of them: it must not hold up a runtime thread.

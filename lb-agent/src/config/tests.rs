@@ -1,4 +1,7 @@
 use super::*;
+use crate::etcd::{Settings, Tls, User};
+use crate::source::etcd::layout::LayoutKind;
+use std::time::Duration;
 
 fn read(text: &str) -> Result<Config, Vec<Rejection>> {
     parse(Path::new("/etc/lb/agent.yaml"), text)
@@ -21,11 +24,15 @@ state_dir: state
 socket: "run/a.sock"
 detach_on_exit: true
 vip_ranges: [10.96.0.0/12, "127.96.1.0/16", "fd00::/8"]
+allow_exec: true
+zone: eu-1a
 tables: {frontends: 1, services: 2, rows: 3, backends: 4, connections: 8, overflow: 6, affinity: 7}
 sources:
   - file: more.yaml
     vip_ranges: []
   - file: /other.yaml
+    allow_exec: true
+names: {hosts: /etc/hosts}
 services: []
 "#,
     )
@@ -39,6 +46,8 @@ services: []
         vip_ranges: Some(
             ["10.96.0.0/12", "127.96.0.0/16", "fd00::/8"].map(|r| r.parse().unwrap()).to_vec(),
         ),
+        allow_exec: true,
+        zone: Some("eu-1a".into()),
         tables: TableSizes {
             frontends: 1,
             services: 2,
@@ -49,16 +58,30 @@ services: []
             affinity: 7,
         },
         sources: vec![
-            FileSource { path: "/etc/lb/more.yaml".into(), vip_ranges: Some(vec![]) },
-            FileSource { path: "/other.yaml".into(), vip_ranges: None },
+            Source::File(FileSource {
+                path: "/etc/lb/more.yaml".into(),
+                vip_ranges: Some(vec![]),
+                allow_exec: false,
+            }),
+            Source::File(FileSource {
+                path: "/other.yaml".into(),
+                vip_ranges: None,
+                allow_exec: true,
+            }),
         ],
+        names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
         has_services: true,
     };
     assert_eq!(config, expected);
     let own = vec!["192.0.2.1".parse().unwrap()];
     assert_eq!(
         config.claims(own.clone()),
-        Claims { ranges: config.vip_ranges.clone(), host_addresses: own }
+        Claims {
+            ranges: config.vip_ranges.clone(),
+            host_addresses: own,
+            strict: false,
+            exec: true
+        }
     );
 }
 
@@ -94,8 +117,12 @@ fn bad_settings_name_line_and_remedy() {
         ("tables: {conns: 1}", "1:10", "unknown field `conns`; use `frontends`"),
         ("sources: a.yaml", "1:10", "expected a list for `sources`"),
         ("sources: [a.yaml]", "1:11", "expected a source such as `file: more.yaml`"),
-        ("sources: [{etcd: x}]", "1:12", "unknown field `etcd`; use `file` or `vip_ranges`"),
-        ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file`"),
+        (
+            "sources: [{kafka: x}]",
+            "1:12",
+            "unknown field `kafka`; use `file`, `etcd`, `vip_ranges` or `allow_exec`",
+        ),
+        ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file` or `etcd`"),
         ("sources: [{file: a}, {file: a}]", "1:1", "source `/etc/lb/a` stands twice"),
         ("sources: [{file: agent.yaml}]", "1:1", "stands twice, or is this file"),
         ("socket: a\nsocket: b", "2:1", "key `socket` stands twice, first on line 1"),
@@ -139,5 +166,133 @@ fn the_examples_people_copy_are_good() {
         let services = crate::source::spec::translate("f", text, &claims, true).unwrap();
         assert_eq!(services.rejections, []);
         assert_eq!(services.snapshot.services.len(), 1);
+    }
+}
+
+const ETCD: &str = r#"
+sources:
+  - file: first.yaml
+  - etcd:
+      name: registry
+      endpoints: ["https://10.0.0.1:2379", "https://etcd-2"]
+      prefix: /prod/lb
+      layout: native
+      tls: {ca: ca.pem, cert: /c.pem, key: k.pem, server_name: etcd}
+      user: {name: lb, password_file: password}
+      removal_grace: 1m 30s
+      vip_pool: [10.96.128.0/17]
+    vip_ranges: [10.96.0.0/12]
+    allow_exec: true
+  - etcd: {endpoints: ["10.0.0.2"], layout: grpc, prefix: greeter, removal_grace: 0s}
+"#;
+
+#[test]
+fn etcd_sources_are_read_in_their_order() {
+    let config = read(ETCD).unwrap();
+    let [Source::File(first), Source::Etcd(own), Source::Etcd(other)] = &config.sources[..] else {
+        panic!("{:#?}", config.sources);
+    };
+    assert_eq!(first.path, Path::new("/etc/lb/first.yaml"));
+    let range = |text: &str| text.parse::<IpNet>().unwrap();
+    let expected = EtcdSource {
+        name: "etcd:registry".into(),
+        settings: Arc::new(Settings {
+            endpoints: ["https://10.0.0.1:2379", "https://etcd-2:2379"]
+                .map(|endpoint| endpoint.parse().unwrap())
+                .to_vec(),
+            tls: Tls {
+                ca: Some("/etc/lb/ca.pem".into()),
+                cert: Some("/c.pem".into()),
+                key: Some("/etc/lb/k.pem".into()),
+                server_name: Some("etcd".into()),
+            },
+            user: Some(User { name: "lb".into(), password_file: "/etc/lb/password".into() }),
+        }),
+        prefix: "/prod/lb/".into(),
+        layout: LayoutKind::Native,
+        removal_grace: Duration::from_secs(90),
+        vip_pool: vec![range("10.96.128.0/17")],
+        vip_ranges: vec![range("10.96.0.0/12")],
+        allow_exec: true,
+    };
+    assert_eq!(**own, expected);
+    assert!(own.claims(Vec::new()).strict);
+    assert_eq!(&*other.name, "etcd:greeter/");
+    assert_eq!((other.prefix.as_str(), other.removal_grace), ("greeter/", Duration::ZERO));
+    assert_eq!(other.settings.endpoints[0].to_string(), "http://10.0.0.2:2379");
+}
+
+#[test]
+fn layouts_have_their_usual_prefixes() {
+    for (layout, prefix) in [
+        ("native", "/lb/"),
+        ("coredns", "/skydns/"),
+        ("kratos", "/microservices/"),
+        ("patroni", "/service/"),
+    ] {
+        let ranges = if layout == "native" { ", vip_ranges: []" } else { "" };
+        let text = format!("sources: [{{etcd: {{endpoints: [a], layout: {layout}}}{ranges}}}]");
+        let config = read(&text).unwrap();
+        let [Source::Etcd(source)] = &config.sources[..] else {
+            panic!("{:#?}", config.sources);
+        };
+        assert_eq!((&*source.prefix, &*source.name), (prefix, &*format!("etcd:{prefix}")));
+    }
+}
+
+#[test]
+fn mistakes_in_etcd_sources_name_line_and_remedy() {
+    let own = "vip_ranges: [10.96.0.0/12]";
+    for (etcd, beside, line, part) in [
+        ("x", own, 2, "expected a mapping for `etcd` with `endpoints:`, found `x`"),
+        ("{prefix: /lb}", own, 2, "`endpoints` is missing; add endpoints: [http://HOST:2379]"),
+        ("{endpoints: []}", own, 2, "`endpoints` is empty; name a member"),
+        ("{endpoints: a}", own, 2, "expected a list for `endpoints`"),
+        ("{endpoints: ['ftp://a']}", own, 2, "`ftp` is no scheme of etcd"),
+        ("{endpoints: [a, 'a:2379']}", own, 2, "endpoint http://a:2379 stands twice"),
+        (
+            "{endpoints: [a], colour: red}",
+            own,
+            2,
+            "unknown field `colour`; use `name`, `endpoints`",
+        ),
+        (
+            "{endpoints: [a], layout: consul}",
+            own,
+            2,
+            "`consul` is no layout; use one of native, grpc",
+        ),
+        ("{endpoints: [a], name: 'a b'}", own, 2, "`a b` can't name a source"),
+        ("{endpoints: [a], prefix: ''}", own, 2, "expected a prefix such as /lb/"),
+        ("{endpoints: [a], tls: {ca: x}}", own, 2, "`tls` is for https endpoints, and http://a:"),
+        ("{endpoints: ['https://a', b], tls: {ca: x}}", own, 2, "http://b:2379 is not one"),
+        ("{endpoints: ['https://a'], tls: {cert: x}}", own, 2, "`cert` needs `key` beside it"),
+        ("{endpoints: ['https://a'], tls: {key: x}}", own, 2, "`key` needs `cert` beside it"),
+        ("{endpoints: ['https://a'], tls: {psk: x}}", own, 2, "unknown field `psk`; use `ca`"),
+        ("{endpoints: [a], user: lb}", own, 2, "expected a mapping for `user`"),
+        ("{endpoints: [a], user: {name: lb}}", own, 2, "`user` needs a `password_file`"),
+        ("{endpoints: [a], user: {name: lb, password: x}}", own, 2, "unknown field `password`"),
+        ("{endpoints: [a], removal_grace: 30}", own, 2, "`30` is not a time from 0s to 1h"),
+        ("{endpoints: [a], removal_grace: 61m}", own, 2, "`61m` is not a time from 0s to 1h"),
+        ("{endpoints: [a], vip_pool: 10.96.0.0/16}", own, 2, "expected a list for `vip_pool`"),
+        ("{endpoints: [a], vip_pool: [10.0.0.0/8]}", own, 2, "10.0.0.0/8 is outside `vip_ranges`"),
+        ("{endpoints: [a]}", "", 2, "an etcd source needs `vip_ranges` beside `etcd`"),
+        ("{endpoints: [a], layout: grpc}", "", 2, "this layout needs a `prefix`"),
+        ("{endpoints: [a], layout: kratos}", own, 3, "claim no address; remove `vip_ranges`"),
+        ("{endpoints: [a], layout: kratos, vip_pool: []}", "", 2, "is for the native layout"),
+        ("{endpoints: [a]}", "file: a.yaml", 2, "a source is a `file` or `etcd`"),
+        (
+            "{endpoints: [a]}",
+            "vip_ranges: []\n  - etcd: {endpoints: [b]}\n    vip_ranges: []",
+            4,
+            "source `etcd:/lb/` stands twice; give one another `name`",
+        ),
+    ] {
+        let text = format!("sources:\n  - etcd: {etcd}\n    {beside}\n");
+        let problems = read(&text).unwrap_err();
+        let first = problems.first().unwrap();
+        let place = format!("/etc/lb/agent.yaml:{line}:");
+        assert!(first.origin.starts_with(&place), "{etcd}: {first:?}");
+        assert!(first.reason.contains(part), "{etcd}: {}", first.reason);
     }
 }

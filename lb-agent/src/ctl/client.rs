@@ -1,6 +1,7 @@
 //! Asks the agent on its Unix socket, and decides what a failure means: nobody there (the pinned
 //! tables can be read instead), no permission, or an answer that is an error.
 
+use crate::api::NOTE;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::StatusCode;
@@ -73,11 +74,20 @@ impl Client {
 
     /// The answer to `GET path`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
-        let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
+        Ok(self.get_noted(path).await?.0)
+    }
+
+    /// The answer to `GET path`, and what is missing in it.
+    pub(super) async fn get_noted<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<(T, Option<String>), AskError> {
+        let (status, note, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
             .await
             .unwrap_or_else(|_| Err(self.absent(format!("no answer within {PATIENCE:?}"))))?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| self.garbled(error));
+            let answer = serde_json::from_slice(&body).map_err(|error| self.garbled(error))?;
+            return Ok((answer, note));
         }
         match serde_json::from_slice(&body) {
             Ok(ErrorBody { error }) => Err(AskError::Refused(error)),
@@ -85,7 +95,7 @@ impl Client {
         }
     }
 
-    async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), AskError> {
+    async fn fetch(&self, path: &str) -> Result<(StatusCode, Option<String>, Bytes), AskError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.absent(e))?;
@@ -97,8 +107,10 @@ impl Client {
             .map_err(|e| self.garbled(e))?;
         let response = sender.send_request(request).await.map_err(|e| self.absent(e))?;
         let status = response.status();
+        let note = response.headers().get(NOTE).and_then(|note| note.to_str().ok());
+        let note = note.map(str::to_owned);
         let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
-        Ok((status, body.to_bytes()))
+        Ok((status, note, body.to_bytes()))
     }
 
     fn unreachable(&self, error: io::Error) -> AskError {

@@ -1,16 +1,19 @@
 //! The texts of `describe` and `status`: labelled lines, then a table per section; a section with
 //! nothing in it is left out. Pure.
 
-use super::human::{age, micros, moment, percent};
+use super::human::{age, micros, moment, percent, time_of_day};
 use super::render::{Look, affinity, id, no_backend, policy, since, state};
 use super::report::{Description, NoAgent, backend_lines};
 use super::table::Table;
 use crate::model::{Rejection, Scope};
-use crate::status::{AgentStatus, ServiceStatus, SourceStatus, WorkStatus};
+use crate::status::{AgentStatus, Held, ServiceStatus, SourceStatus, WorkStatus};
 use std::time::SystemTime;
 
 /// How far the content of a section is moved in.
 const INDENT: usize = 2;
+
+/// Removals named in the line that tells of them; `-o wide` has them all.
+const HELD_SHOWN: usize = 3;
 
 /// `describe`
 pub(super) fn service(description: &Description, look: Look) -> String {
@@ -75,7 +78,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
     lines(&mut text, "Pending", pending);
 
     let mut sources =
-        Table::new(["SOURCE", "SYNCED", "REVISION", "DELIVERED", "SERVICES", "ERROR"]);
+        Table::new(["SOURCE", "SYNCED", "REVISION", "DELIVERED", "SERVICES", "REFUSED", "ERROR"]);
     for source in &agent.sources {
         let SourceStatus {
             name,
@@ -83,9 +86,10 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
             revision,
             delivered,
             services,
-            refused: _,
+            refused,
             held: _,
             error,
+            error_since,
         } = source;
         sources.push([
             name.clone(),
@@ -93,10 +97,12 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
             revision.to_string(),
             if look.wide { moment(*delivered) } else { age(*delivered, look.now) },
             services.to_string(),
-            error.clone().unwrap_or_else(|| "-".to_owned()),
+            refused.to_string(),
+            error.as_ref().map_or_else(|| "-".to_owned(), |error| dated(error, *error_since, look)),
         ]);
     }
     section(&mut text, "Sources", &sources, look);
+    held_back(&mut text, &agent.sources, look);
 
     let mut hooks = Table::new(["HOOK", "PROGRAM", "LINK"]);
     for hook in &agent.hooks {
@@ -108,6 +114,43 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
     lines(&mut text, "Warnings", &agent.warnings);
     rejected(&mut text, &agent.rejections, look);
     text
+}
+
+/// What is missing from its source and keeps serving: where there is room every item of it.
+fn held_back(text: &mut String, sources: &[SourceStatus], look: Look) {
+    if look.wide {
+        let mut table = Table::new(["SOURCE", "ITEM", "UNTIL"]);
+        for SourceStatus { name, held, .. } in sources {
+            for Held { item, until } in held {
+                table.push([name.clone(), item.clone(), moment(Some(*until))]);
+            }
+        }
+        return section(text, "Held back", &table, look);
+    }
+    let told = sources.iter().filter_map(|SourceStatus { name, held, .. }| {
+        let removals = match held.len() {
+            0 => return None,
+            1 => "1 removal, until".to_owned(),
+            n => format!("{n} removals, the first until"),
+        };
+        let mut items: Vec<&str> = held.iter().map(|held| held.item.as_str()).collect();
+        if items.len() > HELD_SHOWN {
+            items.truncate(HELD_SHOWN);
+            items.push("...");
+        }
+        let until = held.iter().map(|held| held.until).min();
+        Some(format!("{name}: {removals} {}: {}", time_of_day(until), items.join(", ")))
+    });
+    lines(text, "Held back", &told.collect::<Vec<_>>());
+}
+
+/// An error and how long it has lasted.
+fn dated(error: &str, since: Option<SystemTime>, look: Look) -> String {
+    match since {
+        None => error.to_owned(),
+        Some(_) if look.wide => format!("{error} (since {})", moment(since)),
+        Some(_) => format!("{error} (for {})", age(since, look.now)),
+    }
 }
 
 /// `status` when no agent answers

@@ -30,6 +30,12 @@ pub(super) fn moment(then: Option<SystemTime>) -> String {
     then.map_or_else(|| "-".to_owned(), |then| humantime::format_rfc3339_seconds(then).to_string())
 }
 
+/// The time of day of a moment, in UTC to the second: `12:03:04Z`; `-` when unknown.
+pub(super) fn time_of_day(then: Option<SystemTime>) -> String {
+    let text = moment(then);
+    text.split_once('T').map_or(text.as_str(), |(_, time)| time).to_owned()
+}
+
 /// `512B`, `4.0KiB`, `1.5GiB`.
 pub(super) fn bytes(count: u64) -> String {
     let mut scaled = count as f64;
@@ -102,6 +108,13 @@ mod tests {
         assert_eq!(micros(0), "0us");
         assert_eq!(micros(850), "850.0us");
         assert_eq!(micros(12_540), "12.5ms");
+    }
+
+    #[test]
+    fn times_of_day() {
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 + 12 * 3600 + 184);
+        assert_eq!(time_of_day(Some(then)), "12:03:04Z");
+        assert_eq!(time_of_day(None), "-");
     }
 
     #[test]

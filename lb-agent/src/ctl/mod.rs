@@ -1,16 +1,23 @@
-//! `lbctl`: shows what is being served and how the agent does.
+//! `lbctl`: shows what is being served and how the agent does; writes services and registrations
+//! to etcd.
 //!
 //! This file decides the command line and the exit codes: 0 for what was asked, 1 when it was not
 //! found, failed, or is not healthy, 64 for bad usage. Where the answers come from is [`origin`]'s
 //! to decide, what they look like is [`render`]'s, and when they are shown again is [`watch`]'s.
+//! The verbs that work on etcd are [`register`], [`deregister`] and [`service`]; how they reach it
+//! is in [`store`].
 
 mod client;
+mod deregister;
 mod details;
 mod human;
 mod offline;
 mod origin;
+mod register;
 mod render;
 mod report;
+mod service;
+mod store;
 mod table;
 mod watch;
 
@@ -27,10 +34,11 @@ use std::time::SystemTime;
 /// `EX_USAGE` of sysexits(3).
 const BAD_USAGE: u8 = 64;
 
-/// Show what the load balancer serves, and how its agent does.
+/// Show what the load balancer serves, and how its agent does; register backends in etcd.
 ///
 /// Asks the agent on its Unix socket. When no agent answers, says so and reads the pinned tables
-/// itself. Exit codes: 0 ok, 1 not found, failed or not healthy, 64 bad usage.
+/// itself. `register`, `deregister` and `service` need no agent: they work on etcd. Exit codes: 0
+/// ok, 1 not found, failed or not healthy, 64 bad usage; `register` exits as its command does.
 #[derive(Debug, Parser)]
 #[command(name = "lbctl", version, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
@@ -42,15 +50,37 @@ struct Cli {
     output: Output,
 }
 
-/// What to show.
+/// What to do.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Show(Shown),
+    /// Register a backend in etcd for as long as this, or a command, runs
+    // clap would list the global options as required ones in the usage of an error.
+    #[command(
+        override_usage = "lbctl register [OPTIONS] --service NAME --address ADDRESS [-- COMMAND...]"
+    )]
+    Register(Box<register::Register>),
+    /// Remove a backend's registration from etcd
+    #[command(override_usage = "lbctl deregister [OPTIONS] --service NAME [--id ID]")]
+    Deregister(deregister::Deregister),
+    /// Write, list and delete the services in etcd
+    #[command(subcommand)]
+    Service(service::Verb),
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+enum Shown {
     /// List the services
     Services,
     /// List backends: where connections end up, how many, and since when
     Backends {
         /// Only the backends of this service
         service: Option<ServiceName>,
+        /// Ask for the time that is left of leases, as `-o wide` always does
+        #[arg(long)]
+        leases: bool,
     },
     /// Show all there is to know about a service
     // clap would list the global options as required ones in the usage of an error.
@@ -147,15 +177,31 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { verb, places, output } = cli;
+    if output.watch && !matches!(verb, Verb::Show(_)) {
+        say("--watch is for the verbs that ask the agent; leave it out");
+        return Ok(BAD_USAGE.into());
+    }
+    match verb {
+        Verb::Show(verb) => show_from(places, verb, &output).await,
+        Verb::Register(register) => register.run().await,
+        Verb::Deregister(deregister) => deregister.run().await,
+        Verb::Service(verb) => verb.run(&output).await,
+    }
+}
+
+async fn show_from(places: Places, mut verb: Shown, output: &Output) -> anyhow::Result<ExitCode> {
+    if let Shown::Backends { leases, .. } = &mut verb {
+        *leases |= output.form == Form::Wide;
+    }
     let origin = Origin::new(places);
     if output.watch {
-        return watch::watch(&origin, &verb, &output).await;
+        return watch::watch(&origin, &verb, output).await;
     }
     let answer = origin.ask(&verb).await?;
     if let Some(note) = &answer.note {
         say(note);
     }
-    show(&render::render(&answer.report, &output, SystemTime::now())?)?;
+    show(&render::render(&answer.report, output, SystemTime::now())?)?;
     Ok(exit_code(&answer.report))
 }
 

@@ -34,10 +34,10 @@ impl Leftovers {
 
     /// The services that the tables serve, counters filled in.
     pub(super) fn services(&self) -> anyhow::Result<Vec<ServiceStatus>> {
-        let pinned = self.tables.state().context("cannot read the pinned tables")?;
+        let pinned = self.tables.services().context("cannot read the pinned tables")?;
         Ok(match &self.saved {
-            Some(saved) => merge(pinned, saved).services,
-            None => pinned.services,
+            Some(saved) => merge(pinned, saved),
+            None => pinned,
         })
     }
 
@@ -53,9 +53,9 @@ fn read_state(path: &Path) -> anyhow::Result<State> {
 
 /// What is served (`pinned`), named by what the agent last wrote (`saved`), which may be older: the
 /// agent may have died between the two. An id that was given away since names nothing.
-fn merge(pinned: State, saved: &State) -> State {
+fn merge(pinned: Vec<ServiceStatus>, saved: &State) -> Vec<ServiceStatus> {
     let by_id: BTreeMap<u32, &ServiceStatus> =
-        saved.services.iter().filter_map(|service| Some((service.id?, service))).collect();
+        saved.services.iter().filter_map(|service| Some((service.id?, &**service))).collect();
     let named = |service: ServiceStatus| {
         let known = service.id.and_then(|id| by_id.get(&id)).copied();
         match known.filter(|known| same_service(&service, known)) {
@@ -63,7 +63,7 @@ fn merge(pinned: State, saved: &State) -> State {
             None => service,
         }
     };
-    State { services: pinned.services.into_iter().map(named).collect() }
+    pinned.into_iter().map(named).collect()
 }
 
 /// An id alone proves nothing, it may have been reused; with a frontend in common it does.
@@ -133,6 +133,7 @@ mod tests {
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            fails_open: false,
             backends,
             counters: ServiceCounts::default(),
         }
@@ -149,6 +150,7 @@ mod tests {
             zone: None,
             lease: None,
             lease_left: None,
+            health: None,
             since,
             active: 0,
             connects: 0,
@@ -182,10 +184,10 @@ mod tests {
             pinned("10.0.0.6:80", 6, Drain, 9),
             pinned("10.0.0.9:80", 9, Ready, 1),
         ];
-        let saved = State { services: vec![service("web", 7, "10.96.0.1:80", saved)] };
-        let tables = State { services: vec![service("service-7", 7, "10.96.0.1:80", served)] };
+        let saved = State { services: vec![service("web", 7, "10.96.0.1:80", saved).into()] };
+        let tables = vec![service("service-7", 7, "10.96.0.1:80", served)];
 
-        let services = merge(tables, &saved).services;
+        let services = merge(tables, &saved);
         let [web] = services.as_slice() else { panic!("{services:?}") };
         assert_eq!((web.name.as_str(), web.source.as_str()), ("web", "source of web"));
         let seen: Vec<_> = web
@@ -216,11 +218,11 @@ mod tests {
     fn an_id_that_was_given_away_names_nothing() {
         let saved = State {
             services: vec![
-                service("web", 7, "10.96.0.1:80", Vec::new()),
-                service("gone", 8, "10.96.0.8:80", Vec::new()),
+                service("web", 7, "10.96.0.1:80", Vec::new()).into(),
+                service("gone", 8, "10.96.0.8:80", Vec::new()).into(),
             ],
         };
-        let tables = State { services: vec![service("service-7", 7, "10.96.0.2:80", Vec::new())] };
+        let tables = vec![service("service-7", 7, "10.96.0.2:80", Vec::new())];
         assert_eq!(merge(tables.clone(), &saved), tables);
     }
 

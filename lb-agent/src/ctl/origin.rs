@@ -4,7 +4,7 @@
 use super::client::{AskError, Client};
 use super::offline::Leftovers;
 use super::report::{NoAgent, Report};
-use super::{Places, Verb};
+use super::{Places, Shown};
 use crate::api::closest;
 use crate::model::ServiceName;
 use crate::status::{AgentStatus, ServiceStatus};
@@ -36,35 +36,41 @@ impl Origin {
     }
 
     /// The answer to `verb`.
-    pub(super) async fn ask(&self, verb: &Verb) -> anyhow::Result<Answer> {
+    pub(super) async fn ask(&self, verb: &Shown) -> anyhow::Result<Answer> {
         match self.ask_agent(verb).await {
-            Ok(report) => Ok(Answer { report, note: None }),
+            Ok(answer) => Ok(answer),
             Err(absent @ AskError::Absent { .. }) => self.ask_tables(verb, &absent),
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn ask_agent(&self, verb: &Verb) -> Result<Report, AskError> {
+    async fn ask_agent(&self, verb: &Shown) -> Result<Answer, AskError> {
         let client = &self.client;
-        Ok(match verb {
-            Verb::Services => Report::services(client.get("/v1/services").await?),
-            Verb::Backends { service: None } => Report::backends(client.get("/v1/services").await?),
-            Verb::Backends { service: Some(name) } => {
-                Report::backends(vec![client.get(&service_path(name)).await?])
+        let mut note = None;
+        let report = match verb {
+            Shown::Services => Report::services(client.get("/v1/services").await?),
+            Shown::Backends { service, leases } => {
+                let path = service.as_ref().map_or_else(|| "/v1/services".to_owned(), service_path);
+                let path = if *leases { path + "?leases" } else { path };
+                Report::backends(match service {
+                    None => noted(client.get_noted(&path).await?, &mut note),
+                    Some(_) => vec![noted(client.get_noted(&path).await?, &mut note)],
+                })
             }
-            Verb::Describe { service: name } => {
+            Shown::Describe { service: name } => {
                 let service: ServiceStatus = client.get(&service_path(name)).await?;
                 let agent: AgentStatus = client.get("/v1/status").await?;
                 Report::service(service, agent.rejections)
             }
-            Verb::Status => Report::Status(Box::new(client.get("/v1/status").await?)),
-            Verb::Maps => Report::Maps(client.get("/v1/maps").await?),
-        })
+            Shown::Status => Report::Status(Box::new(client.get("/v1/status").await?)),
+            Shown::Maps => Report::Maps(client.get("/v1/maps").await?),
+        };
+        Ok(Answer { report, note })
     }
 
-    fn ask_tables(&self, verb: &Verb, absent: &AskError) -> anyhow::Result<Answer> {
+    fn ask_tables(&self, verb: &Shown, absent: &AskError) -> anyhow::Result<Answer> {
         let leftovers = Leftovers::open(&self.pin_dir, &self.state_dir);
-        if let Verb::Status = verb {
+        if let Shown::Status = verb {
             return Ok(Answer { report: self.no_agent(absent, leftovers), note: None });
         }
         let leftovers = leftovers.map_err(|error| {
@@ -81,11 +87,11 @@ impl Origin {
             found.map_err(|error| anyhow::anyhow!("{error:#} ({note})"))
         };
         let report = match verb {
-            Verb::Maps => Report::Maps(leftovers.tables()?),
-            Verb::Backends { service: Some(name) } => Report::backends(vec![one(name)?]),
-            Verb::Describe { service: name } => Report::service(one(name)?, Vec::new()),
-            Verb::Backends { service: None } => Report::backends(leftovers.services()?),
-            Verb::Services | Verb::Status => Report::services(leftovers.services()?),
+            Shown::Maps => Report::Maps(leftovers.tables()?),
+            Shown::Backends { service: Some(name), .. } => Report::backends(vec![one(name)?]),
+            Shown::Describe { service: name } => Report::service(one(name)?, Vec::new()),
+            Shown::Backends { service: None, .. } => Report::backends(leftovers.services()?),
+            Shown::Services | Shown::Status => Report::services(leftovers.services()?),
         };
         Ok(Answer { report, note: Some(note) })
     }
@@ -100,6 +106,11 @@ impl Origin {
             pinned_error: served.err().map(|error| format!("{error:#}")),
         })
     }
+}
+
+fn noted<T>((answer, missing): (T, Option<String>), note: &mut Option<String>) -> T {
+    *note = missing;
+    answer
 }
 
 fn service_path(name: &ServiceName) -> String {

@@ -3,12 +3,13 @@
 
 use super::human::{age, bytes, moment, percent, span};
 use super::report::{BackendLine, Report};
+use super::service::Stored;
 use super::table::Table;
 use super::{Form, Output, details};
-use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy};
+use crate::model::{AdminState, Affinity, Client, Frontend, Lease, NoBackend, Policy};
 use crate::status::{OutcomeCounts, ServiceStatus, TableStatus};
 use anyhow::Context as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,7 @@ fn text(report: &Report, look: Look) -> String {
         Report::Status(agent) => details::agent(agent, look),
         Report::NoAgent(no_agent) => details::no_agent(no_agent),
         Report::Maps(tables) => maps_table(tables, look).text(look.headers, 0),
+        Report::Stored(services) => stored_table(services, look).text(look.headers, 0),
     }
 }
 
@@ -57,6 +59,7 @@ fn names(report: &Report) -> Vec<String> {
         Report::Status(agent) => vec![if agent.ready { "serving" } else { "pending" }.to_owned()],
         Report::NoAgent(_) => vec!["absent".to_owned()],
         Report::Maps(tables) => tables.iter().map(|table| table.name.clone()).collect(),
+        Report::Stored(services) => services.iter().map(|service| service.name.clone()).collect(),
     }
 }
 
@@ -103,8 +106,10 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
         "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "CONNECTS", "SOURCE",
         "SINCE",
     ];
-    let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID"] } else { &[] };
-    let mut table = Table::new(usual.into_iter().chain(more.iter().copied()));
+    let asked = look.wide || lines.iter().any(|line| line.lease_left.is_some());
+    let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID", "ZONE"] } else { &[] };
+    let lease: &[_] = if asked { &["LEASE"] } else { &[] };
+    let mut table = Table::new(usual.iter().chain(more).chain(lease).copied());
     for line in lines {
         let mut cells = vec![
             line.service.clone(),
@@ -119,7 +124,11 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
         ];
         if look.wide {
             let share = percent(line.share_percent);
-            cells.extend([share, failures(line.outcomes), rtt(line.outcomes), id(line.id)]);
+            let zone = line.zone.as_deref().unwrap_or("-").to_owned();
+            cells.extend([share, failures(line.outcomes), rtt(line.outcomes), id(line.id), zone]);
+        }
+        if asked {
+            cells.push(lease_left(line.lease.as_ref(), line.lease_left));
         }
         table.push(cells);
     }
@@ -156,6 +165,22 @@ fn maps_table(tables: &[TableStatus], look: Look) -> Table {
     table
 }
 
+fn stored_table(services: &[Stored], look: Look) -> Table {
+    let mut table = Table::new(["NAME", "FRONTENDS", "BACKENDS", "REGISTERED", "REVISION"]);
+    for service in services {
+        let Stored { name, frontends, backends, registered, revision, spec: _, problem } = service;
+        let unknown = |text| if problem.is_some() { "?".to_owned() } else { text };
+        table.push([
+            name.clone(),
+            unknown(first_of(frontends, look)),
+            unknown(backends.to_string()),
+            registered.to_string(),
+            revision.to_string(),
+        ]);
+    }
+    table
+}
+
 /// Backends that get new connections: those a frontend leads to, of either family.
 fn usable(service: &ServiceStatus) -> usize {
     let most = |v4: bool| {
@@ -167,8 +192,11 @@ fn usable(service: &ServiceStatus) -> usize {
 
 /// The first frontend and how many more there are; all of them when there is room.
 fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
-    let texts: Vec<String> = frontends.map(|frontend| frontend.to_string()).collect();
-    match texts.as_slice() {
+    first_of(&frontends.map(|frontend| frontend.to_string()).collect::<Vec<_>>(), look)
+}
+
+fn first_of(texts: &[String], look: Look) -> String {
+    match texts {
         [] => "-".to_owned(),
         all if look.wide => all.join(","),
         [only] => only.clone(),
@@ -179,6 +207,15 @@ fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
 /// When a backend came into its state: the moment itself where there is room, else how long ago.
 pub(super) fn since(line: &BackendLine, look: Look) -> String {
     if look.wide { moment(line.since) } else { age(line.since, look.now) }
+}
+
+/// What is left of a lease: `7s`, `?` when that is not known, `-` without one.
+fn lease_left(lease: Option<&Lease>, left: Option<Duration>) -> String {
+    match (lease, left) {
+        (None, _) => "-".to_owned(),
+        (Some(_), None) => "?".to_owned(),
+        (Some(_), Some(left)) => span(u32::try_from(left.as_secs()).unwrap_or(u32::MAX)),
+    }
 }
 
 /// TCP connects that were refused or not answered.
@@ -227,4 +264,24 @@ pub(super) fn affinity(affinity: Affinity, between: &str) -> String {
         Client::Process => "process",
     };
     format!("{client}{between}{}", span(affinity.timeout_seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases() {
+        let lease = Lease { source: "etcd:registry".into(), id: 7 };
+        let left = |seconds: u64| Some(Duration::from_millis(1000 * seconds + 300));
+        for (lease, left, text) in [
+            (Some(&lease), left(7), "7s"),
+            (Some(&lease), left(0), "0s"),
+            (Some(&lease), left(90), "1m30s"),
+            (Some(&lease), None, "?"),
+            (None, None, "-"),
+        ] {
+            assert_eq!(lease_left(lease, left), text);
+        }
+    }
 }

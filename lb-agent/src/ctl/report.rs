@@ -1,12 +1,14 @@
 //! What a verb shows, as data: the JSON of `-o json`, and what a table is made from. Decides the
 //! order and what is derived (a backend's share); holds no text. Pure.
 
-use crate::model::{AdminState, Frontend, Rejection};
+use super::service::Stored;
+use crate::model::{AdminState, Frontend, Lease, Rejection};
 use crate::status::{AgentStatus, BackendStatus, OutcomeCounts, ServiceStatus, TableStatus};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// The answer to a verb.
 #[derive(Debug, Serialize)]
@@ -24,6 +26,8 @@ pub(super) enum Report {
     NoAgent(NoAgent),
     /// `maps`
     Maps(Vec<TableStatus>),
+    /// `service ls`
+    Stored(Vec<Stored>),
 }
 
 /// A backend with what is to be known of its service.
@@ -55,6 +59,15 @@ pub(super) struct BackendLine {
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub(super) since: Option<SystemTime>,
+    /// The zone it runs in, where its source says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) zone: Option<Arc<str>>,
+    /// The lease its registration hangs on, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lease: Option<Lease>,
+    /// What is left of the lease, where that was asked for and could be told.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub(super) lease_left: Option<Duration>,
 }
 
 /// A service with what was refused of it.
@@ -109,7 +122,11 @@ impl Report {
         match self {
             Self::Status(agent) => agent.ready,
             Self::NoAgent(_) => false,
-            Self::Services(_) | Self::Backends(_) | Self::Service(_) | Self::Maps(_) => true,
+            Self::Services(_)
+            | Self::Backends(_)
+            | Self::Service(_)
+            | Self::Maps(_)
+            | Self::Stored(_) => true,
         }
     }
 }
@@ -153,6 +170,9 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             outcomes: backend.outcomes,
             source: service.source.clone(),
             since: backend.since,
+            zone: backend.zone.clone(),
+            lease: backend.lease.clone(),
+            lease_left: backend.lease_left,
         }
     };
     service.backends.iter().map(line).collect()
@@ -184,6 +204,7 @@ mod tests {
             zone: None,
             lease: None,
             lease_left: None,
+            health: None,
         });
         ServiceStatus {
             name: "web".to_owned(),
@@ -193,6 +214,7 @@ mod tests {
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            fails_open: false,
             backends: backends.collect(),
             counters: ServiceCounts::default(),
         }

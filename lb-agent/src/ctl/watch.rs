@@ -4,9 +4,10 @@
 
 use super::origin::{Answer, Origin};
 use super::render::render;
-use super::{Form, Output, Reader, Verb, say, show};
+use super::{Form, Output, Reader, Shown, say, show};
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ const CLEAR_BELOW: &str = "\x1b[J";
 /// Shows the answer to `verb` again and again, until Ctrl-C or until nobody reads it any more.
 pub(super) async fn watch(
     origin: &Origin,
-    verb: &Verb,
+    verb: &Shown,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
@@ -109,7 +110,9 @@ impl Told {
             return Ok(news);
         };
         // The data and not the text is compared: in the text, ages change every second.
-        let data = Some(serde_json::to_string(report)?);
+        let mut data = serde_json::to_value(report)?;
+        stop_clocks(&mut data);
+        let data = Some(data.to_string());
         if data != self.report {
             let block = render(report, output, SystemTime::now())?;
             let separator = match (&self.report, output.form) {
@@ -121,6 +124,18 @@ impl Told {
             news.block = Some(format!("{separator}{block}"));
         }
         Ok(news)
+    }
+}
+
+/// Takes out what is different at every look.
+fn stop_clocks(data: &mut Value) {
+    match data {
+        Value::Object(fields) => {
+            fields.remove("lease_left");
+            fields.values_mut().for_each(stop_clocks);
+        }
+        Value::Array(items) => items.iter_mut().for_each(stop_clocks),
+        _ => {}
     }
 }
 

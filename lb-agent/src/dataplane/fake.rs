@@ -1,5 +1,5 @@
 //! A dataplane in memory, for tests of everything above it. It can be told to fail at the n-th
-//! action, and it is stricter than the kernel: whatever would let a reader see a half-made change is
+//! action, when it is observed, and when a grace period is waited for, and it is stricter than the kernel: whatever would let a reader see a half-made change is
 //! an error here.
 
 use super::{Attached, Dataplane, DataplaneError, Grace};
@@ -26,7 +26,11 @@ struct State {
     held_elements: usize,
     active: BTreeSet<u32>,
     fail_after: Option<usize>,
+    fail_observe: usize,
+    fail_grace: usize,
     applied: usize,
+    /// How many frontends there were when the programs were attached, each time.
+    attached: Vec<usize>,
     /// Every action that was applied.
     log: Vec<Action>,
 }
@@ -35,6 +39,21 @@ impl Fake {
     /// The `steps`-th action from now on fails, once.
     pub fn fail_after(&self, steps: usize) {
         self.with(|state| state.fail_after = Some(state.applied + steps));
+    }
+
+    /// The next so many observations fail.
+    pub fn fail_observe(&self, times: usize) {
+        self.with(|state| state.fail_observe = times);
+    }
+
+    /// The next so many waits for a grace period fail.
+    pub fn fail_grace(&self, times: usize) {
+        self.with(|state| state.fail_grace = times);
+    }
+
+    /// How many frontends there were when the programs were attached, each time.
+    pub fn attached(&self) -> Vec<usize> {
+        self.with(|state| state.attached.clone())
     }
 
     /// Says that sockets name these backend ids.
@@ -173,17 +192,18 @@ impl State {
 
 impl Dataplane for Fake {
     fn observe(&mut self) -> Result<Observed, DataplaneError> {
-        Ok(self.with(|state| {
+        self.with(|state| {
+            told_to_fail("observing", &mut state.fail_observe)?;
             let reachable = state.reachable();
             let blocks = state.blocks.iter().filter(|(base, _)| reachable.contains(base));
             let word = |index: &u32| state.words.get(index).map(|word| word.base());
-            Observed {
+            Ok(Observed {
                 frontends: state.frontends.iter().map(|(k, i)| (*k, *i, word(i))).collect(),
                 blocks: blocks.map(|(base, block)| (*base, (**block).clone())).collect(),
                 active: state.active.clone(),
                 fresh: state.applied == 0,
-            }
-        }))
+            })
+        })
     }
 
     fn apply(&mut self, actions: &[Action]) -> Result<(), DataplaneError> {
@@ -205,6 +225,7 @@ impl Dataplane for Fake {
     }
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
+        self.with(|state| state.attached.push(state.frontends.len()));
         Ok(Vec::new())
     }
 
@@ -214,9 +235,18 @@ impl Dataplane for Fake {
         let state = self.state.clone();
         Box::new(move || {
             let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            told_to_fail("waiting for programs", &mut state.fail_grace)?;
             state.held_rows.retain(|held| !rows.contains(held));
             state.held_elements -= elements;
             Ok(())
         })
     }
+}
+
+fn told_to_fail(what: &str, times: &mut usize) -> Result<(), DataplaneError> {
+    if *times == 0 {
+        return Ok(());
+    }
+    *times -= 1;
+    Err(DataplaneError::new(what, "told to fail"))
 }

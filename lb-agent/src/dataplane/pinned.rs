@@ -3,7 +3,7 @@
 use super::tables::{self, Tables, chain};
 use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope};
 use crate::status::{
-    BackendStatus, Counters, FrontendStatus, OutcomeCounts, ServiceCounts, ServiceStatus, State,
+    BackendStatus, Counters, FrontendStatus, OutcomeCounts, ServiceCounts, ServiceStatus,
     TableStatus,
 };
 use anyhow::Context;
@@ -32,7 +32,7 @@ impl Pinned {
     }
 
     /// The services as the tables tell them: without names and sources.
-    pub fn state(&self) -> anyhow::Result<State> {
+    pub fn services(&self) -> anyhow::Result<Vec<ServiceStatus>> {
         let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
         // Frontends share blocks, and blocks of one service share backends.
         let mut backends: BTreeMap<(u32, u32), BackendStatus> = BTreeMap::new();
@@ -62,6 +62,7 @@ impl Pinned {
                     zone: None,
                     lease: None,
                     lease_left: None,
+                    health: None,
                 });
             }
         }
@@ -76,7 +77,7 @@ impl Pinned {
             service.backends.sort_by_key(|backend| backend.address);
         }
         self.fill(&mut services)?;
-        Ok(State { services })
+        Ok(services)
     }
 }
 
@@ -143,6 +144,7 @@ fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
             no_backend::PASS => NoBackend::Pass,
             _ => NoBackend::Refuse,
         },
+        fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),
     }

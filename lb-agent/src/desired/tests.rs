@@ -1,8 +1,8 @@
 use super::*;
 use crate::model::{Backend, NoBackend, Policy, Scope};
-use proptest::collection::{btree_map, btree_set, vec};
-use proptest::prelude::*;
-use std::collections::BTreeSet;
+
+mod changes;
+mod keepers;
 
 fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
     let backend = Backend::default();
@@ -13,6 +13,7 @@ fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
         affinity: None,
         no_backend: NoBackend::Refuse,
         backends_from: Vec::new(),
+        health: Default::default(),
     })
 }
 
@@ -21,14 +22,18 @@ fn snapshot(services: &[(&str, Arc<Service>)]) -> Snapshot {
     Snapshot { services: services.iter().map(named).collect(), ..Snapshot::default() }
 }
 
+/// What sources s0, s1, ... say who have delivered if they have said anything.
+fn inputs(snapshots: &[Option<Snapshot>]) -> Vec<Input> {
+    let input = |(index, snapshot): (usize, &Option<Snapshot>)| Input {
+        source: format!("s{index}").into(),
+        snapshot: snapshot.clone().map(Arc::new),
+        synced: snapshot.is_some(),
+    };
+    snapshots.iter().enumerate().map(input).collect()
+}
+
 fn merge_all(snapshots: &[Option<Snapshot>]) -> Desired {
-    let names: Vec<Arc<str>> = (0..snapshots.len()).map(|i| format!("s{i}").into()).collect();
-    let inputs: Vec<_> = names
-        .iter()
-        .zip(snapshots)
-        .map(|(source, s)| Input { source, snapshot: s.as_ref(), synced: s.is_some() })
-        .collect();
-    merge(&inputs)
+    merge(inputs(snapshots))
 }
 
 fn reasons(desired: &Desired) -> Vec<(&str, &str)> {
@@ -103,64 +108,4 @@ fn it_is_complete_when_every_source_has_delivered() {
     assert!(merge_all(&[]).complete);
     assert!(merge_all(&[Some(Snapshot::default())]).complete);
     assert!(!merge_all(&[Some(Snapshot::default()), None]).complete);
-}
-
-/// Few names and frontends, so that conflicts are the rule.
-fn sources() -> impl Strategy<Value = Vec<Option<Snapshot>>> {
-    let frontends = btree_set(0u8..12, 1..4);
-    let service = frontends.prop_map(|set| {
-        let texts: Vec<_> = set
-            .iter()
-            .map(|n| format!("10.96.0.{}:80/{}", n / 2 + 1, if n % 2 == 0 { "tcp" } else { "udp" }))
-            .collect();
-        service(&texts.iter().map(String::as_str).collect::<Vec<_>>(), &["10.0.0.1:80"])
-    });
-    let name = (0u8..6).prop_map(|n| format!("n{n}").parse::<ServiceName>().unwrap());
-    let snapshot = btree_map(name, service, 0..5)
-        .prop_map(|services| Snapshot { services, ..Snapshot::default() });
-    vec(proptest::option::weighted(0.9, snapshot), 0..4)
-}
-
-proptest! {
-    #[test]
-    fn frontends_have_one_owner_and_precedence_holds(snapshots in sources()) {
-        let desired = merge_all(&snapshots);
-        prop_assert_eq!(&desired, &merge_all(&snapshots), "merging is deterministic");
-
-        let mut seen = BTreeSet::new();
-        for entry in desired.services.values() {
-            prop_assert!(!entry.service.frontends.is_empty());
-            for frontend in entry.service.frontends.keys() {
-                prop_assert!(seen.insert(*frontend), "{} has two owners", frontend);
-            }
-        }
-        // The model: everybody who asks, in order of precedence, gets what nobody before it has.
-        let mut owners = BTreeMap::new();
-        let mut served = BTreeSet::new();
-        let mut refused = 0;
-        for (index, snapshot) in snapshots.iter().enumerate() {
-            for (name, service) in snapshot.iter().flat_map(|s| &s.services) {
-                if served.contains(name) {
-                    refused += 1;
-                    continue;
-                }
-                let free: Vec<_> =
-                    service.frontends.keys().copied().filter(|f| !owners.contains_key(f)).collect();
-                refused += service.frontends.len() - free.len();
-                if !free.is_empty() {
-                    served.insert(name.clone());
-                }
-                owners.extend(free.into_iter().map(|f| (f, (format!("s{index}"), name.clone()))));
-            }
-        }
-        let found: BTreeMap<_, _> = desired
-            .services
-            .iter()
-            .flat_map(|(name, e)| {
-                e.service.frontends.keys().map(move |f| (*f, (e.source.to_string(), name.clone())))
-            })
-            .collect();
-        prop_assert_eq!(found, owners);
-        prop_assert_eq!(desired.rejections.len(), refused, "every refusal is reported once");
-    }
 }

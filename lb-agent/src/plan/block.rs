@@ -42,8 +42,15 @@ impl Block {
         variant: Variant,
     ) -> Self {
         // What others keep is among the backends by now.
-        let Service { frontends: _, backends, backends_from: _, policy, affinity, no_backend } =
-            service;
+        let Service {
+            frontends: _,
+            backends,
+            backends_from: _,
+            policy,
+            affinity,
+            no_backend,
+            health: _,
+        } = service;
         let mut usable = Vec::new();
         let mut resting = Vec::new();
         for (address, backend) in backends.iter().filter(|(a, _)| a.is_ipv4() == variant.v4) {
@@ -139,6 +146,7 @@ mod tests {
             affinity: Some(Affinity { client: Client::Cgroup, timeout_seconds: 60 }),
             no_backend: NoBackend::Unreachable,
             backends_from: Vec::new(),
+            health: Default::default(),
         }
     }
 

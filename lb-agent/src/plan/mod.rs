@@ -13,8 +13,9 @@ pub mod block;
 mod held;
 mod service;
 
-use crate::desired::Desired;
+use crate::desired::{Desired, Entry};
 use crate::model::{Frontend, Rejection, ServiceName};
+use crate::pairs::side_by_side;
 use alloc::{Ids, Rows};
 use block::Block;
 use held::{HeldBlock, HeldFrontend, HeldService, Orphan, Retired};
@@ -88,8 +89,8 @@ pub struct Plan {
     pub rejections: Vec<Rejection>,
     /// Something waits for the end of a grace period: plan again then.
     pub deferred: bool,
-    /// Something of what the planner holds was not as desired.
-    pub touched: bool,
+    /// Desired services that the planner held otherwise, or does still.
+    pub touched: BTreeSet<ServiceName>,
 }
 
 /// What the kernel holds, and what is free in its tables.
@@ -142,6 +143,14 @@ impl Planner {
         self.services.get(name).map(|held| &held.backends)
     }
 
+    /// Whose backend an id is. Looks through all of them.
+    pub fn owner_of(&self, id: u32) -> Option<(ServiceName, SocketAddr)> {
+        self.services.iter().find_map(|(name, held)| {
+            let (backend, _) = held.backends.iter().find(|(_, known)| **known == id)?;
+            Some((name.clone(), *backend))
+        })
+    }
+
     /// Whether the kernel has this frontend.
     pub fn is_installed(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend)
@@ -154,21 +163,8 @@ impl Planner {
         // Frontends that their service gave up; somebody else may take them in this very round.
         let mut released: Vec<(Frontend, ServiceName)> = Vec::new();
 
-        let left_out = self.services.iter().filter(|(n, _)| !desired.services.contains_key(n));
-        let gone: Vec<ServiceName> = left_out
-            .filter(|(_, held)| desired.complete || desired.synced.contains(&held.source))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for (name, entry) in &desired.services {
-            if let Some(held) = self.services.get_mut(name) {
-                if held.source != entry.source {
-                    held.source = Arc::clone(&entry.source);
-                }
-                if held.is_planned(&entry.service) {
-                    continue;
-                }
-            }
-            plan.touched = true;
+        let (changed, gone) = self.compare(desired);
+        for (name, entry) in changed {
             match self.plan_service(name, entry, &mut steps, &mut released) {
                 Ok(complete) => plan.deferred |= !complete,
                 Err(Obstacle::Wait) => plan.deferred = true,
@@ -178,6 +174,7 @@ impl Planner {
                     reason,
                 }),
             }
+            plan.touched.insert(name.clone());
         }
         for name in gone {
             self.remove_service(&name, &mut released);
@@ -192,8 +189,36 @@ impl Planner {
             }
         }
         plan.actions = steps.in_order();
-        plan.touched |= !plan.actions.is_empty();
         plan
+    }
+
+    /// The services that are not held as desired, and those that are held and not desired.
+    fn compare<'d>(
+        &mut self,
+        desired: &'d Desired,
+    ) -> (Vec<(&'d ServiceName, &'d Entry)>, Vec<ServiceName>) {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        for pair in side_by_side(&mut self.services, &desired.services) {
+            match pair {
+                (Some((_, held)), Some((name, entry))) => {
+                    if held.source != entry.source {
+                        held.source = Arc::clone(&entry.source);
+                    }
+                    if !held.is_planned(&entry.effective) {
+                        changed.push((name, entry));
+                    }
+                }
+                (None, Some(new)) => changed.push(new),
+                (Some((name, held)), None) => {
+                    let told = desired.complete || desired.synced.contains(&held.source);
+                    if told && !desired.waiting.contains_key(name) {
+                        gone.push(name.clone());
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        (changed, gone)
     }
 
     /// Whether a grace period would free anything.

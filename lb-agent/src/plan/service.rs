@@ -19,7 +19,7 @@ impl Planner {
         steps: &mut Steps,
         released: &mut Vec<(Frontend, ServiceName)>,
     ) -> Result<bool, Obstacle> {
-        let service = &entry.service;
+        let service = &entry.effective;
         self.hold_service(name, entry, steps)?;
         let missing = self.hold_backends(name, service, steps)?;
         let Some(held) = self.services.get(name) else { return Err(Obstacle::Wait) };
@@ -80,7 +80,7 @@ impl Planner {
             return Ok(());
         }
         // After a restart, a service is the one that has its frontends.
-        let adopted = entry.service.frontends.keys().find_map(|frontend| {
+        let adopted = entry.effective.frontends.keys().find_map(|frontend| {
             let held = self.frontends.get(frontend).filter(|held| held.owner.is_none())?;
             let id = self.blocks.get(&held.base)?.block.header.service_id;
             self.orphans.remove(&id).map(|orphan| (id, orphan))

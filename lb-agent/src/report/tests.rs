@@ -19,8 +19,9 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
             affinity: None,
             no_backend: Default::default(),
             backends_from: Vec::new(),
+            health: Default::default(),
         };
-        (name.parse().unwrap(), Entry { service: Arc::new(service), source: "file:x".into() })
+        (name.parse().unwrap(), Entry::new(Arc::new(service), "file:x".into()))
     });
     Desired { services: services.collect(), complete, ..Desired::default() }
 }
@@ -28,6 +29,10 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
 fn reporter(earlier: Option<State>) -> Reporter {
     let identity = Identity { cgroup: PathBuf::new(), pin_dir: PathBuf::new(), warnings: vec![] };
     Reporter::new(identity, earlier)
+}
+
+fn update(reporter: &mut Reporter, desired: &Desired) {
+    reporter.update(desired, &planner(), BTreeSet::new());
 }
 
 fn since(reporter: &Reporter, service: &str) -> SystemTime {
@@ -39,11 +44,13 @@ fn since(reporter: &Reporter, service: &str) -> SystemTime {
 /// A state that names its services in another order than this agent does.
 fn saved(services: &[(&str, AdminState)], age: Duration) -> State {
     let mut earlier = reporter(None);
-    earlier.update(&desired(services, true), &planner());
+    update(&mut earlier, &desired(services, true));
     let mut state = State::clone(&earlier.state());
     state.services.reverse();
-    for backend in state.services.iter_mut().flat_map(|service| &mut service.backends) {
-        backend.since = backend.since.map(|since| since - age);
+    for service in &mut state.services {
+        for backend in &mut Arc::make_mut(service).backends {
+            backend.since = backend.since.map(|since| since - age);
+        }
     }
     state
 }
@@ -51,14 +58,13 @@ fn saved(services: &[(&str, AdminState)], age: Duration) -> State {
 #[test]
 fn a_backend_keeps_its_age_until_its_state_changes() {
     let mut reporter = reporter(None);
-    let planner = planner();
-    reporter.update(&desired(&[("a", AdminState::Ready)], true), &planner);
+    update(&mut reporter, &desired(&[("a", AdminState::Ready)], true));
     let first = since(&reporter, "a");
     let others = [("a", AdminState::Ready), ("0", AdminState::Ready), ("b", AdminState::Ready)];
-    reporter.update(&desired(&others, true), &planner);
+    update(&mut reporter, &desired(&others, true));
     assert_eq!(since(&reporter, "a"), first);
     assert!(since(&reporter, "b") > first);
-    reporter.update(&desired(&[("a", AdminState::Drain)], true), &planner);
+    update(&mut reporter, &desired(&[("a", AdminState::Drain)], true));
     assert!(since(&reporter, "a") > first);
 }
 
@@ -67,19 +73,41 @@ fn ages_outlive_the_agent_until_every_source_has_delivered() {
     let hour = Duration::from_secs(3600);
     let both = [("a", AdminState::Ready), ("b", AdminState::Drain)];
     let old = SystemTime::now() - hour / 2;
-    let planner = planner();
 
     let mut late = reporter(Some(saved(&both, hour)));
-    late.update(&desired(&both[..1], false), &planner);
-    late.update(&desired(&both, true), &planner);
+    update(&mut late, &desired(&both[..1], false));
+    update(&mut late, &desired(&both, true));
     assert!(since(&late, "a") < old && since(&late, "b") < old);
 
     let mut gone = reporter(Some(saved(&both, hour)));
-    gone.update(&desired(&both[..1], true), &planner);
-    gone.update(&desired(&both, true), &planner);
+    update(&mut gone, &desired(&both[..1], true));
+    update(&mut gone, &desired(&both, true));
     assert!(since(&gone, "a") < old && since(&gone, "b") > old, "it was not desired meanwhile");
 
     let mut other = reporter(Some(saved(&both, hour)));
-    other.update(&desired(&[("b", AdminState::Ready)], true), &planner);
+    update(&mut other, &desired(&[("b", AdminState::Ready)], true));
     assert!(since(&other, "b") > old, "it is in another state than before");
+}
+
+#[test]
+fn what_is_as_before_keeps_its_status() {
+    let mut reporter = reporter(None);
+    let mut desired = desired(&[("a", AdminState::Ready), ("b", AdminState::Ready)], true);
+    let mut planner = planner();
+    let mut look = |desired: &Desired, planner: &Planner, touched: BTreeSet<ServiceName>| {
+        let before = reporter.state();
+        reporter.update(desired, planner, touched);
+        let after = reporter.state();
+        let same = |s: &&Arc<ServiceStatus>| before.services.iter().any(|b| Arc::ptr_eq(b, s));
+        let same: Vec<_> = after.services.iter().filter(same).map(|s| s.name.clone()).collect();
+        (after.services.len(), same.concat())
+    };
+    assert_eq!(look(&desired, &planner, BTreeSet::new()), (2, String::new()));
+    assert_eq!(look(&desired, &planner, BTreeSet::new()), (2, "ab".to_owned()));
+    desired.services.pop_first();
+    assert_eq!(look(&desired, &planner, BTreeSet::new()), (1, "b".to_owned()));
+    // The very same service, which has got its ids only now.
+    let plan = planner.plan(&desired);
+    assert_eq!(look(&desired, &planner, plan.touched), (1, String::new()));
+    assert!(reporter.state().services[0].id.is_some());
 }

@@ -10,6 +10,7 @@ use crate::status::Held;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub mod etcd;
 pub mod file;
 pub mod spec;
 

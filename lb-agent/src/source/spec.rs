@@ -4,7 +4,11 @@
 //! Pure. Reading the file, keeping its last good snapshot and logging are left to the source. JSON
 //! is YAML, so a source that is given JSON values can use the same reader.
 
+mod backends;
+mod health;
 mod service;
+pub(crate) mod value;
+mod vip;
 
 use self::service::{Draft, draft, name_of};
 use crate::claims::Claims;
@@ -68,7 +72,7 @@ pub(crate) fn from_document(
     for item in items {
         reader.service = None;
         let before = reader.count();
-        let draft = draft(&mut reader, item, claims);
+        let draft = draft(&mut reader, item, claims, None);
         let name = draft.as_ref().map(|draft| draft.name.clone()).or_else(|| name_of(item));
         let service = draft
             .filter(|_| reader.count() == before)
@@ -150,7 +154,7 @@ fn restrict(service: &Arc<Service>, pass: impl Fn(&Frontend) -> bool) -> Option<
 
 /// Compares a draft with the services before it. `None` if nothing is left to serve.
 fn settle(reader: &mut Reader<'_>, draft: Draft, taken: &mut Taken) -> Option<Service> {
-    let Draft { name, place, frontends, doubles, mut service } = draft;
+    let Draft { name, place, frontends, doubles, mut service, .. } = draft;
     if let Some(line) = taken.names.get(&name) {
         reader.reject(
             place,
@@ -182,7 +186,7 @@ fn settle(reader: &mut Reader<'_>, draft: Draft, taken: &mut Taken) -> Option<Se
     let (v4, v6) = (has(true), has(false));
     for (frontend, place) in kept {
         let (own, family) = if frontend.address.is_ipv4() { (v4, "IPv4") } else { (v6, "IPv6") };
-        if !own && !service.backends.is_empty() {
+        if !own && !service.backends.is_empty() && service.backends_from.is_empty() {
             reader.reject(
                 place,
                 format!(

@@ -28,6 +28,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) service: Option<String>,
     /// What was wrong so far.
     pub(crate) rejections: Vec<Rejection>,
+    /// Fields that were ignored, if that is the way here.
+    pub(crate) ignored: Option<Vec<String>>,
 }
 
 // === impl Reader ===
@@ -35,7 +37,12 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of the document called `origin`.
     pub(crate) fn new(origin: &'a str) -> Self {
-        Self { origin, service: None, rejections: Vec::new() }
+        Self { origin, service: None, rejections: Vec::new(), ignored: None }
+    }
+
+    /// A reader that ignores unknown fields, and notes them.
+    pub(crate) fn tolerant(origin: &'a str) -> Self {
+        Self { ignored: Some(Vec::new()), ..Self::new(origin) }
     }
 
     /// Problems so far.
@@ -74,8 +81,16 @@ impl<'a> Reader<'a> {
             if allowed.contains(&name) {
                 fields.push(Field { key: name, item: Item::of_key(key, value) });
             } else {
-                let reason = format!("unknown field `{name}`; use {}", one_of(allowed));
-                self.reject(key.place(), reason);
+                let use_these = one_of(allowed);
+                match &mut self.ignored {
+                    None => {
+                        let reason = format!("unknown field `{name}`; use {use_these}");
+                        self.reject(key.place(), reason);
+                    }
+                    Some(ignored) => {
+                        ignored.push(format!("unknown field `{name}` is ignored; use {use_these}"))
+                    }
+                }
             }
         }
         fields
@@ -92,6 +107,14 @@ impl<'a> Reader<'a> {
             self.mismatch(item, what);
         }
         items.into_iter().flatten().map(Item::new)
+    }
+
+    /// The items of a list, or the one item that stands in its place.
+    pub(crate) fn one_or_more<'n>(&mut self, item: Item<'n>) -> Vec<Item<'n>> {
+        match item.value.items() {
+            Some(items) => items.map(Item::new).collect(),
+            None => vec![item],
+        }
     }
 
     /// A value parsed from text.

@@ -5,6 +5,8 @@
 //! hundreds of megabytes, which the allocator does not give back afterwards; here they share two
 //! pieces, one of nodes and one of text.
 
+mod json;
+
 use super::Place;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -202,12 +204,7 @@ impl Builder {
                 return Err(reason.to_owned());
             }
             Event::Scalar(text, style, ..) => {
-                self.key_or_value(Some(&text), place)?;
-                let begin = narrow(self.tree.text.len());
-                self.tree.text.push_str(&text);
-                let end = narrow(self.tree.text.len());
-                let plain = matches!(style, TScalarStyle::Plain);
-                self.tree.nodes.push(Node::new(place, Kind::Scalar { begin, end, plain }));
+                self.scalar(&text, matches!(style, TScalarStyle::Plain), place)?;
             }
             Event::SequenceStart(..) => self.begin(place, None)?,
             Event::MappingStart(..) => self.begin(place, Some(BTreeMap::new()))?,
@@ -229,9 +226,8 @@ impl Builder {
         match keys.entry(key.to_owned()) {
             Entry::Vacant(free) => drop(free.insert(place.line)),
             Entry::Occupied(first) => {
-                let line = first.get();
-                let reason = format!("key `{key}` stands twice, first on line {line}; remove one");
-                return Err(reason);
+                let first = Place { line: *first.get(), column: 1 }.first();
+                return Err(format!("key `{key}` stands twice{first}; remove one"));
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! that are made up; and the real `lbctl`, run against it.
 
 use lb_agent::api;
+use lb_agent::leases::Leases;
 use lb_agent::model::{
     AdminState, Affinity, Client, NoBackend, Policy, Protocol, Rejection, Scope,
 };
@@ -110,6 +111,7 @@ pub(crate) fn backend(
         zone: None,
         lease: None,
         lease_left: None,
+        health: None,
     }
 }
 
@@ -127,6 +129,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::Random,
         affinity: Some(Affinity { client: Client::Netns, timeout_seconds: 10_800 }),
         no_backend: NoBackend::Refuse,
+        fails_open: false,
         backends: vec![
             backend("[fd00::1]:8080", 6, AdminState::Ready, 1, then),
             backend("10.0.0.7:8080", 5, AdminState::Drain, 9, then),
@@ -143,6 +146,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::LeastConnections,
         affinity: None,
         no_backend: NoBackend::Pass,
+        fails_open: false,
         backends: vec![BackendStatus {
             id: None,
             since: None,
@@ -175,6 +179,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             refused: 0,
             held: Vec::new(),
             error: None,
+            error_since: None,
         }],
         work: WorkStatus {
             rounds: 3,
@@ -185,6 +190,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             longest_round_micros: 12_540,
             last_error: None,
         },
+        names: Vec::new(),
         warnings: Vec::new(),
         rejections: Vec::new(),
     }
@@ -205,6 +211,7 @@ pub(crate) struct Agent {
     pub(crate) kernel: Arc<FakeKernel>,
     /// What all ages count from.
     pub(crate) then: SystemTime,
+    leases: Leases,
     runtime: Runtime,
     publish: watch::Sender<Arc<Published>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
@@ -215,11 +222,12 @@ impl Agent {
     /// An agent that shows [`services`] and [`agent_status`].
     pub(crate) fn start() -> Self {
         let then = then();
-        let state = Arc::new(State { services: services(then) });
+        let state = state(services(then));
         let published = Published { agent: agent_status(then), state };
         let mut agent = Self {
             kernel: Arc::default(),
             then,
+            leases: Leases::default(),
             runtime: Runtime::new().unwrap(),
             publish: watch::channel(Arc::new(published)).0,
             running: None,
@@ -238,7 +246,8 @@ impl Agent {
             let _ = stopped.await;
         };
         let kernel = Arc::clone(&self.kernel) as _;
-        let serving = api::serve(listener, self.publish.subscribe(), kernel, shutdown);
+        let serving =
+            api::serve(listener, self.publish.subscribe(), kernel, self.leases.clone(), shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 
@@ -264,9 +273,10 @@ impl Agent {
     pub(crate) fn change(&self, change: impl FnOnce(&mut AgentStatus, &mut Vec<ServiceStatus>)) {
         self.publish.send_modify(|published| {
             let mut agent = published.agent.clone();
-            let mut services = published.state.services.clone();
+            let services = &published.state.services;
+            let mut services: Vec<_> = services.iter().map(|s| ServiceStatus::clone(s)).collect();
             change(&mut agent, &mut services);
-            *published = Arc::new(Published { agent, state: Arc::new(State { services }) });
+            *published = Arc::new(Published { agent, state: state(services) });
         });
     }
 
@@ -279,6 +289,10 @@ impl Agent {
     pub(crate) fn lbctl(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).output().unwrap())
     }
+}
+
+fn state(services: Vec<ServiceStatus>) -> Arc<State> {
+    Arc::new(State { services: services.into_iter().map(Arc::new).collect() })
 }
 
 /// `lbctl` with everything it could find on this machine pointed elsewhere.

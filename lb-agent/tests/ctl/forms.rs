@@ -61,15 +61,19 @@ web               10.96.0.10:80/tcp +1   10.0.0.7:8080    drain      9        5 
 web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        6        600        file:/etc/lb/lb.yaml   2d3h
 ",
     );
+    agent.change(|_, services| {
+        // In the fixture's order, which is not the one shown.
+        services[0].backends[2].zone = Some("a".into());
+    });
     prints(
         &agent,
         "backends web -o wide",
         "\
-SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    FAILURES   RTT   ID
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    -          -     3
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    -          -     4
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     -          -     5
-web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   -          -     6
+SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    FAILURES   RTT   ID   ZONE   LEASE
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    -          -     3    -      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    -          -     4    a      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     -          -     5    -      -
+web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   -          -     6    -      -
 ",
     );
     prints(
@@ -204,6 +208,7 @@ affinity:
   client: netns
   timeout_seconds: 10800
 no_backend: refuse
+fails_open: false
 backends:
 - address: 10.0.0.7:8080
   id: 5
@@ -239,6 +244,8 @@ fn status() {
         status.warnings = vec!["kernel 5.10 has no bpf_set_retval: callers see EPERM".to_owned()];
         status.rejections = vec![rejection("web")];
         status.sources[0].error = Some("lb.yaml:3:1: not YAML".to_owned());
+        status.sources[0].error_since = status.sources[0].delivered;
+        status.sources[0].refused = 4;
         status.work.last_error = Some("membarrier: refused".to_owned());
     });
     prints(
@@ -253,8 +260,8 @@ Cgroup:      /sys/fs/cgroup
 Pinned in:   /sys/fs/bpf/lb/1 (layout 1)
 
 Sources:
-  SOURCE                 SYNCED   REVISION   DELIVERED   SERVICES   ERROR
-  file:/etc/lb/lb.yaml   yes      3          2d3h        1          lb.yaml:3:1: not YAML
+  SOURCE                 SYNCED   REVISION   DELIVERED   SERVICES   REFUSED   ERROR
+  file:/etc/lb/lb.yaml   yes      3          2d3h        1          4         lb.yaml:3:1: not YAML (for 2d3h)
 
 Hooks:
   HOOK       PROGRAM   LINK

@@ -203,8 +203,9 @@ fn services_to_dial() -> anyhow::Result<Desired> {
             affinity: (number == SERVICES).then_some(affinity),
             no_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
+            health: Default::default(),
         };
-        let entry = Entry { service: Arc::new(service), source: "bench".into() };
+        let entry = Entry::new(Arc::new(service), "bench".into());
         desired.services.insert(format!("service{number}").parse()?, entry);
     }
     Ok(desired)

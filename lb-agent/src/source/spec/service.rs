@@ -2,15 +2,16 @@
 //!
 //! Whether it is in conflict with other services is left to [`super`].
 
+use super::backends::{read_backends, read_pools};
+use super::health;
+use super::vip::{Asked, Port, Vip, read_ports, read_vip};
 use crate::claims::Claims;
 use crate::model::{
-    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Scope, Service,
+    Affinity, Client, Frontend, HealthPolicy, NoBackend, Policy, Protocol, Scope, Service,
     ServiceName, parse_socket_addr,
 };
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long affinity lasts after its last use unless the service says otherwise.
@@ -25,7 +26,30 @@ pub(super) struct Draft {
     pub(super) doubles: Vec<(Place, String)>,
     /// Everything else; its frontends are settled later.
     pub(super) service: Service,
+    /// Addresses that it asks for.
+    pub(super) asked: Asked,
+    /// The ports of those.
+    pub(super) ports: Vec<Port>,
 }
+
+/// What a service can say.
+pub(crate) const FIELDS: [&str; 15] = [
+    "name",
+    "frontends",
+    "vip",
+    "ports",
+    "backends",
+    "backends_from",
+    "policy",
+    "affinity",
+    "no_backend",
+    "checks",
+    "ejection",
+    "panic_threshold",
+    "min_zone_healthy",
+    "slow_start",
+    "on_removal",
+];
 
 /// The name, if it can be read: a refused service is reported by it.
 pub(super) fn name_of(item: Item<'_>) -> Option<ServiceName> {
@@ -33,36 +57,49 @@ pub(super) fn name_of(item: Item<'_>) -> Option<ServiceName> {
 }
 
 /// Reads one service. Problems are in the reader; the draft is good only if there were none.
-pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) -> Option<Draft> {
-    reader.service = name_of(item).map(|name| name.to_string());
-    let allowed = ["name", "frontends", "backends", "policy", "affinity", "no_backend"];
+/// `key` is the name of a service whose value need not repeat it.
+pub(super) fn draft(
+    reader: &mut Reader<'_>,
+    item: Item<'_>,
+    claims: &Claims,
+    key: Option<&ServiceName>,
+) -> Option<Draft> {
+    reader.service = key.cloned().or_else(|| name_of(item)).map(|name| name.to_string());
     let before = reader.count();
-    let fields = reader.fields(item, "a service (a mapping with `name:`)", &allowed);
-    let (mut name, mut frontends, mut backends) = (None, None, BTreeMap::new());
+    let fields = reader.fields(item, "a service (a mapping with `name:`)", &FIELDS);
+    let (mut name, mut frontends, mut vip, mut ports) = (key.cloned(), None, None, None);
+    let (mut backends, mut pools) = (BTreeMap::new(), Vec::new());
     let mut doubles = Vec::new();
     let (mut policy, mut affinity, mut no_backend) =
         (Policy::default(), None, NoBackend::default());
+    let mut policies = HealthPolicy::default();
     for field in fields {
-        let (key, item) = (field.key, field.item);
-        match key {
-            "name" => name = reader.parse(item, "a service name", str::parse::<ServiceName>),
+        let (word, item) = (field.key, field.item);
+        match word {
+            "name" => name = read_name(reader, item, key),
             "frontends" => frontends = Some(read_frontends(reader, item, claims)),
+            "vip" => vip = Some((read_vip(reader, item), item.place)),
+            "ports" => ports = Some((read_ports(reader, item), item.place)),
             "backends" => backends = read_backends(reader, item, &mut doubles),
+            "backends_from" => pools = read_pools(reader, item, &mut doubles),
             "policy" => {
                 policy =
-                    reader.word(item, key, &["random", "least_connections"]).unwrap_or_default()
+                    reader.word(item, word, &["random", "least_connections"]).unwrap_or_default()
             }
             "affinity" => affinity = Some(read_affinity(reader, item)),
+            key if health::KEYS.contains(&key) => {
+                health::read(reader, key, item, claims, &mut policies);
+            }
             _ => {
-                no_backend =
-                    reader.word(item, key, &["refuse", "unreachable", "pass"]).unwrap_or_default()
+                let words = ["refuse", "unreachable", "pass"];
+                no_backend = reader.word(item, word, &words).unwrap_or_default()
             }
         }
     }
-    if item.is_mapping() && item.get("name").is_none() {
+    if item.is_mapping() && item.get("name").is_none() && key.is_none() {
         reader.reject(item.place, "a service needs a `name`");
     }
-    if item.is_mapping() && frontends.as_ref().is_none_or(Vec::is_empty) {
+    if item.is_mapping() && vip.is_none() && frontends.as_ref().is_none_or(Vec::is_empty) {
         // Said only if nothing else was wrong with them.
         if frontends.is_none() || reader.count() == before {
             let place = item.get("frontends").map_or(item.place, |list| list.place);
@@ -72,16 +109,83 @@ pub(super) fn draft(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) ->
             );
         }
     }
-    let frontends = frontends.unwrap_or_default();
+    if let (Some(_), Some((_, place))) = (&frontends, &vip) {
+        reader.reject(*place, "give `frontends`, or `vip` and `ports`, not both");
+    }
+    let mut frontends = frontends.unwrap_or_default();
+    let (asked, ports) = addresses(reader, vip, ports, claims, key.is_some(), &mut frontends);
+    let udp_only = !frontends.iter().any(|(frontend, ..)| frontend.protocol == Protocol::Tcp)
+        && !ports.iter().any(|(_, protocol)| *protocol == Protocol::Tcp);
+    health::suits(
+        reader,
+        item,
+        &policies,
+        udp_only && (!frontends.is_empty() || !ports.is_empty()),
+    );
     let service = Service {
         frontends: BTreeMap::new(),
         backends,
+        backends_from: pools,
         policy,
         affinity,
         no_backend,
-        backends_from: Vec::new(),
+        health: policies,
     };
-    Some(Draft { name: name?, place: item.place, frontends, doubles, service })
+    Some(Draft { name: name?, place: item.place, frontends, doubles, service, asked, ports })
+}
+
+fn read_name(
+    reader: &mut Reader<'_>,
+    item: Item<'_>,
+    key: Option<&ServiceName>,
+) -> Option<ServiceName> {
+    let name = reader.parse(item, "a service name", str::parse::<ServiceName>)?;
+    if let Some(key) = key.filter(|key| **key != name) {
+        let reason =
+            format!("`name` is `{name}`, but the key says `{key}`; leave it out or correct it");
+        reader.reject(item.place, reason);
+    }
+    Some(name)
+}
+
+/// Adds the frontends that a service address and its ports are. What remains is an address that
+/// somebody must find, if the key of this service is a place to ask for one (`allocates`).
+fn addresses(
+    reader: &mut Reader<'_>,
+    vip: Option<(Vip, Place)>,
+    ports: Option<(Vec<Port>, Place)>,
+    claims: &Claims,
+    allocates: bool,
+    frontends: &mut Vec<(Frontend, Scope, Place)>,
+) -> (Asked, Vec<Port>) {
+    let (vip, place, ports) = match (vip, ports) {
+        (None, None) => return (Asked::default(), Vec::new()),
+        (Some((_, place)), None) => {
+            reader.reject(place, "`vip` needs `ports`, such as `ports: [80, \"53/udp\"]`");
+            return (Asked::default(), Vec::new());
+        }
+        (None, Some((_, place))) => {
+            reader.reject(place, "`ports` needs a `vip`, such as `vip: 10.96.0.10`");
+            return (Asked::default(), Vec::new());
+        }
+        (Some((vip, place)), Some((ports, _))) => (vip, place, ports),
+    };
+    if vip.asked != Asked::default() && !allocates {
+        reader.reject(
+            place,
+            "only services in etcd are given an address; write the one to use for `vip`",
+        );
+    }
+    for address in vip.given {
+        for (port, protocol) in &ports {
+            let frontend = Frontend::new(address, *port, *protocol);
+            match claims.check(&frontend) {
+                Ok(()) => frontends.push((frontend, frontend.scope(Scope::default()), place)),
+                Err(reason) => reader.reject(place, reason),
+            }
+        }
+    }
+    (vip.asked, ports)
 }
 
 fn read_frontends(
@@ -123,68 +227,6 @@ fn read_frontend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(Frontend, S
         reader.reject(item.place, "a frontend needs an `address`");
     }
     address.map(|a| (Frontend::new(a.ip(), a.port(), protocol), scope))
-}
-
-fn read_backends(
-    reader: &mut Reader<'_>,
-    list: Item<'_>,
-    doubles: &mut Vec<(Place, String)>,
-) -> BTreeMap<SocketAddr, Backend> {
-    let mut backends = BTreeMap::new();
-    for item in reader.list(list, "a list for `backends`; write `backends: []` for none") {
-        let Some((address, backend)) = read_backend(reader, item) else {
-            continue;
-        };
-        match backends.entry(address) {
-            Entry::Vacant(free) => {
-                free.insert((backend, item.place.line));
-            }
-            Entry::Occupied(first) => {
-                let line = first.get().1;
-                doubles.push((
-                    item.place,
-                    format!(
-                        "backend {address} stands twice, first on line {line}; remove one \
-                         (`weight` gives it a larger share)"
-                    ),
-                ));
-            }
-        }
-    }
-    backends.into_iter().map(|(address, (backend, _))| (address, backend)).collect()
-}
-
-fn read_backend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(SocketAddr, Backend)> {
-    let what = "a backend such as `10.0.0.5:8080`";
-    let (mut weight, mut state) = (1, AdminState::default());
-    if !item.is_mapping() {
-        let address = reader.parse(item, what, parse_socket_addr)?;
-        return Some((address, Backend { weight, state, ..Backend::default() }));
-    }
-    let mut address = None;
-    for field in reader.fields(item, what, &["address", "weight", "state"]) {
-        let (key, item) = (field.key, field.item);
-        match key {
-            "address" => address = reader.parse(item, "an address and port", parse_socket_addr),
-            "weight" if item.text() == Some("0") => {
-                reader.reject(
-                    item.place,
-                    "weight 0 is not a share; use `state: drain` for no new connections",
-                );
-            }
-            "weight" => {
-                let number = reader.number(item, key, 1..=u32::from(u16::MAX));
-                weight = u16::try_from(number).unwrap_or(u16::MAX);
-            }
-            _ => {
-                state = reader.word(item, key, &["ready", "drain", "disabled"]).unwrap_or_default()
-            }
-        }
-    }
-    if item.get("address").is_none() {
-        reader.reject(item.place, "a backend needs an `address`");
-    }
-    address.map(|address| (address, Backend { weight, state, ..Backend::default() }))
 }
 
 fn read_affinity(reader: &mut Reader<'_>, item: Item<'_>) -> Affinity {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{AdminState, Backend, PoolRef};
 use crate::source::spec::tests::{names, read};
 use crate::source::spec::translate;
 
@@ -70,8 +71,8 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
         (
             format!("{front}    colour: red"),
             "4:5",
-            "unknown field `colour`; use `name`, `frontends`, `backends`, `policy`, \
-             `affinity` or `no_backend`",
+            "unknown field `colour`; use `name`, `frontends`, `vip`, `ports`, `backends`, \
+             `backends_from`, `policy`, `affinity`, `no_backend`, `checks`,",
         ),
         (
             format!("{front}    backends: [{{address: \"10.0.0.1:80\", weight: 0}}]"),
@@ -96,7 +97,7 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
         (
             format!("{front}    backends: [{{address: \"10.0.0.1:80\", wait: 1}}]"),
             "4:41",
-            "unknown field `wait`; use `address`, `weight` or `state`",
+            "unknown field `wait`; use `address`, `weight`, `state`, `zone` or `priority`",
         ),
         (format!("{front}    backends: [{{weight: 1}}]"), "4:17", "a backend needs an `address`"),
         (format!("{front}    backends: [\"10.0.0.1:0\"]"), "4:16", "port 0 is not a port"),
@@ -198,6 +199,85 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
         assert!(rejection.reason.contains(part), "{lines}: {}", rejection.reason);
         assert!(translation.refused.iter().map(ServiceName::as_str).eq(["bad"]), "{lines}");
     }
+}
+
+#[test]
+fn addresses_apart_from_ports_zones_and_pools_of_others() {
+    let translation = read(
+        r#"
+services:
+  - name: pg
+    vip: 10.96.0.10
+    ports: [5432, 53/udp]
+    backends: [{address: "10.0.0.1:80", zone: a}]
+    backends_from:
+      - {source: etcd:registry, service: batman/primary}
+      - {source: etcd:registry, service: www.example.local, port: 8080}
+  - name: one
+    vip: ["10.96.0.11", "fd00::11"]
+    ports: 80
+    backends_from: {source: etcd:registry, service: greeter}
+"#,
+    );
+    assert_eq!(translation.rejections, []);
+    let services = &translation.snapshot.services;
+    let pg = &services[&"pg".parse().unwrap()];
+    let frontends: Vec<_> = pg.frontends.keys().map(ToString::to_string).collect();
+    assert_eq!(frontends, ["10.96.0.10:53/udp", "10.96.0.10:5432/tcp"]);
+    let pool =
+        |pool: &str, port| PoolRef { source: "etcd:registry".into(), pool: pool.into(), port };
+    assert_eq!(
+        pg.backends_from,
+        [pool("batman/primary", None), pool("www.example.local", Some(8080))]
+    );
+    assert_eq!(pg.backends.values().next().unwrap().zone.as_deref(), Some("a"));
+    let one = &services[&"one".parse().unwrap()];
+    assert_eq!(one.frontends.len(), 2);
+    assert_eq!(one.backends_from, [pool("greeter", None)]);
+}
+
+#[test]
+fn what_is_wrong_with_addresses_and_pools() {
+    let front = "    frontends: [\"10.96.0.1:80\"]\n";
+    for (lines, at, part) in [
+        ("    vip: auto\n    ports: [80]".to_owned(), "3:10", "only services in etcd are given an"),
+        ("    vip: 10.96.0.1".to_owned(), "3:10", "`vip` needs `ports`"),
+        (format!("{front}    ports: [80]"), "4:5", "`ports` needs a `vip`"),
+        (format!("{front}    vip: 10.96.0.2\n    ports: [80]"), "4:10", "not both"),
+        ("    vip: web\n    ports: [80]".to_owned(), "3:10", "`web` is no service address"),
+        ("    vip: 192.0.2.1\n    ports: [80]".to_owned(), "3:10", "outside the ranges"),
+        ("    vip: 10.96.0.1\n    ports: [80/x]".to_owned(), "4:13", "protocol `x`"),
+        (format!("{front}    backends_from: greeter"), "4:20", "expected a mapping such as"),
+        (format!("{front}    backends_from: {{source: a}}"), "4:5", "a `source` and its `service`"),
+        (
+            format!("{front}    backends_from: [{{source: a, service: b, port: 0}}]"),
+            "4:51",
+            "from 1 to 65535 for `port`",
+        ),
+        (
+            format!("{front}    backends_from: [{{source: a, pool: b}}]"),
+            "4:33",
+            "unknown field `pool`; use `source`, `service` or `port`",
+        ),
+        (
+            format!("{front}    backends: [{{host: 10.0.0.1, port: 80}}]"),
+            "4:17",
+            "unknown field `host`",
+        ),
+    ] {
+        let translation = read(&around(&lines));
+        assert_eq!(names(&translation.snapshot), ["good"], "{lines}");
+        let found: Vec<_> =
+            translation.rejections.iter().map(|r| (r.origin.as_str(), &r.reason)).collect();
+        let expected = format!("f.yaml:{at}");
+        let said = found.iter().any(|(at, reason)| *at == expected && reason.contains(part));
+        assert!(said, "{lines}: {found:?}");
+    }
+    let doubles = read(&around(&format!(
+        "{front}    backends_from: [{{source: a, service: b}}, {{source: a, service: b}}]"
+    )));
+    assert_eq!(names(&doubles.snapshot), ["bad", "good"]);
+    assert_eq!(doubles.rejections[0].reason, "`b` of a is named twice; remove one");
 }
 
 #[test]

@@ -1,0 +1,202 @@
+//! A store as large as the bounds are given for, an agent that follows it, and what is measured.
+
+use crate::agent::Agent;
+use crate::client::dial;
+use crate::etcd::Etcd;
+use crate::lab::Lab;
+use crate::server::Backends;
+use crate::wait::{let_pass, within};
+use etcd_client::{Client, Txn, TxnOp};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+
+/// Services in the store.
+pub const SERVICES: u32 = 10_000;
+/// Backends of each.
+pub const EACH: u32 = 10;
+
+/// How long anything may take before it counts as never.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// The service that is changed, beside the many.
+const PROBE: &str = "probe";
+
+/// A store with many services. It and its servers end with it.
+pub struct Large<'a> {
+    lab: &'a Lab,
+    etcd: Etcd,
+    servers: Backends,
+    runtime: Runtime,
+    client: Client,
+}
+
+/// How long it took until a new connect saw a change.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// From the moment the store was asked.
+    pub since_asked: Duration,
+    /// From the moment the store had answered.
+    pub since_answered: Duration,
+}
+
+/// What a process costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Share of a core, 1 being all of one.
+    pub core: f64,
+    /// Resident memory in kB.
+    pub resident: u64,
+}
+
+impl<'a> Large<'a> {
+    /// Starts a store and fills it. To be called within [`crate::lab::run`].
+    #[track_caller]
+    pub fn fill(lab: &'a Lab) -> Self {
+        let etcd = Etcd::start(lab.scratch());
+        let service = |number: u32| {
+            let frontends = serde_json::json!({ "frontends": [vip(number)] });
+            (format!("/lb/services/s{number}"), frontends.to_string())
+        };
+        let backend = |number: u32| {
+            let key = format!("/lb/backends/s{}/{}", number / EACH, number % EACH);
+            let address: SocketAddr = (Ipv4Addr::from(0xAC10_0000 + number), 8080).into();
+            (key, serde_json::json!({ "address": address }).to_string())
+        };
+        etcd.put_many((0..SERVICES).map(service));
+        etcd.put_many((0..SERVICES * EACH).map(backend));
+        let servers = Backends::tcp("127.0.0.1", ["0", "1"]);
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
+        let client = runtime.block_on(Client::connect([etcd.endpoint()], None));
+        let client = client.expect("the store answers");
+        let mut large = Self { lab, etcd, servers, runtime, client };
+        large.write([service_of(PROBE, vip(SERVICES)), large.probe(0)]);
+        large
+    }
+
+    /// Starts an agent on the store, and returns how long it took to be ready: to start at all, to
+    /// read the store, to publish the tables and to attach the programs.
+    #[track_caller]
+    pub fn start_agent(&self) -> (Agent<'a>, Duration) {
+        self.lab.set_settings(&format!(
+            "sources:\n  - etcd: {{endpoints: [\"{}\"]}}\n    vip_ranges: [10.96.0.0/12]\n",
+            self.etcd.endpoint()
+        ));
+        let begin = Instant::now();
+        let agent = Agent::start(self.lab, "");
+        (agent, begin.elapsed())
+    }
+
+    /// Moves the probe's only backend to the other server, and waits until connects go there.
+    #[track_caller]
+    pub fn change(&mut self, turn: usize) -> Seen {
+        let change = [self.probe(turn % 2)];
+        let (asked, answered) = self.write(change);
+        seen(asked, answered, vip(SERVICES), turn % 2)
+    }
+
+    /// Adds a service with one backend, and waits until connects go there.
+    #[track_caller]
+    pub fn add(&mut self, turn: usize) -> Seen {
+        let name = format!("added{turn}");
+        let vip = vip(SERVICES + 1 + u32::try_from(turn).expect("few turns"));
+        let backend = (format!("/lb/backends/{name}/0"), self.address(turn % 2));
+        let (asked, answered) = self.write([service_of(&name, vip), backend]);
+        seen(asked, answered, vip, turn % 2)
+    }
+
+    fn probe(&self, server: usize) -> (String, String) {
+        (format!("/lb/backends/{PROBE}/0"), self.address(server))
+    }
+
+    fn address(&self, server: usize) -> String {
+        serde_json::json!({ "address": self.servers.at(server) }).to_string()
+    }
+
+    /// Writes keys in one transaction; when it was sent, and when it was answered.
+    #[track_caller]
+    fn write<const N: usize>(&mut self, keys: [(String, String); N]) -> (Instant, Instant) {
+        let puts: Vec<TxnOp> = keys.map(|(key, value)| TxnOp::put(key, value, None)).into();
+        let asked = Instant::now();
+        let written = self.runtime.block_on(self.client.txn(Txn::new().and_then(puts)));
+        written.expect("the store takes a few keys");
+        (asked, Instant::now())
+    }
+}
+
+/// Connects until this server answers.
+#[track_caller]
+fn seen(asked: Instant, answered: Instant, vip: SocketAddr, server: usize) -> Seen {
+    let server = server.to_string();
+    loop {
+        if dial(vip).is_ok_and(|call| call.tag == server) {
+            return Seen { since_asked: asked.elapsed(), since_answered: answered.elapsed() };
+        }
+        assert!(answered.elapsed() < DEADLINE, "connects to {vip} do not reach server {server}");
+    }
+}
+
+fn service_of(name: &str, vip: SocketAddr) -> (String, String) {
+    let value = serde_json::json!({ "frontends": [vip] });
+    (format!("/lb/services/{name}"), value.to_string())
+}
+
+fn vip(number: u32) -> SocketAddr {
+    (Ipv4Addr::from(0x0A60_0000 + number), 80).into()
+}
+
+/// What an agent costs while nothing changes.
+#[track_caller]
+pub fn idle_cost(agent: &Agent<'_>, span: Duration) -> Cost {
+    // What a change has left behind (grace periods, saving) is done first.
+    let mut before = spent(agent.pid());
+    let calm = within(DEADLINE, || {
+        let_pass(Duration::from_millis(500));
+        let now = spent(agent.pid());
+        let used = now - std::mem::replace(&mut before, now);
+        (used < Duration::from_millis(25)).then_some(())
+    });
+    assert!(calm.is_some(), "the agent does not come to rest");
+    let (begin, before) = (Instant::now(), spent(agent.pid()));
+    let_pass(span);
+    let used = spent(agent.pid()) - before;
+    Cost {
+        core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
+        resident: resident(agent.pid()),
+    }
+}
+
+/// Time on a CPU of all threads of a process, to the nanosecond.
+#[track_caller]
+fn spent(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let of_one = |thread: std::io::Result<fs::DirEntry>| -> u64 {
+        let path = thread.expect("/proc can be listed").path().join("schedstat");
+        // A thread may end meanwhile.
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default()
+    };
+    Duration::from_nanos(threads.map(of_one).sum())
+}
+
+/// Resident memory of a process in kB.
+#[track_caller]
+pub fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a known field");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// The value that this share of the values does not exceed.
+#[track_caller]
+pub fn percentile(mut values: Vec<Duration>, share: f64) -> Duration {
+    values.sort();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a length is an index"
+    )]
+    let index = (values.len() as f64 * share) as usize;
+    values[index.min(values.len() - 1)]
+}

@@ -1,0 +1,300 @@
+//! Clients that dial services all the time, and know who may answer. Every failed connect is kept
+//! with its time, and so is every answer by a backend that belonged to the service at no time
+//! between the connect's start and its end.
+
+use crate::client::{ask, ask_connected, dial, udp};
+use crate::wait::{eventually, let_pass};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Between two connects of one client: many tests share two CPUs.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How many complaints are kept in full.
+const KEPT: usize = 20;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How a client reaches its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A TCP connection each time.
+    Tcp,
+    /// A connected UDP socket each time.
+    Connected,
+    /// An unconnected UDP socket each time.
+    Unconnected,
+    /// One unconnected UDP socket for ever, which keeps its backend while that is a member.
+    Kept,
+}
+
+/// Clients of some services; they end when this is dropped.
+#[derive(Debug)]
+pub struct Traffic {
+    shared: Arc<Shared>,
+    clients: Vec<Client>,
+}
+
+#[derive(Debug)]
+struct Client {
+    line: Arc<Line>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a client does, and how far it has got.
+#[derive(Debug)]
+struct Line {
+    way: Way,
+    to: SocketAddr,
+    answers: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    begun: Instant,
+    stop: AtomicBool,
+    members: Mutex<BTreeMap<SocketAddr, Vec<Member>>>,
+    complaints: Mutex<Vec<String>>,
+    complained: AtomicU64,
+}
+
+/// A backend that may answer for a service during a time.
+#[derive(Debug)]
+struct Member {
+    tag: String,
+    from: Instant,
+    until: Option<Instant>,
+}
+
+/// An answer: who gave it, and who the client's socket says it came from.
+struct Answer {
+    tag: String,
+    source: SocketAddr,
+}
+
+// === impl Traffic ===
+
+impl Default for Traffic {
+    fn default() -> Self {
+        let shared = Shared {
+            begun: Instant::now(),
+            stop: AtomicBool::new(false),
+            members: Mutex::default(),
+            complaints: Mutex::default(),
+            complained: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), clients: Vec::new() }
+    }
+}
+
+impl Traffic {
+    /// From now on the backend with this tag may answer for the service at `to`. Said before the
+    /// backend is published.
+    pub fn joins(&self, to: SocketAddr, tag: impl Into<String>) {
+        let member = Member { tag: tag.into(), from: Instant::now(), until: None };
+        self.shared.members(|members| members.entry(to).or_default().push(member));
+    }
+
+    /// The backend with this tag may answer for the service at `to` until then, and no longer.
+    #[track_caller]
+    pub fn leaves(&self, to: SocketAddr, tag: &str, until: Instant) {
+        let known = self.shared.members(|members| {
+            let mut all = members.get_mut(&to).into_iter().flatten();
+            let member = all.find(|member| member.tag == tag && member.until.is_none())?;
+            member.until = Some(until);
+            Some(())
+        });
+        assert!(known.is_some(), "{tag} is no backend at {to}");
+    }
+
+    /// Begins to dial; the client has the calling thread's namespace and cgroup.
+    pub fn dial(&mut self, way: Way, to: SocketAddr) {
+        let line = Arc::new(Line { way, to, answers: AtomicU64::new(0) });
+        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&line));
+        let thread = thread::spawn(move || shared.run(&own));
+        self.clients.push(Client { line, thread: Some(thread) });
+    }
+
+    /// Waits until every client has had this many more answers.
+    #[track_caller]
+    pub fn goes_on(&self, answers: u64) {
+        let count = |client: &Client| client.line.answers.load(Ordering::Relaxed);
+        let before: Vec<u64> = self.clients.iter().map(count).collect();
+        eventually("every client to be answered", DEADLINE, || {
+            self.expect_no_complaint();
+            self.clients
+                .iter()
+                .zip(&before)
+                .all(|(client, so_far)| count(client) >= so_far + answers)
+        });
+    }
+
+    /// Panics if any connect has failed or ended up at the wrong backend.
+    #[track_caller]
+    pub fn expect_no_complaint(&self) {
+        let number = self.shared.complained.load(Ordering::Relaxed);
+        if number > 0 {
+            let complaints = self.shared.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+            panic!("{number} of {self} went wrong: {complaints:#?}");
+        }
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Client { line, .. }) in self.clients.iter().enumerate() {
+            let answers = line.answers.load(Ordering::Relaxed);
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{answers} {:?} to {}", line.way, line.to)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for client in &mut self.clients {
+            let ended = client.thread.take().map(JoinHandle::join);
+            if matches!(ended, Some(Err(_))) && !thread::panicking() {
+                panic!("a client panicked");
+            }
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn run(&self, line: &Line) {
+        let kept = line.kept_socket();
+        while !self.stop.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            let answer = line.ask(kept.as_ref());
+            self.judge(line, begun, answer);
+            let_pass(PAUSE);
+        }
+    }
+
+    fn judge(&self, line: &Line, begun: Instant, answer: io::Result<Answer>) {
+        let ended = Instant::now();
+        let wrong = match answer {
+            Err(error) => error.to_string(),
+            Ok(Answer { source, .. }) if source != line.to => format!("the peer is {source}"),
+            Ok(Answer { tag, .. }) => match self.misplaced(line.to, &tag, begun, ended) {
+                None => {
+                    line.answers.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Some(wrong) => wrong,
+            },
+        };
+        self.complained.fetch_add(1, Ordering::Relaxed);
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if complaints.len() < KEPT {
+            let (way, to) = (line.way, line.to);
+            let (from, until) = (begun - self.begun, ended - self.begun);
+            complaints.push(format!("{from:.3?}..{until:.3?} {way:?} to {to}: {wrong}"));
+        }
+    }
+
+    /// What is wrong if the backend with this tag answers a connect of this time.
+    fn misplaced(
+        &self,
+        to: SocketAddr,
+        tag: &str,
+        begun: Instant,
+        ended: Instant,
+    ) -> Option<String> {
+        self.members(|members| {
+            let of_service = members.get(&to).into_iter().flatten();
+            let known: Vec<&Member> = of_service.filter(|member| member.tag == tag).collect();
+            let overlaps = |member: &Member| {
+                member.from <= ended && member.until.is_none_or(|until| until >= begun)
+            };
+            if known.iter().copied().any(overlaps) {
+                return None;
+            }
+            let until = known.iter().filter_map(|member| member.until).max();
+            Some(match until {
+                Some(until) if until < begun => format!("{tag}, {:.3?} too late", begun - until),
+                _ => format!("{tag}, which never was a backend of it"),
+            })
+        })
+    }
+
+    fn members<T>(&self, with: impl FnOnce(&mut BTreeMap<SocketAddr, Vec<Member>>) -> T) -> T {
+        with(&mut self.members.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    fn kept_socket(&self) -> Option<UdpSocket> {
+        (self.way == Way::Kept).then(|| udp(self.any()))
+    }
+
+    fn ask(&self, kept: Option<&UdpSocket>) -> io::Result<Answer> {
+        let reply = match (self.way, kept) {
+            (Way::Tcp, _) => {
+                let call = dial(self.to)?;
+                let source = call.stream.peer_addr()?;
+                return Ok(Answer { tag: call.tag, source });
+            }
+            (Way::Connected, _) => {
+                let socket = udp(self.any());
+                socket.connect(self.to)?;
+                ask_connected(&socket)?
+            }
+            (_, Some(socket)) => ask(socket, self.to)?,
+            (_, None) => ask(&udp(self.any()), self.to)?,
+        };
+        Ok(Answer { tag: reply.tag, source: reply.source })
+    }
+
+    fn any(&self) -> &'static str {
+        if self.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::{Backends, Kind};
+
+    fn complaint(traffic: &Traffic) -> String {
+        traffic.shared.complaints.lock().unwrap().join("\n")
+    }
+
+    #[test]
+    fn answers_are_judged_by_membership() {
+        let servers = Backends::tcp("127.0.0.1", ["a"]);
+        let to = servers.at(0);
+        let mut traffic = Traffic::default();
+        traffic.joins(to, "a");
+        traffic.dial(Way::Tcp, to);
+        traffic.goes_on(3);
+        traffic.leaves(to, "a", Instant::now());
+        eventually("a complaint", DEADLINE, || complaint(&traffic).contains("a, "));
+        assert!(complaint(&traffic).contains("too late"), "{}", complaint(&traffic));
+    }
+
+    #[test]
+    fn strangers_and_failures_are_told() {
+        let servers = Backends::start(Kind::Udp, [("127.0.0.1:0".parse().unwrap(), "a")]);
+        for way in [Way::Connected, Way::Unconnected, Way::Kept] {
+            let mut traffic = Traffic::default();
+            traffic.dial(way, servers.at(0));
+            eventually("a complaint", DEADLINE, || complaint(&traffic).contains("never was"));
+        }
+        let closed = Backends::tcp("127.0.0.1", ["gone"]).at(0);
+        let mut traffic = Traffic::default();
+        traffic.dial(Way::Tcp, closed);
+        eventually("a complaint", DEADLINE, || complaint(&traffic).contains("refused"));
+    }
+}

@@ -1,0 +1,127 @@
+//! Many backends fail at once, while clients connect as fast as they can.
+
+use integration::agent::Agent;
+use integration::client::dial;
+use integration::lab::{self, Lab};
+use integration::server::{Backends, Kind};
+use integration::spec::{service, services};
+use integration::wait::within;
+use lb_agent::health::effective::Why;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const VIP: &str = "10.96.0.10:80";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Connects from four threads until told to stop.
+#[derive(Default)]
+struct Storm {
+    stop: AtomicBool,
+    good: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Storm {
+    fn rage(&self) {
+        let vip: SocketAddr = VIP.parse().unwrap();
+        while !self.stop.load(Ordering::Relaxed) {
+            let count = if dial(vip).is_ok() { &self.good } else { &self.failed };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Three of four backends go while clients connect. Returns how many connects failed until the last
+/// was noticed, how many after that, and how long it took.
+fn three_of_four(lab: &Lab, settings: &[&str]) -> (u64, u64, Duration) {
+    let stays = Backends::tcp("127.0.0.1", ["a"]);
+    let goes = Backends::tcp("127.0.0.1", ["b", "c", "d"]);
+    let addresses: Vec<SocketAddr> = stays.addresses().chain(goes.addresses()).collect();
+    let web = addresses.iter().fold(service("web").frontend(VIP), |spec, a| spec.backend(a));
+    let agent =
+        Agent::start(lab, &services(&[settings.iter().fold(web, |web, line| web.with(*line))]));
+    let storm = Storm::default();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let storm = &storm;
+            scope.spawn(move || storm.rage());
+        }
+        let warm = within(DEADLINE, || (storm.good.load(Ordering::Relaxed) > 200).then_some(()));
+        warm.expect("clients connect");
+        assert_eq!(storm.failed(), 0);
+        let begin = Instant::now();
+        drop(goes);
+        let out = || {
+            let service = agent.service("web");
+            (service.frontends[0].usable == 1).then_some(())
+        };
+        let noticed = within(DEADLINE, out);
+        let took = begin.elapsed();
+        let before = storm.failed();
+        assert!(noticed.is_some(), "{:#?}", agent.service("web"));
+        let good = storm.good.load(Ordering::Relaxed);
+        let more =
+            within(DEADLINE, || (storm.good.load(Ordering::Relaxed) > good + 500).then_some(()));
+        more.expect("clients connect");
+        let after = storm.failed() - before;
+        storm.stop.store(true, Ordering::Relaxed);
+        (before, after, took)
+    })
+}
+
+#[test]
+fn real_connects_eject_what_refuses_them() {
+    lab::run("storm-passive", |lab| {
+        let ejection = "ejection: {failures: 5, max_ejected: 100%}";
+        let (before, after, took) = three_of_four(lab, &[ejection]);
+        // Five in a row each, and what four threads had under way.
+        assert!((15..=150).contains(&before), "{before} connects failed in {took:?}");
+        // A connect that was chosen before the last publication may end after it.
+        assert!(after <= 4, "{after} connects failed after the ejection");
+    });
+}
+
+#[test]
+fn checks_take_out_what_does_not_answer() {
+    lab::run("storm-active", |lab| {
+        let checks = "checks: [{tcp: {interval: 100ms, fast_interval: 50ms}}]";
+        let (before, after, took) = three_of_four(lab, &["ejection: off", checks]);
+        assert!(before > 0 && took < Duration::from_secs(5), "{before} failed in {took:?}");
+        assert!(after <= 4, "{after} connects failed after the checks");
+    });
+}
+
+#[test]
+fn all_down_fails_open_and_back() {
+    lab::run("storm-open", |lab| {
+        let backends = Backends::tcp("127.0.0.1", ["a", "b"]);
+        let addresses: Vec<SocketAddr> = backends.addresses().collect();
+        let checks = "checks: [{tcp: {interval: 100ms, fast_interval: 20ms}}]";
+        let web = addresses.iter().fold(service("web").frontend(VIP), |spec, a| spec.backend(a));
+        let agent = Agent::start(lab, &services(&[web.with(checks)]));
+        let why = |expected: Why| {
+            let seen = within(DEADLINE, || {
+                let service = agent.service("web");
+                let all = service.backends.iter().all(|backend| {
+                    backend.health.as_ref().is_some_and(|health| health.why == expected)
+                });
+                (all && service.fails_open == (expected == Why::FailOpen)).then_some(())
+            });
+            assert!(seen.is_some(), "not {expected:?}: {:#?}", agent.service("web"));
+            assert_eq!(agent.service("web").frontends[0].usable, 2);
+        };
+        why(Why::Serving);
+        drop(backends);
+        why(Why::FailOpen);
+        let back = addresses.iter().copied().zip(["a", "b"]);
+        let _backends = Backends::start(Kind::Tcp, back);
+        why(Why::Serving);
+        dial(VIP.parse().unwrap()).unwrap();
+    });
+}

@@ -1,0 +1,496 @@
+//! What is known of every backend's health, and what follows for the services.
+//!
+//! A state machine: told which services there are, what checks and real connects came to, and what
+//! time it is; says what is to be probed, what each service's backends get, and when to ask again.
+//! Only services that something is known of are kept here: one without checks costs nothing until
+//! connects to it fail.
+
+use super::effective::{FULL, Health, Member, Share, ramp, shares};
+use super::ejection::{Decision, Ejections};
+use super::tracker::Tracker;
+use crate::model::check::Check;
+use crate::model::{AdminState, Backend, Override, Overrides, Service, ServiceName};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A check on a target: probed once, however many services want it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// Where it is tried.
+    pub address: SocketAddr,
+    /// The backend whose health it tells.
+    pub backend: SocketAddr,
+    /// What is tried.
+    pub check: Arc<Check>,
+}
+
+/// What a try came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether it speaks for the backend.
+    pub result: CheckResult,
+    /// A code and a few words: `L7OK 200`, `L4CON connection refused`.
+    pub text: Arc<str>,
+    /// How long it took.
+    pub took: Duration,
+    /// When it ended.
+    pub at: SystemTime,
+}
+
+/// Whether a try speaks for the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckResult {
+    /// It does.
+    Passing,
+    /// It does, with a warning.
+    Warning,
+    /// It does not.
+    Failing,
+}
+
+/// What is to be probed from now on.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// New targets.
+    pub start: Vec<Target>,
+    /// Targets that nobody wants any more.
+    pub stop: Vec<Target>,
+}
+
+/// What a backend gets and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its share.
+    pub share: Share,
+    /// What its worst check last said.
+    pub check: Option<CheckVerdict>,
+    /// Until when it is ejected.
+    pub ejected: Option<Instant>,
+}
+
+/// What a check says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckVerdict {
+    /// Which.
+    pub check: Arc<Check>,
+    /// Whether it holds the backend to be up.
+    pub up: bool,
+    /// Results still in favour of that, of how many.
+    pub standing: (u32, u32),
+    /// The last result; none yet if absent.
+    pub last: Option<Report>,
+}
+
+/// What is known of the services' health.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// This host's zone.
+    zone: Option<Arc<str>>,
+    probes: BTreeMap<Target, Probe>,
+    services: BTreeMap<ServiceName, Watched>,
+    overrides: Arc<Overrides>,
+    /// The overrides have changed since the services were last followed.
+    overridden: bool,
+}
+
+/// A target that is probed.
+#[derive(Debug)]
+struct Probe {
+    tracker: Tracker,
+    last: Option<Report>,
+    users: BTreeSet<ServiceName>,
+}
+
+/// A service of which something is known.
+#[derive(Debug)]
+struct Watched {
+    service: Arc<Service>,
+    /// What is probed for each backend.
+    targets: BTreeMap<SocketAddr, Vec<Target>>,
+    ejections: Ejections,
+    /// When a backend came back, while its share still grows.
+    back: BTreeMap<SocketAddr, Instant>,
+    /// What each backend's health was when it was last looked at.
+    known: BTreeMap<SocketAddr, Health>,
+    effective: Arc<Service>,
+    fail_open: bool,
+    /// When the shares were last worked out.
+    settled: Option<Instant>,
+    stale: bool,
+}
+
+// === impl Board ===
+
+impl Board {
+    /// For a host in this zone.
+    pub fn new(zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..Self::default() }
+    }
+
+    /// Takes in what operators say.
+    pub fn set_overrides(&mut self, overrides: Arc<Overrides>) {
+        for (name, watched) in &mut self.services {
+            watched.stale |= self.overrides.get(name) != overrides.get(name);
+        }
+        self.overrides = overrides;
+        self.overridden = true;
+    }
+
+    /// Whether [`Board::follow`] is to be called because operators have said something new.
+    pub fn is_overridden_anew(&self) -> bool {
+        self.overridden
+    }
+
+    /// What an operator says of a backend.
+    pub fn override_of(&self, name: &ServiceName, backend: &SocketAddr) -> Override {
+        let found = self.overrides.get(name).and_then(|backends| backends.get(backend));
+        found.copied().unwrap_or_default()
+    }
+
+    /// Services that something is known of.
+    pub fn watched(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
+    }
+
+    /// Takes in the services as they are now; says what is to be probed.
+    pub fn follow<'a>(
+        &mut self,
+        services: impl Iterator<Item = (&'a ServiceName, &'a Arc<Service>)>,
+    ) -> Wanted {
+        let mut wanted = Wanted::default();
+        let mut seen = BTreeSet::new();
+        self.overridden = false;
+        for (name, service) in services {
+            let known = self.services.get(name);
+            if known.is_none() && !is_governed(service) && !self.overrides.contains_key(name) {
+                continue;
+            }
+            seen.insert(name.clone());
+            if known.is_some_and(|watched| Arc::ptr_eq(&watched.service, service)) {
+                continue;
+            }
+            self.watch(name, service, &mut wanted);
+        }
+        let gone: Vec<ServiceName> =
+            self.services.keys().filter(|name| !seen.contains(*name)).cloned().collect();
+        for name in gone {
+            if let Some(watched) = self.services.remove(&name) {
+                self.release(&name, watched.targets.into_values().flatten(), &mut wanted);
+            }
+        }
+        // What one service gives up another may have taken in the same breath.
+        let mut stopped: BTreeSet<Target> = wanted.stop.into_iter().collect();
+        wanted.start.retain(|target| !stopped.remove(target));
+        Wanted { start: wanted.start, stop: stopped.into_iter().collect() }
+    }
+
+    fn watch(&mut self, name: &ServiceName, service: &Arc<Service>, wanted: &mut Wanted) {
+        let mut targets: BTreeMap<SocketAddr, Vec<Target>> = BTreeMap::new();
+        for backend in service.backends.keys() {
+            let on = |check: &Arc<Check>| Target {
+                address: check.target(*backend),
+                backend: *backend,
+                check: Arc::clone(check),
+            };
+            targets.insert(*backend, service.health.checks.iter().map(on).collect());
+        }
+        for target in targets.values().flatten() {
+            let probe = self.probes.entry(target.clone()).or_insert_with(|| {
+                wanted.start.push(target.clone());
+                let tracker = Tracker::new(target.check.initial);
+                Probe { tracker, last: None, users: BTreeSet::new() }
+            });
+            probe.users.insert(name.clone());
+        }
+        let fresh = Watched {
+            service: Arc::clone(service),
+            targets,
+            ejections: Ejections::default(),
+            back: BTreeMap::new(),
+            known: BTreeMap::new(),
+            effective: Arc::clone(service),
+            fail_open: false,
+            settled: None,
+            stale: true,
+        };
+        let Some(before) = self.services.insert(name.clone(), fresh) else { return };
+        let mut left = before.targets;
+        if let Some(now) = self.services.get_mut(name) {
+            let keep = |backend: &SocketAddr| service.backends.contains_key(backend);
+            now.ejections = before.ejections;
+            now.ejections.retain(keep);
+            now.back = before.back;
+            now.back.retain(|backend, _| keep(backend));
+            now.known = before.known;
+            now.known.retain(|backend, _| keep(backend));
+            for (backend, old) in &mut left {
+                let new = now.targets.get(backend);
+                old.retain(|target| new.is_none_or(|new| !new.contains(target)));
+            }
+        }
+        self.release(name, left.into_values().flatten(), wanted);
+    }
+
+    fn release(
+        &mut self,
+        name: &ServiceName,
+        targets: impl Iterator<Item = Target>,
+        wanted: &mut Wanted,
+    ) {
+        for target in targets {
+            let Some(probe) = self.probes.get_mut(&target) else { continue };
+            probe.users.remove(name);
+            if probe.users.is_empty() {
+                self.probes.remove(&target);
+                wanted.stop.push(target);
+            }
+        }
+    }
+
+    /// A try ended. Whether what is shown of a service changes the tables too is told by
+    /// [`Board::effective`].
+    pub fn record(&mut self, target: &Target, report: Report) {
+        let Some(probe) = self.probes.get_mut(target) else { return };
+        let passed = report.result != CheckResult::Failing;
+        probe.last = Some(report);
+        if !probe.tracker.record(passed, &target.check) {
+            return;
+        }
+        for name in &probe.users {
+            if let Some(watched) = self.services.get_mut(name) {
+                watched.stale = true;
+            }
+        }
+    }
+
+    /// Whether the next try on a target should come soon.
+    pub fn in_transition(&self, target: &Target) -> bool {
+        self.probes.get(target).is_some_and(|probe| probe.tracker.in_transition())
+    }
+
+    /// A connect to a backend failed, the `consecutive`th in a row.
+    pub fn failed(
+        &mut self,
+        name: &ServiceName,
+        service: &Arc<Service>,
+        backend: SocketAddr,
+        consecutive: u64,
+        now: Instant,
+    ) -> Decision {
+        if service.health.ejection.failures == 0 || !service.backends.contains_key(&backend) {
+            return Decision::Stays;
+        }
+        if !self.services.contains_key(name) {
+            // Without checks, nothing is to be probed.
+            self.watch(name, service, &mut Wanted::default());
+        }
+        let Some(watched) = self.services.get_mut(name) else { return Decision::Stays };
+        let policy = &service.health.ejection;
+        let size = service.backends.len();
+        let decision = watched.ejections.failed(backend, consecutive, size, policy, now);
+        watched.stale |= matches!(decision, Decision::Ejected(_));
+        decision
+    }
+
+    /// When something changes by itself: an ejection ends, a share grows.
+    pub fn next(&self) -> Option<Instant> {
+        self.services.values().filter_map(Watched::next).min()
+    }
+
+    /// Lets what is due at `now` happen.
+    pub fn tick(&mut self, now: Instant) {
+        for watched in self.services.values_mut() {
+            if watched.next().is_some_and(|at| at <= now) {
+                watched.ejections.expire(now);
+                watched.stale = true;
+            }
+        }
+    }
+
+    /// Services whose backends' shares may have changed since they were last asked for.
+    pub fn stale(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.iter().filter(|(_, watched)| watched.stale).map(|(name, _)| name)
+    }
+
+    /// The service as its callers should find it: backends that get no new connections are there
+    /// only to be remembered, the others have the weight that they get.
+    pub fn effective(
+        &mut self,
+        name: &ServiceName,
+        service: &Arc<Service>,
+        now: Instant,
+    ) -> Arc<Service> {
+        let Self { zone, probes, services, overrides, .. } = self;
+        let Some(watched) = services.get_mut(name) else { return Arc::clone(service) };
+        if watched.stale {
+            watched.settle(&View { zone: zone.as_ref(), probes, said: overrides.get(name) }, now);
+        }
+        Arc::clone(&watched.effective)
+    }
+
+    /// Whether a service of either family sends connections to backends that are not healthy.
+    pub fn fails_open(&self, name: &ServiceName) -> bool {
+        self.services.get(name).is_some_and(|watched| watched.fail_open)
+    }
+
+    /// What each backend gets and why. `None`: nothing is known but what the source says.
+    pub fn verdicts(
+        &self,
+        name: &ServiceName,
+        now: Instant,
+    ) -> Option<BTreeMap<SocketAddr, Verdict>> {
+        let watched = self.services.get(name)?;
+        let view =
+            View { zone: self.zone.as_ref(), probes: &self.probes, said: self.overrides.get(name) };
+        let (shares, _) = watched.shares(&view, now);
+        let verdict = |(backend, share)| {
+            let verdict = Verdict {
+                share,
+                check: watched.worst(&backend, &self.probes),
+                ejected: watched.ejections.until(&backend),
+            };
+            (backend, verdict)
+        };
+        Some(shares.into_iter().map(verdict).collect())
+    }
+}
+
+/// Whether the rule has anything to say about a service before connects to it fail.
+fn is_governed(service: &Service) -> bool {
+    !service.health.checks.is_empty()
+        || service.health.rule.min_zone_healthy.is_some()
+        || service.backends.values().any(|backend| backend.priority > 0)
+}
+
+/// What a service's backends are looked at with.
+struct View<'a> {
+    zone: Option<&'a Arc<str>>,
+    probes: &'a BTreeMap<Target, Probe>,
+    said: Option<&'a BTreeMap<SocketAddr, Override>>,
+}
+
+impl View<'_> {
+    /// The backend with what operators say of it.
+    fn backend(&self, address: &SocketAddr, backend: &Backend) -> Backend {
+        let said = self.said.and_then(|said| said.get(address)).copied().unwrap_or_default();
+        let (state, weight) = (said.state, said.weight);
+        Backend {
+            state: state.unwrap_or(backend.state),
+            weight: weight.unwrap_or(backend.weight),
+            ..backend.clone()
+        }
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn settle(&mut self, view: &View<'_>, now: Instant) {
+        self.stale = false;
+        self.settled = Some(now);
+        self.note_returns(view.probes, now);
+        let (shares, fail_open) = self.shares(view, now);
+        self.fail_open = fail_open;
+        let mut effective = Service::clone(&self.service);
+        for (address, share) in shares {
+            let Some(backend) = effective.backends.get_mut(&address) else { continue };
+            *backend = view.backend(&address, backend);
+            if share.weight > 0 {
+                backend.weight = share.weight;
+            } else if backend.state == AdminState::Ready {
+                backend.state = AdminState::Drain;
+            }
+        }
+        if *self.service == effective {
+            self.effective = Arc::clone(&self.service);
+        } else if *self.effective != effective {
+            self.effective = Arc::new(effective);
+        }
+    }
+
+    /// A backend that was down and is up again starts slowly; at the agent's start nobody does.
+    fn note_returns(&mut self, probes: &BTreeMap<Target, Probe>, now: Instant) {
+        let slow = self.service.health.slow_start;
+        for backend in self.service.backends.keys() {
+            let health = self.health(backend, probes);
+            let before = self.known.insert(*backend, health);
+            let is_back = health == Health::Up && before.is_some_and(|b| b != Health::Up);
+            if is_back && !slow.is_zero() {
+                self.back.insert(*backend, now);
+            }
+        }
+        self.back.retain(|_, back| now.duration_since(*back) < slow);
+    }
+
+    fn health(&self, backend: &SocketAddr, probes: &BTreeMap<Target, Probe>) -> Health {
+        let targets = self.targets.get(backend).into_iter().flatten();
+        if targets.filter_map(|target| probes.get(target)).any(|probe| !probe.tracker.is_up()) {
+            return Health::Down;
+        }
+        if self.ejections.until(backend).is_some() { Health::Ejected } else { Health::Up }
+    }
+
+    fn shares(&self, view: &View<'_>, now: Instant) -> (Vec<(SocketAddr, Share)>, bool) {
+        let View { zone, probes, .. } = *view;
+        let slow = self.service.health.slow_start;
+        let mut all = Vec::with_capacity(self.service.backends.len());
+        let mut fails_open = false;
+        for v4 in [true, false] {
+            let of_family = || self.service.backends.iter().filter(|(a, _)| a.is_ipv4() == v4);
+            let members: Vec<Member> = of_family()
+                .map(|(address, backend)| (address, view.backend(address, backend)))
+                .map(|(address, backend)| Member {
+                    admin: backend.state,
+                    health: self.health(address, probes),
+                    weight: backend.weight,
+                    priority: backend.priority,
+                    own_zone: zone.is_some() && backend.zone.as_ref() == zone,
+                    ramp: self
+                        .back
+                        .get(address)
+                        .map_or(FULL, |back| ramp(now.duration_since(*back), slow)),
+                })
+                .collect();
+            let (shares, fail_open) = shares(&members, self.service.health.rule);
+            fails_open |= fail_open;
+            all.extend(of_family().map(|(address, _)| *address).zip(shares));
+        }
+        (all, fails_open)
+    }
+
+    /// The check that speaks loudest against a backend.
+    fn worst(
+        &self,
+        backend: &SocketAddr,
+        probes: &BTreeMap<Target, Probe>,
+    ) -> Option<CheckVerdict> {
+        let verdict = |target: &Target| {
+            let probe = probes.get(target)?;
+            Some(CheckVerdict {
+                check: Arc::clone(&target.check),
+                up: probe.tracker.is_up(),
+                standing: probe.tracker.standing(&target.check),
+                last: probe.last.clone(),
+            })
+        };
+        let warns = |v: &CheckVerdict| {
+            v.last.as_ref().is_some_and(|report| report.result != CheckResult::Passing)
+        };
+        let targets = self.targets.get(backend)?.iter();
+        targets.filter_map(verdict).min_by_key(|v| (v.up, !warns(v), v.standing.0))
+    }
+
+    fn next(&self) -> Option<Instant> {
+        // A share grows in steps; settling forgets those that have grown up, so that this ends.
+        let step = self.service.health.slow_start / u32::from(FULL);
+        let grows = self.settled.filter(|_| !self.back.is_empty()).map(|at| at + step);
+        self.ejections.next().into_iter().chain(grows).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Saves what the next agent starts with, beside the loop: a large state takes longer to write than
+//! a change may wait. Nothing depends on it while the agent runs, so a full disk costs a warning,
+//! and under constant change it is written now and then only.
+
+use super::{Files, TICK};
+use crate::model::Snapshot;
+use crate::status::State;
+use crate::store;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// Of all time, one part in so many may go into saving.
+const SHARE: u32 = 100;
+/// A slow disk must not make what is saved older than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is saved, as it was at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    /// The last snapshot of every source, by its name.
+    pub(super) snapshots: BTreeMap<Arc<str>, Arc<Snapshot>>,
+    /// Services and backends.
+    pub(super) state: Arc<State>,
+}
+
+/// Saves at most one thing at a time, with a pause after each.
+pub(super) struct Saver {
+    files: Arc<Files>,
+    running: Option<JoinHandle<Duration>>,
+    not_before: Option<Instant>,
+}
+
+impl Saver {
+    pub(super) fn new(files: Files) -> Self {
+        Self { files: Arc::new(files), running: None, not_before: None }
+    }
+
+    /// Whether [`Saver::start`] may be called now.
+    pub(super) fn is_free(&self, now: Instant) -> bool {
+        self.running.is_none() && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// Saves on another thread.
+    pub(super) fn start(&mut self, documents: Documents) {
+        let files = Arc::clone(&self.files);
+        self.running = Some(spawn_blocking(move || documents.save(&files)));
+    }
+
+    /// Waits until what was started is saved; for ever if nothing was. To be called again and again.
+    pub(super) async fn ended(&mut self) {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let took = running.await.unwrap_or_else(|panic| {
+            tracing::error!(%panic, "the state was not saved; report this with the log");
+            LONGEST_PAUSE
+        });
+        self.running = None;
+        self.not_before = Some(Instant::now() + pause(took));
+    }
+
+    /// Saves now, after what is being saved.
+    pub(super) async fn finish(&mut self, documents: Documents) {
+        if self.running.is_some() {
+            self.ended().await;
+        }
+        self.start(documents);
+        self.ended().await;
+    }
+}
+
+impl Documents {
+    /// How long it took.
+    fn save(&self, files: &Files) -> Duration {
+        let begin = Instant::now();
+        let saved = store::save(&files.snapshots, &self.snapshots)
+            .and_then(|()| store::save(&files.state, &*self.state));
+        if let Err(error) = saved {
+            tracing::warn!(%error, "the state was not saved; a restart without its source would not know it");
+        }
+        begin.elapsed()
+    }
+}
+
+/// From the end of one save to the next, when one took so long.
+fn pause(took: Duration) -> Duration {
+    (took * SHARE).clamp(TICK, LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_takes_a_hundredth_of_the_time() {
+        for (took, expected) in [(0, 1_000), (3, 1_000), (200, 20_000), (5_000, 60_000)] {
+            let millis = Duration::from_millis;
+            assert_eq!(pause(millis(took)), millis(expected), "{took} ms");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_and_the_last_is_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };
+        let mut saver = Saver::new(files.clone());
+        let documents = |name: &str| Documents {
+            snapshots: [(name.into(), Arc::default())].into(),
+            ..Documents::default()
+        };
+        let saved = || store::load::<BTreeMap<String, Snapshot>>(&files.snapshots).unwrap();
+        assert!(saver.is_free(Instant::now()));
+        saver.start(documents("first"));
+        assert!(!saver.is_free(Instant::now() + LONGEST_PAUSE), "it is saving");
+        saver.ended().await;
+        assert!(saved().unwrap().contains_key("first"));
+        assert!(!saver.is_free(Instant::now()), "it pauses");
+        assert!(saver.is_free(Instant::now() + LONGEST_PAUSE));
+
+        saver.start(documents("second"));
+        saver.finish(documents("last")).await;
+        assert!(saved().unwrap().contains_key("last"));
+        assert!(store::load::<State>(&files.state).unwrap().is_some());
+    }
+}

@@ -1,0 +1,230 @@
+use super::*;
+use crate::dataplane::Fake;
+use crate::model::{Backend, Scope, Service, Snapshot};
+use lb_common::rows::FrontendKey;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+const LIMITS: Limits = Limits { frontends: 8, services: 8, rows: 64, backends: 4 };
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The loop, its one source, and its tables.
+struct Setup {
+    reconciler: Reconciler<Fake>,
+    source: watch::Sender<SourceState>,
+    fake: Fake,
+    directory: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let fake = Fake::default();
+        let directory = tempfile::tempdir().unwrap();
+        let (source, feed) = watch::channel(SourceState::new("s".into(), None));
+        let file = |name: &str| directory.path().join(name);
+        let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };
+        let identity = Identity { cgroup: "/".into(), pin_dir: "/".into(), warnings: vec![] };
+        let made =
+            Reconciler::new(fake.clone(), LIMITS, vec![feed], identity, files, Monitor::deaf());
+        let Ok(reconciler) = made else { panic!("an empty dataplane is adopted") };
+        Self { reconciler, source, fake, directory }
+    }
+
+    /// The source says this.
+    fn say(&self, services: &[(&str, &str, &[&str])]) {
+        say(&self.source, services);
+    }
+
+    /// The source says this, and the loop takes it.
+    fn take(&mut self, services: &[(&str, &str, &[&str])]) {
+        self.say(services);
+        self.reconciler.absorb();
+    }
+
+    async fn end_grace(&mut self) {
+        let result = ended(&mut self.reconciler.grace).await;
+        self.reconciler.grace_ended(result);
+    }
+
+    /// The backends behind a frontend, by port.
+    fn found(&self, frontend: &str) -> Option<Vec<u16>> {
+        found(&self.fake, frontend)
+    }
+}
+
+/// Services as (name, frontend, backends).
+fn say(source: &watch::Sender<SourceState>, services: &[(&str, &str, &[&str])]) {
+    let service = |(name, frontend, backends): &(&str, &str, &[&str])| {
+        let backends = backends.iter().map(|b| (b.parse().unwrap(), Backend::default()));
+        let service = Service {
+            frontends: [(frontend.parse().unwrap(), Scope::Everywhere)].into(),
+            backends: backends.collect(),
+            backends_from: Vec::new(),
+            policy: Default::default(),
+            affinity: None,
+            no_backend: Default::default(),
+            health: Default::default(),
+        };
+        (name.parse().unwrap(), Arc::new(service))
+    };
+    let services = services.iter().map(service).collect();
+    source.send_modify(|state| {
+        state.snapshot = Some(Arc::new(Snapshot { services, ..Snapshot::default() }));
+        state.synced = true;
+        state.revision += 1;
+    });
+}
+
+fn found(fake: &Fake, frontend: &str) -> Option<Vec<u16>> {
+    let address: SocketAddr = frontend.parse().unwrap();
+    let block = fake.lookup(&FrontendKey::new(address.ip(), address.port(), 6))?;
+    Some(block.rows.iter().map(|row| u16::from_be(row.port)).collect())
+}
+
+/// Runs the loop until what it publishes fits, then stops it.
+async fn run_until(setup: &mut Setup, fits: impl Fn(&Published) -> bool) -> Arc<Published> {
+    let mut published = setup.reconciler.published();
+    let mut last = None;
+    let stop = async {
+        let wait = published.wait_for(|published| fits(published));
+        let found = tokio::time::timeout(DEADLINE, wait).await;
+        last = Some(found.expect("it comes to that").unwrap().clone());
+    };
+    assert!(setup.reconciler.run(stop).await.is_ok());
+    last.unwrap()
+}
+
+const A: (&str, &str, &[&str]) = ("a", "10.96.0.1:80", &["10.0.0.1:1"]);
+const A_CHANGED: (&str, &str, &[&str]) = ("a", "10.96.0.1:80", &["10.0.0.1:1", "10.0.0.1:2"]);
+const B: (&str, &str, &[&str]) = ("b", "10.96.0.2:80", &["10.0.0.1:3"]);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_are_attached_once_the_tables_hold_what_was_said_first() {
+    let mut setup = Setup::new();
+    setup.source.send_modify(|state| state.error = Some("away".to_owned()));
+    setup.reconciler.absorb();
+    setup.reconciler.attach_if_ready().unwrap();
+    let before = setup.reconciler.published().borrow().clone();
+    let pending = ["s: away", "the programs are not attached yet"].map(str::to_owned);
+    assert_eq!(before.agent.pending, pending);
+    assert!(setup.fake.attached().is_empty(), "nobody has said anything");
+
+    setup.source.send_modify(|state| state.error = None);
+    setup.say(&[A, B]);
+    run_until(&mut setup, |p| p.agent.ready).await;
+    assert_eq!(setup.fake.attached(), [2], "attached once, with both frontends in place");
+    setup.say(&[A]);
+    run_until(&mut setup, |p| p.agent.sources[0].services == 1).await;
+    assert_eq!(setup.fake.attached(), [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_looked_at_and_applied_again() {
+    let mut setup = Setup::new();
+    setup.take(&[A]);
+    setup.reconciler.attach_if_ready().unwrap();
+    setup.fake.fail_after(1);
+    setup.fake.fail_observe(1);
+    setup.take(&[A_CHANGED, B]);
+    let work = &setup.reconciler.work;
+    assert_eq!(work.failures, 1);
+    assert!(work.last_error.as_ref().is_some_and(|e| e.ends_with("told to fail")), "{work:?}");
+
+    let done = run_until(&mut setup, |p| p.agent.work.last_error.is_none()).await;
+    assert_eq!(done.agent.work.failures, 2, "the tables could not be read at first");
+    assert_eq!(setup.found(A.1), Some(vec![1, 2]));
+    assert_eq!(setup.found(B.1), Some(vec![3]));
+    let installed = done.state.services.iter().flat_map(|s| &s.frontends).filter(|f| f.installed);
+    assert_eq!(installed.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_come_less_and_less_often_until_one_succeeds() {
+    let mut setup = Setup::new();
+    setup.take(&[A]);
+    setup.fake.fail_after(0);
+    setup.take(&[A_CHANGED]);
+    setup.fake.fail_observe(9);
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        let begin = Instant::now();
+        setup.reconciler.round(begin);
+        let pause = setup.reconciler.retry_at.expect("it is tried again") - begin;
+        pauses.push(pause.as_millis() / FIRST_RETRY.as_millis());
+    }
+    assert_eq!(pauses, [2, 4, 8, 16, 32, 50, 50, 50, 50]);
+    assert_eq!(setup.found(A.1), Some(vec![1]), "what was there serves meanwhile");
+    setup.reconciler.round(Instant::now());
+    assert_eq!(setup.found(A.1), Some(vec![1, 2]));
+    assert_eq!(setup.reconciler.backoff, FIRST_RETRY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_grace_period_is_done_when_it_has_passed() {
+    let mut setup = Setup::new();
+    setup.take(&[A]);
+    setup.take(&[]);
+    setup.take(&[B]);
+    assert_eq!(setup.found(A.1), None);
+    assert_eq!(setup.found(B.1), None, "a deleted element may still be held");
+    setup.end_grace().await;
+    assert_eq!(setup.found(B.1), Some(vec![3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grace_period_that_failed_has_not_passed() {
+    let mut setup = Setup::new();
+    setup.take(&[A]);
+    setup.fake.fail_grace(2);
+    setup.take(&[]);
+    setup.take(&[B]);
+    setup.end_grace().await;
+    assert_eq!(setup.found(B.1), None);
+    assert!(setup.reconciler.lost && setup.reconciler.retry_at.is_some());
+
+    // Once more for what the planner is made of anew.
+    setup.reconciler.round(Instant::now());
+    assert_eq!(setup.found(B.1), None);
+    assert_eq!(setup.reconciler.work.failures, 2);
+    setup.reconciler.round(Instant::now());
+    assert_eq!(setup.found(B.1), Some(vec![3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_did_not_fit_is_served_when_ids_come_free() {
+    let four = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.1:4"];
+    let mut setup = Setup::new();
+    setup.take(&[("a", A.1, &four)]);
+    setup.fake.set_active([2, 3].into());
+    setup.take(&[("a", A.1, &four[..2]), B]);
+    while setup.reconciler.grace.is_some() {
+        setup.end_grace().await;
+    }
+    setup.reconciler.tick();
+    assert_eq!(setup.reconciler.plan_rejections.len(), 1, "sockets name the ids that it needs");
+    setup.fake.set_active([3].into());
+    setup.reconciler.tick();
+    assert_eq!(setup.reconciler.plan_rejections, []);
+    assert_eq!(setup.found(B.1), Some(vec![3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_is_saved_beside_the_loop_and_at_its_end() {
+    let mut setup = Setup::new();
+    let file = setup.directory.path().join("snapshots.json");
+    let saved = || -> Vec<String> {
+        let saved: BTreeMap<String, Snapshot> = store::load(&file).unwrap().unwrap_or_default();
+        saved["s"].services.keys().map(ToString::to_string).collect()
+    };
+    setup.take(&[A]);
+    setup.reconciler.tick();
+    setup.reconciler.saver.ended().await;
+    assert_eq!(saved(), ["a"]);
+    // Too soon after the last one.
+    setup.take(&[A, B]);
+    setup.reconciler.tick();
+    assert_eq!(saved(), ["a"]);
+    assert!(setup.reconciler.unsaved);
+    run_until(&mut setup, |_| true).await;
+    assert_eq!(saved(), ["a", "b"]);
+}

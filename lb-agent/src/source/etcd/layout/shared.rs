@@ -1,0 +1,136 @@
+//! What every layout writes to: the snapshot, of which unchanged parts are shared with the one
+//! before, and the notes.
+
+use super::notes::{Note, Notes, Origin};
+use crate::claims::Claims;
+use crate::model::{Pool, Rejection, Service, ServiceName, Snapshot};
+use std::sync::Arc;
+
+/// What is known of the source, and what came out so far.
+pub(super) struct Shared {
+    source: Arc<str>,
+    prefix: String,
+    claims: Claims,
+    snapshot: Arc<Snapshot>,
+    /// Whether the snapshot is another one than was last asked for.
+    changed: bool,
+    notes: Notes,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn new(source: Arc<str>, prefix: String, claims: Claims) -> Self {
+        let snapshot = Arc::default();
+        Self { source, prefix, claims, snapshot, changed: true, notes: Notes::default() }
+    }
+
+    /// What all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What services may claim.
+    pub(super) fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The name of the source.
+    pub(super) fn source(&self) -> Arc<str> {
+        Arc::clone(&self.source)
+    }
+
+    /// The snapshot if it changed since the last call.
+    pub(super) fn changed_snapshot(&mut self) -> Option<Arc<Snapshot>> {
+        std::mem::take(&mut self.changed).then(|| Arc::clone(&self.snapshot))
+    }
+
+    /// The snapshot as it is.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Replaces a pool; `None`: there is none.
+    pub(super) fn put_pool(&mut self, name: &str, pool: Option<Pool>) {
+        if self.snapshot.pools.get(name).map(Arc::as_ref) == pool.as_ref() {
+            return;
+        }
+        self.changed = true;
+        let pools = &mut Arc::make_mut(&mut self.snapshot).pools;
+        match (pool, pools.get_mut(name)) {
+            (Some(pool), Some(place)) => *place = Arc::new(pool),
+            (Some(pool), None) => drop(pools.insert(name.into(), Arc::new(pool))),
+            (None, _) => drop(pools.remove(name)),
+        }
+    }
+
+    /// Replaces a service; `None`: there is none.
+    pub(super) fn put_service(&mut self, name: &ServiceName, service: Option<Service>) {
+        if self.snapshot.services.get(name).map(Arc::as_ref) == service.as_ref() {
+            return;
+        }
+        self.changed = true;
+        let services = &mut Arc::make_mut(&mut self.snapshot).services;
+        match (service, services.get_mut(name)) {
+            (Some(service), Some(place)) => *place = Arc::new(service),
+            (Some(service), None) => {
+                services.insert(name.clone(), Arc::new(service));
+            }
+            (None, _) => drop(services.remove(name)),
+        }
+    }
+
+    /// Replaces what is noted about the value of a key.
+    pub(super) fn note_key(
+        &mut self,
+        path: &str,
+        modified: i64,
+        service: Option<&str>,
+        notes: &[Note],
+    ) {
+        let origin = Origin { path: ["", path], modified };
+        let shown = |note: &Note| (note.rejection(&self.prefix, origin, service), note.refused);
+        let shown = notes.iter().map(shown).collect();
+        self.notes.of_key(path, shown);
+    }
+
+    /// Notes that the value of a key was refused.
+    pub(super) fn refuse_key(&mut self, path: &str, modified: i64, reason: String) {
+        self.note_key(path, modified, None, &[Note::refusal(reason)]);
+    }
+
+    /// Replaces what is noted about what was built under `name`.
+    pub(super) fn note_group(&mut self, name: &str, notes: &[(Origin<'_>, Note)]) {
+        let shown = |(origin, note): &(Origin<'_>, Note)| {
+            (note.rejection(&self.prefix, *origin, Some(name)), note.refused)
+        };
+        let shown = notes.iter().map(shown).collect();
+        self.notes.of_group(name, shown);
+    }
+
+    /// The same with keys that are made for it.
+    pub(super) fn note_owned(&mut self, name: &str, notes: &[([String; 2], i64, Note)]) {
+        let notes: Vec<_> = notes
+            .iter()
+            .map(|([dir, leaf], modified, note)| {
+                (Origin { path: [dir.as_str(), leaf.as_str()], modified: *modified }, note.clone())
+            })
+            .collect();
+        self.note_group(name, &notes);
+    }
+
+    /// Whether something is noted about what was built under `name`.
+    pub(super) fn has_notes(&self, name: &str) -> bool {
+        self.notes.has_group(name)
+    }
+
+    /// Everything noted, sorted.
+    pub(super) fn rejections(&mut self) -> Arc<Vec<Rejection>> {
+        self.notes.all()
+    }
+
+    /// Items refused so far.
+    pub(super) fn refused(&self) -> u64 {
+        self.notes.refused()
+    }
+}

@@ -1,0 +1,91 @@
+//! What served before the agent started, held up for a while when the store turns out to be empty.
+//!
+//! A list that has keys is newer than any cache, so what it lacks is gone. A list without any may
+//! come from a store that was wiped while no agent looked. Pure.
+
+use super::keys::Now;
+use crate::model::{Frontend, Pool, Service, Snapshot};
+use crate::status::Held;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A snapshot that is not believed to be gone yet.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    snapshot: Arc<Snapshot>,
+    prefix: String,
+    until: Now,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Holds a snapshot for `grace`; `None` if there is nothing in it.
+    pub fn new(snapshot: Arc<Snapshot>, prefix: &str, grace: Duration, now: Now) -> Option<Self> {
+        let until = Now { instant: now.instant + grace, system: now.system + grace };
+        let something = !snapshot.services.is_empty() || !snapshot.pools.is_empty();
+        something.then(|| Self { snapshot, prefix: prefix.to_owned(), until })
+    }
+
+    /// When it is to be forgotten.
+    pub fn deadline(&self) -> Instant {
+        self.until.instant
+    }
+
+    /// How it is shown.
+    pub fn held(&self) -> Held {
+        let Snapshot { services, pools } = &*self.snapshot;
+        let (services, pools) = (services.len(), pools.len());
+        let item = format!(
+            "{} (all {services} services and {pools} pools from before the agent started)",
+            self.prefix
+        );
+        Held { item, until: self.until.system }
+    }
+
+    /// What is served: what the store says by now, and what is remembered beside it.
+    pub fn over(&self, now: &Snapshot) -> Snapshot {
+        let mut all = now.clone();
+        let taken: BTreeSet<Frontend> =
+            now.services.values().flat_map(|service| service.frontends.keys().copied()).collect();
+        for (name, old) in &self.snapshot.services {
+            match all.services.get_mut(name) {
+                Some(service) => complete(service, old),
+                None => {
+                    let mut old = Arc::clone(old);
+                    if old.frontends.keys().any(|frontend| taken.contains(frontend)) {
+                        let rest = Arc::make_mut(&mut old);
+                        rest.frontends.retain(|frontend, _| !taken.contains(frontend));
+                        if rest.frontends.is_empty() {
+                            continue;
+                        }
+                    }
+                    all.services.insert(name.clone(), old);
+                }
+            }
+        }
+        for (name, old) in &self.snapshot.pools {
+            let pool: &mut Arc<Pool> = all.pools.entry(Arc::clone(name)).or_default();
+            let missing = |(address, _): &(_, _)| !pool.backends.contains_key(*address);
+            let missing: Vec<_> = old.backends.iter().filter(missing).collect();
+            if !missing.is_empty() {
+                let missing: Vec<_> =
+                    missing.into_iter().map(|(address, b)| (*address, b.clone())).collect();
+                Arc::make_mut(pool).backends.extend(missing);
+            }
+        }
+        all
+    }
+}
+
+/// A service that is written again may not have its backends again yet.
+fn complete(service: &mut Arc<Service>, old: &Service) {
+    let missing = |(address, _): &(_, _)| !service.backends.contains_key(*address);
+    let missing: Vec<_> = old.backends.iter().filter(missing).collect();
+    if !missing.is_empty() {
+        let missing: Vec<_> =
+            missing.into_iter().map(|(address, backend)| (*address, backend.clone())).collect();
+        Arc::make_mut(service).backends.extend(missing);
+    }
+}
