@@ -20,6 +20,7 @@ mod pools;
 mod shared;
 mod text;
 mod tree;
+mod versions;
 
 pub use self::addresses::{Addresses, Allocation, Given, Vip, Wanted};
 
@@ -197,7 +198,7 @@ impl Translator {
         self.shared.rejections()
     }
 
-    /// Whether no key changed its meaning since the last call of [`Self::snapshot`].
+    /// Whether there is nothing to translate again.
     pub fn idle(&self) -> bool {
         self.layout.idle()
     }

@@ -5,9 +5,11 @@
 //! one, but yields frontends that a good service has taken meanwhile. Of two good services with one
 //! frontend [`crate::desired`] decides.
 
+mod key;
 mod record;
 mod unit;
 
+use self::key::Key;
 use self::record::{Books, allocation_of};
 use self::unit::{Declared, Unit};
 use super::addresses::{Addresses, Vip};
@@ -37,54 +39,6 @@ pub(super) struct Native {
     books: Books,
     zones: BTreeSet<Arc<str>>,
     remembered: BTreeMap<ServiceName, Arc<Service>>,
-}
-
-/// What a key is about.
-enum Key<'k> {
-    Service(ServiceName),
-    Backend(ServiceName, &'k str),
-    Vip(IpAddr),
-    Allocation(ServiceName),
-    Override(ServiceName, SocketAddr),
-}
-
-// === impl Key ===
-
-impl<'k> Key<'k> {
-    fn parse(path: &'k str) -> Result<Self, String> {
-        let name = |text: &str| text.parse::<ServiceName>().map_err(|error| error.to_string());
-        match path.split_once('/') {
-            Some(("services", service)) => Ok(Self::Service(name(service)?)),
-            Some(("backends", rest)) => match rest.rsplit_once('/') {
-                Some((service, id)) if !id.is_empty() => Ok(Self::Backend(name(service)?, id)),
-                _ => Err("a backend's key is backends/SERVICE/ID; put it under one".to_owned()),
-            },
-            Some(("vips", text)) => {
-                let address = text.parse::<IpAddr>().map(|address| address.to_canonical()).ok();
-                let same = address.filter(|address| address.to_string() == text);
-                same.map(Self::Vip)
-                    .ok_or_else(|| "not vips/ADDRESS, as agents write it; delete it".to_owned())
-            }
-            Some(("allocations", service)) => Ok(Self::Allocation(name(service)?)),
-            Some(("overrides", rest)) => {
-                let parts = rest.rsplit_once('/');
-                let address =
-                    |text| crate::model::parse_socket_addr(text).map_err(|e| e.to_string());
-                match parts {
-                    Some((service, backend)) => {
-                        Ok(Self::Override(name(service)?, address(backend)?))
-                    }
-                    None => {
-                        Err("not overrides/SERVICE/ADDRESS, as `lbctl drain` writes it; delete it"
-                            .to_owned())
-                    }
-                }
-            }
-            _ => Err("no key of this layout, which has services/NAME and backends/SERVICE/ID; \
-                      delete it or choose another prefix"
-                .to_owned()),
-        }
-    }
 }
 
 // === impl Native ===
@@ -291,15 +245,15 @@ fn set_override(
     found: Option<&KeyValue>,
 ) {
     let mut notes = Vec::new();
-    let said = found.and_then(|found| match serde_json::from_slice::<Override>(&found.value) {
+    let said = found.and_then(|found| match text::object::<Override>(&found.value) {
         Ok(said) if said.weight != Some(0) => Some(said),
         Ok(_) => {
             notes.push(Note::refusal("weight 0 is not a share; say `\"state\":\"drain\"`"));
             None
         }
-        Err(error) => {
+        Err(reason) => {
             let example = r#"`{"state":"drain"}` or `{"weight":3}`"#;
-            notes.push(Note::refusal(format!("{error}; write {example}, or delete the key")));
+            notes.push(Note::refusal(format!("{reason}, as {example}, or delete the key")));
             None
         }
     });

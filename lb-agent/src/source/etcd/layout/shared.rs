@@ -2,6 +2,7 @@
 //! before, and the notes.
 
 use super::notes::{Note, Notes, Origin};
+use super::versions::Versions;
 use crate::claims::Claims;
 use crate::model::{Override, Pool, Rejection, Service, ServiceName, Snapshot};
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ pub(super) struct Shared {
     source: Arc<str>,
     prefix: String,
     claims: Claims,
-    snapshot: Arc<Snapshot>,
+    versions: Versions,
     /// Whether the snapshot is another one than was last asked for.
     changed: bool,
     notes: Notes,
@@ -22,8 +23,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(source: Arc<str>, prefix: String, claims: Claims) -> Self {
-        let snapshot = Arc::default();
-        Self { source, prefix, claims, snapshot, changed: true, notes: Notes::default() }
+        let (versions, notes) = (Versions::default(), Notes::default());
+        Self { source, prefix, claims, versions, changed: true, notes }
     }
 
     /// What all keys begin with.
@@ -43,42 +44,32 @@ impl Shared {
 
     /// The snapshot if it changed since the last call.
     pub(super) fn changed_snapshot(&mut self) -> Option<Arc<Snapshot>> {
-        std::mem::take(&mut self.changed).then(|| Arc::clone(&self.snapshot))
+        std::mem::take(&mut self.changed).then(|| Arc::clone(self.versions.now()))
     }
 
     /// The snapshot as it is.
     pub(super) fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+        self.versions.now()
     }
 
     /// Replaces a pool; `None`: there is none.
     pub(super) fn put_pool(&mut self, name: &str, pool: Option<Pool>) {
-        if self.snapshot.pools.get(name).map(Arc::as_ref) == pool.as_ref() {
+        let last = self.versions.now().pools.get_key_value(name);
+        if last.map(|(_, last)| &**last) == pool.as_ref() {
             return;
         }
         self.changed = true;
-        let pools = &mut Arc::make_mut(&mut self.snapshot).pools;
-        match (pool, pools.get_mut(name)) {
-            (Some(pool), Some(place)) => *place = Arc::new(pool),
-            (Some(pool), None) => drop(pools.insert(name.into(), Arc::new(pool))),
-            (None, _) => drop(pools.remove(name)),
-        }
+        let name = last.map_or_else(|| name.into(), |(name, _)| Arc::clone(name));
+        self.versions.put_pool(&name, pool.map(Arc::new));
     }
 
     /// Replaces a service; `None`: there is none.
     pub(super) fn put_service(&mut self, name: &ServiceName, service: Option<Service>) {
-        if self.snapshot.services.get(name).map(Arc::as_ref) == service.as_ref() {
+        if self.versions.now().services.get(name).map(Arc::as_ref) == service.as_ref() {
             return;
         }
         self.changed = true;
-        let services = &mut Arc::make_mut(&mut self.snapshot).services;
-        match (service, services.get_mut(name)) {
-            (Some(service), Some(place)) => *place = Arc::new(service),
-            (Some(service), None) => {
-                services.insert(name.clone(), Arc::new(service));
-            }
-            (None, _) => drop(services.remove(name)),
-        }
+        self.versions.put_service(name, service.map(Arc::new));
     }
 
     /// Replaces what operators say of a backend; `None`: nothing.
@@ -88,18 +79,12 @@ impl Shared {
         backend: SocketAddr,
         said: Option<Override>,
     ) {
-        let known = self.snapshot.overrides.get(&service);
+        let known = self.versions.now().overrides.get(&service);
         if known.and_then(|backends| backends.get(&backend)) == said.as_ref() {
             return;
         }
         self.changed = true;
-        let overrides = &mut Arc::make_mut(&mut self.snapshot).overrides;
-        let backends = overrides.entry(service).or_default();
-        match said {
-            Some(said) => backends.insert(backend, said),
-            None => backends.remove(&backend),
-        };
-        overrides.retain(|_, backends| !backends.is_empty());
+        self.versions.put_override(service, backend, said);
     }
 
     /// Replaces what is noted about the value of a key.

@@ -102,6 +102,7 @@ const KEYS: [(&str, &[&str], &[&str]); 7] = [
             "allocations/a",
             "allocations/b",
             "vips/10.96.1.1",
+            "overrides/a/10.0.0.1:80",
             "x",
         ],
         &[
@@ -111,6 +112,7 @@ const KEYS: [(&str, &[&str], &[&str]); 7] = [
             r#"{"vip":"auto4","ports":[80,81],"backends":["[fd00::1]:1"]}"#,
             r#"{"address":"10.0.0.1:80"}"#,
             r#"{"address":"10.0.0.2:80","weight":2}"#,
+            r#"{"state":"drain","weight":3,"address":"10.0.0.1:80"}"#,
             r#"{"v4":"10.96.1.1"}"#,
             r#"{"v4":"10.96.1.2","v6":"fd00::9"}"#,
             "a",
