@@ -3,6 +3,7 @@
 //! `LB_FUZZ_SEED` repeats a run, `LB_FUZZ_RUNS` lengthens it.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![expect(clippy::print_stdout, reason = "the seed is what repeats a failure")]
 
 use lb_agent::fuzzing;
 use rand::rngs::StdRng;
