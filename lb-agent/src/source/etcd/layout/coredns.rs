@@ -3,8 +3,8 @@
 //!
 //! A name is answered with every record below it, or with its own if there is none. So is a pool,
 //! with one difference: a name of less than three labels has only the records directly below it,
-//! or every zone would be one big pool. Of a pool's records those with the lowest priority value
-//! count, as for SRV: the others are for when these are gone.
+//! or every zone would be one big pool. The records of a pool with the lowest priority value come
+//! first, as for SRV: the others are for when these are gone.
 
 use super::build::Build;
 use super::notes::Note;
@@ -13,6 +13,7 @@ use super::text;
 use super::tree::{Found, Tree};
 use crate::model::Backend;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// Labels from which on a name has everything below it.
@@ -109,13 +110,13 @@ impl Reading for Coredns {
         let labels: Vec<&str> = pool.split('.').rev().collect();
         let path = labels.join("/");
         let found = records(tree, &path, labels.len());
-        let Some(best) = found.iter().map(|(_, _, record)| record.item.priority).min() else {
-            return false;
-        };
-        let best = |(_, _, record): &Found<'_, Host>| record.item.priority == best;
-        let weighted = found.iter().filter(|f| best(f)).any(|(_, _, r)| r.item.weight > 0);
-        for found in found.into_iter().filter(best) {
-            let Host { ip, port, weight, .. } = found.2.item;
+        // Levels count from 0: what the numbers are does not matter, only their order.
+        let levels: BTreeSet<i64> = found.iter().map(|(_, _, r)| r.item.priority).collect();
+        let weighted = found.iter().any(|(_, _, record)| record.item.weight > 0);
+        let exists = !found.is_empty();
+        for found in found {
+            let Host { ip, port, priority, weight } = found.2.item;
+            let level = levels.range(..priority).count();
             let address = SocketAddr::new(ip, port);
             // Two names of one host are no mistake, two records of one name are.
             if build.has(&address) && found.0 != path {
@@ -125,9 +126,10 @@ impl Reading for Coredns {
                 0 if weighted => WEIGHT,
                 weight => weight.max(1),
             };
-            build.add(found, address, Backend { weight, ..Backend::default() });
+            let priority = u8::try_from(level).unwrap_or(u8::MAX);
+            build.add(found, address, Backend { weight, priority, ..Backend::default() });
         }
-        true
+        exists
     }
 }
 

@@ -68,10 +68,13 @@ impl Lab {
 pub(super) fn backends(backends: &BTreeMap<SocketAddr, Backend>) -> String {
     let mut text = String::new();
     for (address, backend) in backends {
-        let Backend { weight, state, zone, lease, priority: _ } = backend;
+        let Backend { weight, state, zone, priority, lease } = backend;
         write!(text, " {address}").unwrap();
         if *weight != 1 {
             write!(text, "*{weight}").unwrap();
+        }
+        if *priority > 0 {
+            write!(text, " behind {priority}").unwrap();
         }
         if *state != AdminState::Ready {
             write!(text, " {state:?}").unwrap();

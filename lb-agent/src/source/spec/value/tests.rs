@@ -70,7 +70,7 @@ fn is_valid(root: &Json, schema: &Json, value: &Json) -> bool {
         "items" => {
             value.as_array().is_none_or(|items| items.iter().all(|item| is_valid(root, rule, item)))
         }
-        "minItems" => value.as_array().is_none_or(|items| items.len() >= 1 && number(rule) == 1),
+        "minItems" => value.as_array().is_none_or(|items| !items.is_empty() && number(rule) == 1),
         "minimum" => value.as_i64().is_none_or(|value| value >= number(rule)),
         "maximum" => value.as_i64().is_none_or(|value| value <= number(rule)),
         "minLength" => value.as_str().is_none_or(|text| !text.is_empty() && number(rule) == 1),
@@ -80,6 +80,11 @@ fn is_valid(root: &Json, schema: &Json, value: &Json) -> bool {
             let digits =
                 (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
             match rule.as_str().unwrap() {
+                "^[0-9]{1,3}$" => digits && text.len() <= 3,
+                "^[0-9]{1,3}%?$" => {
+                    let bare = text.strip_suffix('%').unwrap_or(text);
+                    (1..=3).contains(&bare.len()) && bare.bytes().all(|b| b.is_ascii_digit())
+                }
                 "^[0-9]{1,5}$" => digits && !text.contains('/'),
                 "^[0-9]{1,5}(/(tcp|udp))?$" => digits && ["tcp", "udp"].contains(&protocol),
                 "^[A-Za-z0-9._/:-]{1,253}$" => text.parse::<ServiceName>().is_ok(),
@@ -145,6 +150,14 @@ fn the_schema_and_the_parser_agree() {
             true,
             r#"{"frontends":["10.96.0.1:80"],"backends_from":{"source":"a","service":"b","port":"1"}}"#,
         ),
+        (
+            true,
+            r#"{"frontends":["10.96.0.1:80"],"checks":["tcp",{"http":{"path":"/"}}],"ejection":"off","panic_threshold":"50%","min_zone_healthy":50,"slow_start":"30s","on_removal":"reset"}"#,
+        ),
+        (true, r#"{"frontends":["10.96.0.1:80"],"ejection":{"failures":3,"time":"10s"}}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"ejection":"on"}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"panic_threshold":101}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"on_removal":"x"}"#),
         (false, "{}"),
         (false, r#"{"frontends":[]}"#),
         (false, r#"{"vip":"auto"}"#),
@@ -163,7 +176,11 @@ fn the_schema_and_the_parser_agree() {
         assert_eq!(fits("service", text), good, "{text}");
     }
     for (good, text) in [
-        (true, r#"{"address":"10.0.0.1:80","weight":"3","state":"drain","zone":"a"}"#),
+        (
+            true,
+            r#"{"address":"10.0.0.1:80","weight":"3","state":"drain","zone":"a","priority":"7"}"#,
+        ),
+        (false, r#"{"address":"10.0.0.1:80","priority":256}"#),
         (true, r#"{"host":"10.0.0.1","port":80,"registered_by":"h/1"}"#),
         (false, "{}"),
         (false, r#"{"host":"10.0.0.1"}"#),

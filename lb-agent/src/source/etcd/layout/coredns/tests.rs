@@ -43,12 +43,15 @@ fn a_record_is_of_its_own_name_and_of_the_names_above_it() {
 }
 
 #[test]
-fn the_lowest_priority_value_counts() {
+fn the_lowest_priority_value_comes_first() {
     let mut lab = lab();
     lab.put("/skydns/local/e/www/a", r#"{"host":"10.0.0.1"}"#)
         .put("/skydns/local/e/www/b", r#"{"host":"10.0.0.2","priority":"9","weight":3}"#)
         .put("/skydns/local/e/www/c", r#"{"host":"10.0.0.3","priority":9}"#);
-    assert_eq!(answer(&mut lab, "www.e.local").unwrap(), "10.0.0.2:0*3 10.0.0.3:0*100");
+    assert_eq!(
+        answer(&mut lab, "www.e.local").unwrap(),
+        "10.0.0.1:0*100 behind 1 10.0.0.2:0*3 10.0.0.3:0*100"
+    );
     lab.delete("/skydns/local/e/www/b").delete("/skydns/local/e/www/c");
     assert_eq!(answer(&mut lab, "www.e.local").unwrap(), "10.0.0.1:0");
 }
