@@ -18,6 +18,7 @@ pub(in crate::names) fn service(name: &str, frontends: &[&str]) -> ServiceStatus
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),
     }
