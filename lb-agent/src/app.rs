@@ -2,6 +2,7 @@
 
 mod health;
 
+use crate::admin::{self, Admin};
 use crate::api;
 use crate::config::{self, Config, Source};
 use crate::dataplane::pinned::Pinned;
@@ -15,6 +16,7 @@ use crate::names::{self, Names};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
+use crate::source::etcd::layout::LayoutKind;
 use crate::source::{Feed, etcd, file};
 use crate::store;
 use anyhow::Context;
@@ -24,7 +26,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Settings that the command line may give in place of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -119,9 +121,11 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     };
     let feeds = spawn_sources(path, &config, &files);
     let identity = Identity { cgroup: host.cgroup, pin_dir: pins.clone(), warnings };
-    let (_, overrides) = tokio::sync::watch::channel(Arc::default());
+    let overrides_file = config.state_dir.join("overrides.json");
+    let (own, overrides) = watch::channel(Arc::new(admin::load(&overrides_file)));
     let monitor = health::start(&config, overrides);
     let board = monitor.board();
+    let admin = Admin::new(overrides_file, own, own_stores(&config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files, monitor)?;
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
@@ -138,6 +142,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         counters,
         leases(&config),
         names.status(),
+        Arc::new(admin),
         stopping,
     ));
 
@@ -174,6 +179,19 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
 fn limits(config: &Config) -> Limits {
     let config::TableSizes { frontends, services, rows, backends, .. } = config.tables;
     Limits { frontends, services, rows, backends }
+}
+
+/// The stores that have a place for what operators say.
+fn own_stores(config: &Config) -> BTreeMap<Arc<str>, admin::Store> {
+    let stores = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) if source.layout == LayoutKind::Native => {
+            let settings = Arc::clone(&source.settings);
+            let store = admin::Store { settings, prefix: source.prefix.clone() };
+            Some((Arc::clone(&source.name), store))
+        }
+        _ => None,
+    });
+    stores.collect()
 }
 
 /// The stores whose leases can be asked about.

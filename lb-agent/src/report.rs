@@ -279,14 +279,15 @@ fn service_status(
         })
         .collect();
     let ids = planner.backend_ids(name);
+    let said = |address: &SocketAddr| entry.said.get(address).copied().unwrap_or_default();
     let backends = backends
         .iter()
         .map(|(address, backend)| BackendStatus {
             address: *address,
             id: ids.and_then(|ids| ids.get(address)).copied(),
-            state: backend.state,
-            weight: backend.weight,
-            since: Some(since(address, backend.state)),
+            state: said(address).state.unwrap_or(backend.state),
+            weight: said(address).weight.unwrap_or(backend.weight),
+            since: Some(since(address, said(address).state.unwrap_or(backend.state))),
             active: 0,
             connects: 0,
             outcomes: None,
@@ -294,6 +295,7 @@ fn service_status(
             lease: backend.lease.clone(),
             lease_left: None,
             health: None,
+            said: entry.said.get(address).copied(),
         })
         .collect();
     ServiceStatus {

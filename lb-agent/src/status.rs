@@ -3,7 +3,9 @@
 
 use crate::health::board::CheckResult;
 use crate::health::effective::Why;
-use crate::model::{AdminState, Affinity, Frontend, Lease, NoBackend, Policy, Rejection, Scope};
+use crate::model::{
+    AdminState, Affinity, Frontend, Lease, NoBackend, Override, Policy, Rejection, Scope,
+};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -201,6 +203,9 @@ pub struct BackendStatus {
     /// What is left of the lease, read when asked for.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub lease_left: Option<Duration>,
+    /// What operators say of it, over its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Override>,
     /// What is known of its health, read when asked; nothing but what its source says if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthStatus>,

@@ -1,6 +1,7 @@
 //! The agent and real etcd servers, which the tests start, kill and deprive of everything.
 
 mod bad_input;
+mod calls;
 mod credentials;
 mod faults;
 mod following;

@@ -116,7 +116,7 @@ fn nothing_is_written_if_anything_is_wrong() {
             (
                 "a.yaml",
                 "services: [{name: a b}, {name: c, frontends: [x]}]",
-                &["a.yaml:1:18", "`x`"] as &[_],
+                &["a.yaml:1:19", "a.yaml:1:26: service `c`", "`x`"] as &[_],
             ),
             ("b.yaml", "a: [", &["b.yaml"]),
             (

@@ -142,6 +142,18 @@ fn bad_settings_name_line_and_remedy() {
 }
 
 #[test]
+fn the_etcd_sources_of_the_guide_are_good() {
+    let guide = include_str!("../../../docs/configuration.md");
+    let example = guide.split("### etcd\n\n```yaml\n").nth(1).and_then(|r| r.split("```").next());
+    let config = read(example.unwrap()).unwrap();
+    let names = config.sources.iter().map(|source| match source {
+        Source::Etcd(source) => &*source.name,
+        Source::File(_) => "a file",
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["etcd:registry", "etcd:greeters"]);
+}
+
+#[test]
 fn all_problems_are_reported_at_once() {
     let problems = read("pin_dir: []\ncolour: red\ntables: {rows: x}\n").unwrap_err();
     assert_eq!(problems.len(), 4, "{problems:#?}");

@@ -1,15 +1,18 @@
 //! The real API on a socket of its own, showing a state that the test publishes, with kernel tables
 //! that are made up; and the real `lbctl`, run against it.
 
+use lb_agent::admin::Admin;
 use lb_agent::api;
 use lb_agent::leases::Leases;
 use lb_agent::model::{
     AdminState, Affinity, Client, NoBackend, Policy, Protocol, Rejection, Scope,
 };
+use lb_agent::monitor::SharedBoard;
 use lb_agent::status::{
     AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus, Published,
     ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
 };
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -112,6 +115,7 @@ pub(crate) fn backend(
         lease: None,
         lease_left: None,
         health: None,
+        said: None,
     }
 }
 
@@ -249,8 +253,15 @@ impl Agent {
             let _ = stopped.await;
         };
         let kernel = Arc::clone(&self.kernel) as _;
-        let (published, names) = (self.publish.subscribe(), self.names.subscribe());
-        let serving = api::serve(listener, published, kernel, self.leases.clone(), names, shutdown);
+        let admin = Admin::new(
+            self.dir.path().join("overrides.json"),
+            watch::channel(Arc::default()).0,
+            BTreeMap::new(),
+            SharedBoard::default(),
+        );
+        let (published, leases) = (self.publish.subscribe(), self.leases.clone());
+        let (names, admin) = (self.names.subscribe(), Arc::new(admin));
+        let serving = api::serve(listener, published, kernel, leases, names, admin, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 

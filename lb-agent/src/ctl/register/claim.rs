@@ -7,12 +7,25 @@ use super::record::Traces;
 use crate::etcd::{Client, EtcdError, KeyValue};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How often a lease is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a store that is away, or a key that is taken, is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// How much longer than announced a lease may last: it is counted in whole seconds, and ended when
+/// the store gets to it.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A lease, as it was seen last.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    lease: i64,
+    left: Duration,
+    /// When it must be gone if nobody renews it.
+    ends: Instant,
+}
 
 /// What a look at the key has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +36,25 @@ pub(super) enum Claim {
     Taken(String),
 }
 
+// === impl Seen ===
+
+impl Seen {
+    /// Whether somebody keeps the key, now that its lease has `left`. A short lease is renewed so
+    /// often that the seconds left stay the same.
+    fn renewed(&mut self, lease: i64, left: Duration, now: Instant) -> bool {
+        let renewed = lease != self.lease || left > self.left || now > self.ends;
+        self.left = left;
+        renewed
+    }
+}
+
 /// Looks until it is clear whose the key is; a lease that nobody renews is waited out.
 pub(super) async fn look(
     client: &mut Client,
     key: &str,
     ours: SocketAddr,
 ) -> Result<Claim, EtcdError> {
-    let mut before: Option<Duration> = None;
+    let mut seen: Option<Seen> = None;
     loop {
         let Some(found) = client.get(key).await? else {
             return Ok(Claim::Free);
@@ -42,17 +67,20 @@ pub(super) async fn look(
             return Ok(taken(&found, &traces, "it hangs on no lease"));
         };
         let left = client.lease_left(lease).await?;
-        match (left, before) {
-            (Some(left), Some(before)) if left > before => {
-                return Ok(taken(&found, &traces, "its lease is being renewed"));
+        let now = Instant::now();
+        match (&mut seen, left) {
+            (Some(seen), Some(left)) => {
+                if seen.renewed(lease, left, now) {
+                    return Ok(taken(&found, &traces, "its lease is being renewed"));
+                }
             }
-            (Some(left), None) => {
+            (None, Some(left)) => {
                 let whose = whose(&traces);
                 say(&format!("{key} is held by {whose}; its lease has {left:?} left, waiting"));
+                seen = Some(Seen { lease, left, ends: now + left + SLACK });
             }
-            _ => {}
+            (_, None) => {}
         }
-        before = left.or(before);
         sleep(LOOK).await;
     }
 }
@@ -90,5 +118,27 @@ fn whose(traces: &Traces) -> String {
     match &traces.registered_by {
         Some(by) => format!("{address}, registered by {by}"),
         None => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_somebody_renews_is_told_from_one_that_runs_out() {
+        let start = Instant::now();
+        let second = Duration::from_secs;
+        let looks = |looks: &[(i64, u64, u64)]| {
+            let mut seen = Seen { lease: 1, left: second(3), ends: start + second(3) + SLACK };
+            let renewed = |(lease, left, at): &(i64, u64, u64)| {
+                seen.renewed(*lease, second(*left), start + second(*at))
+            };
+            looks.iter().map(renewed).collect::<Vec<_>>()
+        };
+        assert_eq!(looks(&[(1, 3, 0), (1, 2, 1), (1, 0, 3), (1, 0, 4)]), [false; 4]);
+        assert_eq!(looks(&[(1, 2, 1), (1, 3, 2)]), [false, true]);
+        assert_eq!(looks(&[(1, 3, 1), (1, 3, 6)]), [false, true]);
+        assert_eq!(looks(&[(2, 1, 1)]), [true]);
     }
 }

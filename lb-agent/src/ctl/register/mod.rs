@@ -10,6 +10,7 @@ mod claim;
 mod record;
 mod session;
 mod signals;
+mod told;
 
 use self::check::{Check, Checks};
 pub(super) use self::record::Traces;

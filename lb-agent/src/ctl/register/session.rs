@@ -10,6 +10,7 @@ use super::child::{self, Child};
 use super::claim::{self, Claim};
 use super::record::Record;
 use super::signals::{Signals, asks_to_stop};
+use super::told::Told;
 use crate::etcd::{Client, Keeper, KeeperState, Settings};
 use crate::model::AdminState;
 use anyhow::Context as _;
@@ -84,17 +85,6 @@ enum Phase {
     Ended(u8),
 }
 
-/// What has been said last, so that nothing is said twice.
-#[derive(Debug, Default)]
-struct Told {
-    /// That it is registered.
-    registered: bool,
-    /// The same, ever.
-    ever: bool,
-    /// Why it is not.
-    reason: Option<String>,
-}
-
 /// What happened.
 enum Event {
     Ended(io::Result<ExitStatus>),
@@ -157,7 +147,7 @@ impl Session {
             phase: Phase::Up,
             told: Told::default(),
         };
-        run.to_its_end().await
+        run.until_the_end().await
     }
 }
 
@@ -169,7 +159,7 @@ async fn stop(signals: &mut Signals, command: bool) {
 // === impl Run ===
 
 impl Run {
-    async fn to_its_end(mut self) -> anyhow::Result<ExitCode> {
+    async fn until_the_end(mut self) -> anyhow::Result<ExitCode> {
         loop {
             self.settle();
             if self.keeping.is_none() && self.leaving.is_none() {
@@ -204,7 +194,7 @@ impl Run {
             }
             (None, Some(Keeping { wanted, keeper, state: _ })) => {
                 drop(wanted);
-                self.told.registered = false;
+                self.told.given_up();
                 self.leaving = Some(Box::pin(keeper.ended()));
             }
             // What was kept must be gone before: it would take the new key with it.
@@ -229,7 +219,7 @@ impl Run {
         tokio::select! {
             status = given(child, |child| child.end()), if !ended => Event::Ended(status),
             signal = signals.next() => Event::Signal(signal),
-            () = given(verdict, |verdict| changed(verdict)) => Event::Verdict,
+            () = given(verdict, changed) => Event::Verdict,
             () = given(claiming, |task| task.as_mut()) => Event::Claimed,
             () = given(keeping, |keeping| changed(&mut keeping.state)) => Event::Kept,
             () = given(leaving, |task| task.as_mut()) => Event::Left,
@@ -244,9 +234,17 @@ impl Run {
                 self.phase = Phase::Ended(child::exit_code(status));
             }
             Event::Signal(signal) => self.take_signal(signal)?,
-            Event::Verdict => self.tell_verdict(),
+            Event::Verdict => {
+                if let (Some(verdict), Phase::Up) = (&mut self.verdict, self.phase) {
+                    self.told.verdict(&verdict.borrow_and_update(), self.keeping.is_some());
+                }
+            }
             Event::Claimed => self.claiming = None,
-            Event::Kept => self.tell_state(),
+            Event::Kept => {
+                if let Some(keeping) = &mut self.keeping {
+                    self.told.state(&keeping.state.borrow_and_update(), &self.session.key);
+                }
+            }
             Event::Left => self.leaving = None,
             Event::Drained => {
                 if let Phase::Draining { with, .. } = self.phase {
@@ -283,43 +281,6 @@ impl Run {
         say(&format!("{}: draining for {wait:?}", self.session.key));
         Phase::Draining { until: Instant::now() + wait, with }
     }
-
-    fn tell_verdict(&mut self) {
-        let Some(verdict) = &mut self.verdict else {
-            return;
-        };
-        let Verdict { passing, reason } = verdict.borrow_and_update().clone();
-        match reason {
-            Some(reason) if !passing && self.phase == Phase::Up => {
-                let news = if self.keeping.is_some() { "withdrawn" } else { "not registered" };
-                self.told.tell(news, reason);
-            }
-            _ => {}
-        }
-    }
-
-    fn tell_state(&mut self) {
-        let Some(keeping) = &mut self.keeping else {
-            return;
-        };
-        let KeeperState { registered, lease, error } = keeping.state.borrow_and_update().clone();
-        let Session { key, .. } = &self.session;
-        match (registered, error) {
-            (true, _) if !self.told.registered => {
-                let lease = lease.map(|lease| format!(", lease {lease:x}")).unwrap_or_default();
-                let again = if self.told.ever { " again" } else { "" };
-                say(&format!("registered{again}: {key}{lease}"));
-                self.told = Told { registered: true, ever: true, reason: None };
-            }
-            (false, Some(error)) => {
-                let news =
-                    if self.told.registered { "registration lost" } else { "not registered" };
-                self.told.registered = false;
-                self.told.tell(news, error);
-            }
-            _ => {}
-        }
-    }
 }
 
 // === impl Session ===
@@ -339,18 +300,6 @@ impl Keeping {
             *wanted = keys;
             new
         });
-    }
-}
-
-// === impl Told ===
-
-impl Told {
-    /// A reason once, however long it lasts.
-    fn tell(&mut self, news: &str, reason: String) {
-        if self.reason.as_ref() != Some(&reason) {
-            say(&format!("{news}: {reason}"));
-            self.reason = Some(reason);
-        }
     }
 }
 

@@ -45,9 +45,9 @@ pub(super) async fn apply(
     let mut wrong = Vec::new();
     let mut proposals = Vec::new();
     for file in files {
-        match read(file).and_then(|(origin, text)| parse(&origin, &text)) {
-            Ok(found) => proposals.extend(found),
-            Err(problems) => wrong.extend(problems),
+        match read(file) {
+            Ok((origin, text)) => parse(&origin, &text, &mut proposals, &mut wrong),
+            Err(problem) => wrong.push(problem),
         }
     }
     wrong.extend(doubles(&proposals));
@@ -121,7 +121,7 @@ fn fate(store: &Store, proposal: &Proposal, there: &BTreeMap<&str, &KeyValue>) -
     }
 }
 
-fn read(file: &Path) -> Result<(String, String), Vec<String>> {
+fn read(file: &Path) -> Result<(String, String), String> {
     let mut text = String::new();
     let (origin, read) = if file == Path::new("-") {
         ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text))
@@ -131,29 +131,32 @@ fn read(file: &Path) -> Result<(String, String), Vec<String>> {
     };
     match read {
         Ok(_) => Ok((origin, text)),
-        Err(error) => Err(vec![format!("{origin}: {error}; name a readable file of UTF-8 text")]),
+        Err(error) => Err(format!("{origin}: {error}; name a readable file of UTF-8 text")),
     }
 }
 
-/// The services of a document: those under `services:`, or the only one that it is.
-fn parse(origin: &str, text: &str) -> Result<Vec<Proposal>, Vec<String>> {
-    let document = Document::parse(origin, text).map_err(|r| vec![one_line(&r)])?;
+/// The services of a document: those under `services:`, or the only one that it is. What is wrong
+/// with one keeps nobody from looking at the others.
+fn parse(origin: &str, text: &str, proposals: &mut Vec<Proposal>, wrong: &mut Vec<String>) {
+    let document = match Document::parse(origin, text) {
+        Ok(document) => document,
+        Err(rejection) => return wrong.push(one_line(&rejection)),
+    };
+    let whole = document.item();
     let items: Vec<Item<'_>> = match document.list("services") {
         Some(Ok(items)) => items.collect(),
         Some(Err(place)) => {
             let reason = "`services:` must be a list of services";
-            return Err(vec![format!("{}: {reason}", place.within(origin))]);
+            return wrong.push(format!("{}: {reason}", place.within(origin)));
         }
-        None => vec![document.item()],
+        None => vec![whole],
     };
-    let mut wrong = Vec::new();
-    let mut proposals = Vec::new();
-    if document.list("services").is_some()
-        && let Value::Object(fields) = document.item().json()
+    if whole.get("services").is_some()
+        && let Value::Object(fields) = whole.json()
     {
         let others = fields.keys().filter(|key| *key != "services");
         wrong.extend(others.map(|key| {
-            let place = document.item().get(key).map(|item| item.place).unwrap_or_default();
+            let place = whole.get(key).map(|item| item.place).unwrap_or_default();
             format!("{}: `{key}` is no service; leave only `services:`", place.within(origin))
         }));
     }
@@ -163,7 +166,6 @@ fn parse(origin: &str, text: &str) -> Result<Vec<Proposal>, Vec<String>> {
             Err(problem) => wrong.push(problem),
         }
     }
-    if wrong.is_empty() { Ok(proposals) } else { Err(wrong) }
 }
 
 fn propose(origin: &str, item: Item<'_>) -> Result<Proposal, String> {
@@ -251,6 +253,12 @@ services:
   ports: [80, \"53/udp\"]
 - {name: team/db, frontends: [\"10.96.0.1:5432\"], backends: [{address: \"10.0.0.1:1\", weight: 3}]}
 ";
+
+    fn parse(origin: &str, text: &str) -> Result<Vec<Proposal>, Vec<String>> {
+        let (mut proposals, mut wrong) = (Vec::new(), Vec::new());
+        super::parse(origin, text, &mut proposals, &mut wrong);
+        if wrong.is_empty() { Ok(proposals) } else { Err(wrong) }
+    }
 
     fn store(ranges: Option<&str>) -> Store {
         let settings = crate::etcd::Settings {
