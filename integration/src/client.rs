@@ -1,8 +1,10 @@
 //! Clients that dial a frontend and say who answered.
 
-use socket2::{SockRef, Socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// How long an answer on the loopback device may take.
@@ -35,6 +37,30 @@ pub struct Reply {
 /// Connects and reads the greeting.
 pub fn dial(to: SocketAddr) -> io::Result<Call> {
     Call::over(TcpStream::connect(to)?)
+}
+
+/// A socket of the family of `to`, that has not dialled yet.
+pub fn stream(to: SocketAddr, protocol: Protocol) -> Socket {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol));
+    socket.expect("a socket can be made")
+}
+
+/// A non-blocking connect that is under way.
+#[track_caller]
+pub fn begin(to: SocketAddr, protocol: Protocol) -> Socket {
+    let socket = stream(to, protocol);
+    socket.set_nonblocking(true).expect("a socket can be non-blocking");
+    let begun = socket.connect(&SockAddr::from(to)).expect_err("no connect is decided at once");
+    assert_eq!(begun.raw_os_error(), Some(libc::EINPROGRESS), "{begun}");
+    socket
+}
+
+/// How a connect ends that is under way.
+#[track_caller]
+pub fn ended(socket: &Socket) -> io::Result<()> {
+    let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    assert_eq!(poll(&mut watched, PollTimeout::from(10_000u16)), Ok(1), "undecided after 10 s");
+    socket.take_error()?.map_or(Ok(()), Err)
 }
 
 /// A UDP socket that gives up waiting for an answer after a while.

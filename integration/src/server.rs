@@ -106,6 +106,12 @@ impl Drop for Backends {
     }
 }
 
+/// An address of this host where nobody listens on TCP.
+pub fn closed(ip: &str) -> SocketAddr {
+    let listener = TcpListener::bind(any_port(ip)).expect("a listener can be bound");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
 /// An address with port 0.
 pub fn any_port(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().expect("an IP address"), 0)

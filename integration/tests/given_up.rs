@@ -1,6 +1,7 @@
 //! Applications that give up a connect before it is decided: never a failure of the backend, however
 //! they do it.
 
+use integration::client::{begin, stream};
 use integration::dataplane::{Dataplane, Failures};
 use integration::lab;
 use integration::netns;
@@ -8,7 +9,7 @@ use integration::router::{Router, silent};
 use integration::sys;
 use integration::wait::eventually;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::Protocol;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
@@ -24,19 +25,10 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// A non-blocking connect that is under way.
-fn begin(to: SocketAddr, protocol: Protocol) -> Socket {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol)).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let begun = socket.connect(&SockAddr::from(to)).unwrap_err();
-    assert_eq!(begun.raw_os_error(), Some(libc::EINPROGRESS));
-    socket
-}
-
 /// Sockets of this namespace whose first packet is out.
 fn dialling() -> usize {
     let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-    let (v4, v6) = (read("tcp").unwrap(), read("tcp6").unwrap());
+    let [v4, v6] = ["tcp", "tcp6"].map(|file| read(file).expect("/proc is mounted"));
     let state = |line: &str| line.split_whitespace().nth(3).map(|state| state == "02");
     v4.lines().chain(v6.lines()).filter(|line| state(line) == Some(true)).count()
 }
@@ -86,7 +78,7 @@ fn by_close_after_a_while() {
 #[test]
 fn by_a_time_limit() {
     each("given-up-limit", |to, protocol| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol)).unwrap();
+        let socket = stream(to, protocol);
         socket.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         socket.connect(&to.into()).unwrap_err();
     });
@@ -157,6 +149,5 @@ fn by_sigkill() {
 fn dials_and_waits() {
     let to = addr(&std::env::var("LB_TEST_DIAL").unwrap());
     let protocol: i32 = std::env::var("LB_TEST_PROTOCOL").unwrap().parse().unwrap();
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol.into())).unwrap();
-    socket.connect(&to.into()).unwrap_err();
+    stream(to, protocol.into()).connect(&to.into()).unwrap_err();
 }

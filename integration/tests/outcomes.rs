@@ -1,24 +1,21 @@
 //! What became of connects: what counts as a success, what as a failure, and what not at all.
-//! Giving up has a file of its own, `given_up.rs`.
+//! `unanswered.rs` and `given_up.rs` have what takes longer.
 
 use aya::sys::{Stats, enable_stats};
-use integration::client::{Call, dial};
+use integration::client::{Call, begin, dial, ended, stream};
 use integration::dataplane::{Dataplane, Failures};
 use integration::lab;
 use integration::netns;
-use integration::router::{Router, no_way, silent};
-use integration::server::{Backends, Kind, any_port};
+use integration::server::{Backends, Kind, any_port, closed};
 use integration::sys;
-use integration::wait::{eventually, wait_for};
+use integration::wait::eventually;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::{Dataplane as _, FailureKind, monotonic_now};
 use lb_agent::plan::Action;
 use lb_common::rows::BackendOutcomes;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Protocol, SockAddr, Socket};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,14 +38,12 @@ fn counts(row: BackendOutcomes) -> [u64; 5] {
     [row.established, row.refused, row.unanswered, row.abandoned, row.consecutive]
 }
 
-fn socket(to: SocketAddr, protocol: Protocol) -> Socket {
-    Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol)).expect("a socket")
-}
+type Way = fn(SocketAddr) -> io::Result<Socket>;
 
 /// The ways to connect. Each returns what became of it.
-const WAYS: [(&str, fn(SocketAddr) -> io::Result<Socket>); 5] = [
+const WAYS: [(&str, Way); 5] = [
     ("blocking", |to| {
-        let socket = socket(to, Protocol::TCP);
+        let socket = stream(to, Protocol::TCP);
         socket.connect(&to.into()).map(|()| socket)
     }),
     ("non-blocking", |to| {
@@ -57,44 +52,23 @@ const WAYS: [(&str, fn(SocketAddr) -> io::Result<Socket>); 5] = [
         Ok(socket)
     }),
     ("io_uring", |to| {
-        let socket = socket(to, Protocol::TCP);
+        let socket = stream(to, Protocol::TCP);
         sys::io_uring_connect(&socket, to).map(|()| socket)
     }),
     ("fast open", |to| {
-        let socket = socket(to, Protocol::TCP);
+        let socket = stream(to, Protocol::TCP);
         let flags = libc::MSG_FASTOPEN;
         socket.send_to_with_flags(b"", &SockAddr::from(to), flags).map(|_| socket)
     }),
     ("MPTCP", |to| {
-        let socket = socket(to, Protocol::MPTCP);
+        let socket = stream(to, Protocol::MPTCP);
         socket.connect(&to.into()).map(|()| socket)
     }),
 ];
 
-/// A non-blocking connect that is under way.
-fn begin(to: SocketAddr, protocol: Protocol) -> Socket {
-    let socket = socket(to, protocol);
-    socket.set_nonblocking(true).unwrap();
-    let begun = socket.connect(&SockAddr::from(to)).unwrap_err();
-    assert_eq!(begun.raw_os_error(), Some(libc::EINPROGRESS));
-    socket
-}
-
-/// How a connect ends that is under way.
-fn ended(socket: &Socket) -> io::Result<()> {
-    let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    assert_eq!(poll(&mut watched, PollTimeout::from(10_000u16)), Ok(1), "undecided after 10 s");
-    socket.take_error()?.map_or(Ok(()), Err)
-}
-
 fn prepare() {
     netns::sysctl("ipv4/tcp_fastopen", "3");
     netns::sysctl("mptcp/enabled", "1");
-}
-
-/// An address of the loopback device where nobody listens.
-fn closed(ip: &str) -> SocketAddr {
-    TcpListener::bind(any_port(ip)).unwrap().local_addr().unwrap()
 }
 
 /// Every way to connect, in every family.
@@ -223,133 +197,6 @@ fn a_success_ends_the_series() {
     });
 }
 
-/// Whoever repeats the first packet has had no answer; he has so once, however often he repeats it,
-/// and also if he gives up in the end.
-#[test]
-fn unanswered() {
-    lab::run("outcomes-unanswered", |lab| {
-        prepare();
-        let _router = Router::start();
-        let services = [(addr(VIP), silent(true)), (addr(VIP6), silent(false))];
-        let dataplane = Dataplane::serve(lab, &services);
-        let mut failures = Failures::listen(lab);
-        let protocols = [Protocol::TCP, Protocol::MPTCP];
-        let started = Instant::now();
-        let mut sockets = Vec::new();
-        for (dialled, _) in FAMILIES {
-            for protocol in protocols {
-                sockets.push(begin(addr(dialled), protocol));
-            }
-        }
-        let heard = wait_for("all six", MOMENT, || {
-            let heard = failures.next(MOMENT)?;
-            let total: u64 =
-                services.iter().map(|(_, backend)| dataplane.outcomes(*backend).consecutive).sum();
-            (total == 6).then_some(heard)
-        });
-        let span = started.elapsed();
-        println!("unanswered after {span:?}");
-        assert!(span > Duration::from_millis(900), "{span:?}");
-        assert!(span < Duration::from_millis(1500), "{span:?}");
-        assert!(heard.iter().all(|failure| failure.kind == FailureKind::Unanswered));
-        let expected = [[0, 0, 4, 0, 4], [0, 0, 2, 0, 2]];
-        let now = || services.map(|(_, backend)| counts(dataplane.outcomes(backend)));
-        assert_eq!(now(), expected);
-        // Two more of the first packet: it is sent again every second at first.
-        let repeated = || netns::counter("TcpExt", "TCPSynRetrans");
-        eventually("the packets to be repeated", MOMENT, || repeated() >= 12);
-        assert_eq!(now(), expected);
-        drop(sockets);
-        // They are given up, which is no further failure.
-        assert_eq!(now(), [[0, 0, 4, 4, 4], [0, 0, 2, 2, 2]]);
-        while failures.next(Duration::from_millis(20)).is_some() {}
-
-        // One that the kernel gives up, at the time of the first repetition.
-        for (dialled, backend) in services {
-            let socket = socket(dialled, Protocol::TCP);
-            socket.set_tcp_user_timeout(Some(Duration::from_millis(500))).unwrap();
-            let before = counts(dataplane.outcomes(backend));
-            let error = socket.connect(&dialled.into()).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            let [established, refused, unanswered, abandoned, consecutive] = before;
-            let expected = [established, refused, unanswered + 1, abandoned, consecutive + 1];
-            assert_eq!(counts(dataplane.outcomes(backend)), expected);
-            drop(socket);
-            assert_eq!(counts(dataplane.outcomes(backend)), expected);
-        }
-    });
-}
-
-/// A listener that accepts nobody does not answer any more when its queue is full; when it goes, the
-/// repeated packet is refused; if it accepts in the end, that is a success.
-#[test]
-fn unanswered_then_decided() {
-    lab::run("outcomes-backlog", |lab| {
-        let listeners = [(); 2].map(|()| {
-            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            listener.bind(&any_port("127.0.0.1").into()).unwrap();
-            listener.listen(0).unwrap();
-            listener
-        });
-        let at = |listener: &Socket| listener.local_addr().unwrap().as_socket().unwrap();
-        let [a, b] = [at(&listeners[0]), at(&listeners[1])];
-        let dataplane = Dataplane::serve(lab, &[(addr(VIP), a), (addr(OTHER), b)]);
-        let waiting = [VIP, OTHER].map(|to| socket(addr(to), Protocol::TCP));
-        for (socket, to) in waiting.iter().zip([VIP, OTHER]) {
-            socket.connect(&addr(to).into()).unwrap();
-        }
-        let dialling = [VIP, OTHER].map(|to| begin(addr(to), Protocol::TCP));
-        for backend in [a, b] {
-            eventually("no answer", MOMENT, || dataplane.outcomes(backend).unanswered == 1);
-            assert_eq!(counts(dataplane.outcomes(backend)), [1, 0, 1, 0, 1]);
-        }
-        let [first, second] = listeners;
-        drop(first);
-        second.accept().unwrap();
-        let refused = ended(&dialling[0]).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(counts(dataplane.outcomes(a)), [1, 1, 1, 0, 1], "an attempt fails once");
-        ended(&dialling[1]).unwrap();
-        assert_eq!(counts(dataplane.outcomes(b)), [2, 0, 1, 0, 0]);
-    });
-}
-
-/// A router that knows no way says so before anything is repeated.
-#[test]
-fn no_way_there() {
-    lab::run("outcomes-no-way", |lab| {
-        let router = Router::start();
-        let services = [(addr(VIP), no_way(true)), (addr(VIP6), no_way(false))];
-        let dataplane = Dataplane::serve(lab, &services);
-        let mut failures = Failures::listen(lab);
-        for (dialled, backend) in services {
-            router.keep_busy();
-            let started = Instant::now();
-            let error = socket(dialled, Protocol::TCP).connect(&dialled.into()).unwrap_err();
-            println!("{backend}: {error} after {:?}", started.elapsed());
-            assert!(started.elapsed() < Duration::from_millis(900), "it was repeated");
-            assert_eq!(counts(dataplane.outcomes(backend)), [0, 0, 1, 0, 1], "{error}");
-            let heard = failures.next(MOMENT).unwrap();
-            assert_eq!(heard[0].kind, FailureKind::Unanswered);
-            assert_eq!(heard[0].backend, dataplane.id(backend));
-        }
-    });
-}
-
-/// It says so while connect(2) is still about to return, and the kernel takes note only; but when
-/// there is no answer either, that is the error, of an attempt that has been counted.
-#[test]
-fn no_way_there_at_once() {
-    lab::run("outcomes-no-way-soft", |lab| {
-        let _router = Router::start();
-        let dataplane = Dataplane::serve(lab, &[(addr(VIP), no_way(true))]);
-        let socket = socket(addr(VIP), Protocol::TCP);
-        let error = socket.connect(&addr(VIP).into()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EHOSTUNREACH));
-        assert_eq!(counts(dataplane.outcomes(no_way(true))), [0, 0, 1, 0, 1]);
-    });
-}
-
 /// A connection that a reset ends has been established.
 #[test]
 fn a_reset_afterwards_is_no_failure() {
@@ -358,7 +205,7 @@ fn a_reset_afterwards_is_no_failure() {
         let backend = listener.local_addr().unwrap();
         let dataplane = Dataplane::serve(lab, &[(addr(VIP), backend)]);
         for round in 1..=5 {
-            let client = socket(addr(VIP), Protocol::TCP);
+            let client = stream(addr(VIP), Protocol::TCP);
             client.connect(&addr(VIP).into()).unwrap();
             let server = Socket::from(listener.accept().unwrap().0);
             server.set_linger(Some(Duration::ZERO)).unwrap();
@@ -397,7 +244,7 @@ fn what_is_not_translated_does_not_count() {
             assert_eq!(dataplane.outcomes(backend), BackendOutcomes::default());
         }
         // First the frontend, then the backend by the same socket.
-        let socket = socket(addr(OTHER), Protocol::TCP);
+        let socket = stream(addr(OTHER), Protocol::TCP);
         socket.connect(&addr(OTHER).into()).unwrap_err();
         assert_eq!(counts(dataplane.outcomes(shut)), [0, 1, 0, 0, 1]);
         socket.connect(&shut.into()).unwrap_err();
@@ -413,7 +260,7 @@ fn a_socket_that_meets_itself() {
     lab::run("outcomes-itself", |lab| {
         let backend = closed("127.0.0.1");
         let dataplane = Dataplane::serve(lab, &[(addr(VIP), backend)]);
-        let socket = socket(addr(VIP), Protocol::TCP);
+        let socket = stream(addr(VIP), Protocol::TCP);
         socket.bind(&backend.into()).unwrap();
         socket.connect(&addr(VIP).into()).unwrap();
         assert_eq!(counts(dataplane.outcomes(backend)), [1, 0, 0, 0, 0]);
@@ -432,7 +279,7 @@ fn a_further_subflow_does_not_count() {
         let dataplane = Dataplane::serve(lab, &[(addr(VIP), server.at(0))]);
         let joined = || netns::counter("MPTcpExt", "MPJoinAckRx");
         let before = joined();
-        let socket = socket(addr(VIP), Protocol::MPTCP);
+        let socket = stream(addr(VIP), Protocol::MPTCP);
         socket.connect(&addr(VIP).into()).unwrap();
         let mut call = Call::over(socket).unwrap();
         eventually("a second subflow", MOMENT, || joined() > before);

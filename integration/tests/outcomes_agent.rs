@@ -3,7 +3,7 @@
 use integration::agent::Agent;
 use integration::client::dial;
 use integration::lab::{self, Lab};
-use integration::server::Backends;
+use integration::server::{Backends, closed};
 use integration::spec::{service, services};
 use lb_agent::status::OutcomeCounts;
 use lb_common::LAYOUT_VERSION;
@@ -16,10 +16,6 @@ const OTHER: &str = "10.96.0.20:80";
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
-}
-
-fn closed() -> SocketAddr {
-    Backends::tcp("127.0.0.1", ["gone"]).at(0)
 }
 
 fn pin(lab: &Lab, name: &str) -> PathBuf {
@@ -35,7 +31,7 @@ fn outcomes(agent: &Agent<'_>, service: &str, backend: SocketAddr) -> OutcomeCou
 fn shown_and_kept() {
     lab::run("outcomes-agent", |lab| {
         let server = Backends::tcp("127.0.0.1", ["web"]);
-        let (open, shut) = (server.at(0), closed());
+        let (open, shut) = (server.at(0), closed("127.0.0.1"));
         let agent = Agent::start(
             lab,
             &services(&[
@@ -60,15 +56,27 @@ fn shown_and_kept() {
         assert_eq!((used("BACKEND_OUTCOMES"), used("FAILURES")), (Some(2), None));
 
         // With and without an agent, and across agents.
+        let columns = |service| {
+            let wide = lab.lbctl(&["backends", service, "-o", "wide"]).stdout;
+            let (names, cells) = wide.split_once('\n').expect("a line of names");
+            let column = |name| {
+                let mut names = names.split_whitespace();
+                let number = names.position(|other| other == name).expect("the column");
+                cells.split_whitespace().nth(number).expect("a cell").to_owned()
+            };
+            ["FAILURES", "RTT"].map(column)
+        };
         let listed = || {
-            let wide = lab.lbctl(&["backends", "gone", "-o", "wide", "--no-headers"]);
             let json = lab.lbctl(&["backends", "gone", "-o", "json"]);
             let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
             assert_eq!(json[0]["outcomes"]["refused"], 3, "{json}");
-            let cells: Vec<String> = wide.stdout.split_whitespace().map(str::to_owned).collect();
-            cells[cells.len() - 3..cells.len() - 1].to_vec()
+            columns("gone")
         };
         assert_eq!(listed(), ["3", "-"]);
+        let [failures, rtt] = columns("web");
+        assert_eq!(failures, "0");
+        let rtt: f64 = rtt.strip_suffix("ms").expect("milliseconds").parse().unwrap();
+        assert!((0.0..50.0).contains(&rtt), "{rtt} ms");
         agent.kill9();
         assert_eq!(listed(), ["3", "-"]);
         dial(addr(VIP)).unwrap();
@@ -87,15 +95,15 @@ fn an_id_that_is_given_away() {
         let server = Backends::tcp("127.0.0.1", ["web"]);
         let stays = service("web").frontend(VIP).backend(server.at(0));
         let gone = |backend| service("gone").frontend(OTHER).backend(backend);
-        let agent = Agent::start(lab, &services(&[stays.clone(), gone(closed())]));
+        let agent = Agent::start(lab, &services(&[stays.clone(), gone(closed("127.0.0.1"))]));
         dial(addr(OTHER)).unwrap_err();
         let first = agent.service("gone").backends[0].clone();
         assert_eq!(first.outcomes.unwrap().refused, 1);
-        agent.reload(&services(&[stays.clone()]));
+        agent.reload(&services(std::slice::from_ref(&stays)));
         agent.kill9();
         // The next agent does not know which ids were used.
         let agent = Agent::adopt(lab);
-        let next = closed();
+        let next = closed("127.0.0.1");
         agent.reload(&services(&[stays, gone(next)]));
         let second = agent.backend("gone", next);
         assert_eq!(second.id, first.id, "this test needs an id that was used");
@@ -110,10 +118,10 @@ fn pins_of_an_older_agent() {
         let server = Backends::tcp("127.0.0.1", ["web"]);
         let stays = service("web").frontend(VIP).backend(server.at(0));
         let gone = |backend| service("gone").frontend(OTHER).backend(backend);
-        let agent = Agent::start(lab, &services(&[stays.clone(), gone(closed())]));
+        let agent = Agent::start(lab, &services(&[stays.clone(), gone(closed("127.0.0.1"))]));
         dial(addr(OTHER)).unwrap_err();
         let first = agent.service("gone").backends[0].id;
-        agent.reload(&services(&[stays.clone()]));
+        agent.reload(&services(std::slice::from_ref(&stays)));
         let before = agent.backend("web", server.at(0));
         agent.kill9();
         let later = ["link_sock_ops", "BACKEND_OUTCOMES", "FAILURES"];
@@ -136,7 +144,7 @@ fn pins_of_an_older_agent() {
         dial(addr(VIP)).unwrap();
         assert_eq!(outcomes(&agent, "web", server.at(0)).established, 1);
         // New tables do not make the old ones new.
-        let next = closed();
+        let next = closed("127.0.0.1");
         agent.reload(&services(&[stays, gone(next)]));
         let second = agent.backend("gone", next);
         assert_eq!(second.id, first, "this test needs an id that was used");

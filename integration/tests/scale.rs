@@ -1,15 +1,18 @@
-//! 100,000 backends in 10,000 services from one file, in both spellings of a backend: how long the
-//! agent takes to load and publish them, how much memory it keeps, and what one changed backend and
-//! an unchanged file cost then. `cargo test --release` judges times; a debug build only prints them.
+//! 100,000 backends in 10,000 services, from one file in both spellings of a backend, and from a
+//! store: how long the agent takes to load and publish them, how much memory it keeps, and what one
+//! changed backend, an unchanged file and doing nothing cost then. `cargo test --release` judges
+//! times; a debug build only prints them.
 
 use integration::agent::Agent;
 use integration::client::dial;
 use integration::lab::{self, Lab};
+use integration::large::{Large, Seen, idle_cost, percentile};
 use integration::server::Backends;
 use integration::wait::wait_for;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const SERVICES: u32 = 10_000;
@@ -23,6 +26,18 @@ const LOAD_MICROS: u64 = 1_000_000;
 const IDLE_MICROS: u64 = 30_000;
 const MEMORY_KB: u64 = 150_000;
 
+/// From the start of the agent to published tables, the store being full.
+const STORE_LOAD: Duration = Duration::from_secs(3);
+/// From the store's answer to a put to a new connect that sees it: of many, the one in the middle.
+/// `make bench-etcd` shows the slowest of a hundred, which a busy machine decides.
+const SEEN: Duration = Duration::from_millis(10);
+const CHANGES: usize = 200;
+/// Share of a core of an agent that has nothing to do.
+const IDLE_CORE: f64 = 0.005;
+
+/// Each of these wants the machine for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// How backends are written.
 #[derive(Clone, Copy, Debug)]
 enum Spelling {
@@ -32,12 +47,51 @@ enum Spelling {
 
 #[test]
 fn backends_as_text() {
-    lab::run("scale-text", |lab| load_and_change(lab, Spelling::Plain));
+    alone("scale-text", |lab| load_and_change(lab, Spelling::Plain));
 }
 
 #[test]
 fn backends_as_mappings() {
-    lab::run("scale-mappings", |lab| load_and_change(lab, Spelling::Mapping));
+    alone("scale-mappings", |lab| load_and_change(lab, Spelling::Mapping));
+}
+
+#[test]
+fn backends_in_a_store() {
+    alone("scale-store", |lab| {
+        let mut large = Large::fill(lab);
+        let (agent, ready) = large.start_agent();
+        print(&format!("store: start to ready {ready:.0?}"));
+        assert_eq!(agent.status().rejections, []);
+        assert!(
+            agent.services().iter().flat_map(|service| &service.frontends).all(|f| f.installed)
+        );
+
+        let idle = idle_cost(&agent, Duration::from_secs(10));
+        print(&format!("store: idle {:.3} % of a core, {} kB", idle.core * 100.0, idle.resident));
+        assert!(
+            idle.resident < MEMORY_KB,
+            "{} kB resident, not less than {MEMORY_KB}",
+            idle.resident
+        );
+
+        let seen: Vec<Seen> = (1..=CHANGES).map(|turn| large.change(turn)).collect();
+        let seen: Vec<Duration> = seen.iter().map(|seen| seen.since_answered).collect();
+        let (median, most) = (percentile(seen.clone(), 0.5), percentile(seen, 0.99));
+        print(&format!("store: put to connect, median {median:.2?}, p99 {most:.2?}"));
+        let added = large.add(1).since_answered;
+        print(&format!("store: added service seen after {added:.2?}"));
+        if !cfg!(debug_assertions) {
+            assert!(ready < STORE_LOAD, "ready after {ready:?}, not {STORE_LOAD:?}");
+            assert!(median < SEEN, "a change is seen after {median:?}, not {SEEN:?}");
+            assert!(idle.core < IDLE_CORE, "idle takes {} of a core, not {IDLE_CORE}", idle.core);
+        }
+    });
+}
+
+/// Runs a test in a lab while no other of this file runs.
+fn alone(name: &str, test: impl FnOnce(&Lab) + Send) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    lab::run(name, test);
 }
 
 fn load_and_change(lab: &Lab, spelling: Spelling) {
@@ -152,7 +206,11 @@ fn check_memory(agent: &Agent<'_>, spelling: Spelling, when: &str) {
     assert!(peak < MEMORY_KB, "{when}: at most {peak} kB, not less than {MEMORY_KB}");
 }
 
-#[expect(clippy::print_stdout, reason = "the numbers are for whoever runs the test to read")]
 fn say(spelling: Spelling, text: std::fmt::Arguments<'_>) {
-    println!("{spelling:?}: {text}");
+    print(&format!("{spelling:?}: {text}"));
+}
+
+#[expect(clippy::print_stdout, reason = "the numbers are for whoever runs the test to read")]
+fn print(text: &str) {
+    println!("{text}");
 }

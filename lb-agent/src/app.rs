@@ -2,6 +2,7 @@
 
 mod health;
 
+use crate::admin::{self, Admin};
 use crate::api;
 use crate::config::{self, Config, Source};
 use crate::dataplane::pinned::Pinned;
@@ -11,9 +12,11 @@ use crate::desired::{self, Input};
 use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::monitor::WithHealth;
+use crate::names::{self, Names};
 use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
+use crate::source::etcd::layout::LayoutKind;
 use crate::source::{Feed, etcd, file};
 use crate::store;
 use anyhow::Context;
@@ -23,7 +26,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Settings that the command line may give in place of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -117,12 +120,15 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         snapshots: config.state_dir.join("snapshots.json"),
     };
     let feeds = spawn_sources(path, &config, &files);
-    let identity = Identity { cgroup: host.cgroup, pin_dir: pins, warnings };
-    let (_, overrides) = tokio::sync::watch::channel(Arc::default());
+    let identity = Identity { cgroup: host.cgroup, pin_dir: pins.clone(), warnings };
+    let overrides_file = config.state_dir.join("overrides.json");
+    let (own, overrides) = watch::channel(Arc::new(admin::load(&overrides_file)));
     let monitor = health::start(&config, overrides);
     let board = monitor.board();
+    let admin = Admin::new(overrides_file, own, own_stores(&config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files, monitor)?;
 
+    let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
     let counters = Arc::new(WithHealth { inner, board });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
@@ -130,13 +136,14 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.await);
     };
-    let api = tokio::spawn(api::serve(
-        listener,
-        reconciler.published(),
+    let parts = api::Parts {
+        published: reconciler.published(),
         counters,
-        leases(&config),
-        stopping,
-    ));
+        leases: leases(&config),
+        admin: Arc::new(admin),
+        names: names.status(),
+    };
+    let api = tokio::spawn(api::serve(listener, parts, stopping));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -157,6 +164,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     }
     // The tables are unmapped before their pins go.
     drop(reconciler);
+    names.stop(config.detach_on_exit).await;
     if config.detach_on_exit {
         detach(&config.pin_dir)?;
         tracing::info!("detached: nothing is translated any more");
@@ -170,6 +178,19 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
 fn limits(config: &Config) -> Limits {
     let config::TableSizes { frontends, services, rows, backends, .. } = config.tables;
     Limits { frontends, services, rows, backends }
+}
+
+/// The stores that have a place for what operators say.
+fn own_stores(config: &Config) -> BTreeMap<Arc<str>, admin::Store> {
+    let stores = config.sources.iter().filter_map(|source| match source {
+        Source::Etcd(source) if source.layout == LayoutKind::Native => {
+            let settings = Arc::clone(&source.settings);
+            let store = admin::Store { settings, prefix: source.prefix.clone() };
+            Some((Arc::clone(&source.name), store))
+        }
+        _ => None,
+    });
+    stores.collect()
 }
 
 /// The stores whose leases can be asked about.
@@ -274,19 +295,22 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>),
     Err(Failure::Configuration(problems))
 }
 
-/// `lb-agent detach`: removes links and tables. Returns whether there were any.
+/// `lb-agent detach`: removes links, tables and names. Returns whether there were any.
 pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Failure> {
-    let pin_dir = match (path, &overrides.pin_dir) {
-        (Some(path), _) => read_config(path, overrides)?.pin_dir,
-        (None, Some(pin_dir)) => pin_dir.clone(),
-        (None, None) => Config::default().pin_dir,
+    let config = match (path, &overrides.pin_dir) {
+        (Some(path), _) => read_config(path, overrides)?,
+        (None, Some(pin_dir)) => Config { pin_dir: pin_dir.clone(), ..Config::default() },
+        (None, None) => Config::default(),
     };
-    let pins = pin_dir.join(LAYOUT_VERSION.to_string());
+    let named = || names::remove(&config.names).map_err(|problem| anyhow::anyhow!(problem));
+    let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     if !pins.is_dir() {
-        return Ok(false);
+        return Ok(named()?);
     }
     let lock = PinLock::acquire(&pins)?;
-    let found = detach(&pin_dir)?;
+    // The services go in any case.
+    let named = named();
+    let found = detach(&config.pin_dir)?;
     drop(lock);
-    Ok(found)
+    Ok(named? || found)
 }

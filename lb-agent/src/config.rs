@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod etcd;
+mod names;
 
 pub use self::etcd::EtcdSource;
+pub use self::names::{Coredns, Dns, Names};
 
 /// The keys of the main file.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "cgroup",
     "pin_dir",
     "state_dir",
@@ -27,6 +29,7 @@ const KEYS: [&str; 11] = [
     "zone",
     "tables",
     "sources",
+    "names",
     "services",
 ];
 
@@ -59,6 +62,8 @@ pub struct Config {
     pub tables: TableSizes,
     /// Further sources, by precedence after this one.
     pub sources: Vec<Source>,
+    /// Where services can be looked up by name.
+    pub names: Names,
     /// Whether this file is itself a source: it has `services:`.
     pub has_services: bool,
 }
@@ -146,6 +151,7 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
             }
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
+            "names" => config.names = names::read(&mut reader, item, directory),
             _ => config.has_services = true,
         }
     }
@@ -171,6 +177,7 @@ impl Default for Config {
             zone: None,
             tables: TableSizes::default(),
             sources: Vec::new(),
+            names: Names::default(),
             has_services: false,
         }
     }
@@ -201,6 +208,7 @@ impl Config {
             zone,
             tables,
             sources,
+            names,
             has_services: _,
         } = self;
         [
@@ -214,6 +222,7 @@ impl Config {
             ("zone", *zone == now.zone),
             ("tables", *tables == now.tables),
             ("sources", *sources == now.sources),
+            ("names", *names == now.names),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))

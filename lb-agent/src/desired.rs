@@ -11,7 +11,7 @@
 mod claims;
 mod pools;
 
-use crate::model::{Frontend, Protocol, Rejection, Service, ServiceName, Snapshot};
+use crate::model::{Frontend, Override, Protocol, Rejection, Service, ServiceName, Snapshot};
 use crate::pairs::side_by_side;
 use claims::Claims;
 use pools::Users;
@@ -37,6 +37,8 @@ pub struct Entry {
     pub service: Arc<Service>,
     /// The same with what the health of its backends makes of it: what callers are to find.
     pub effective: Arc<Service>,
+    /// What operators say of its backends.
+    pub said: BTreeMap<SocketAddr, Override>,
     /// The source it came from.
     pub source: Arc<str>,
 }
@@ -81,7 +83,7 @@ pub fn merge(inputs: Vec<Input>) -> Desired {
 impl Entry {
     /// A service of whose backends' health nothing is known.
     pub fn new(service: Arc<Service>, source: Arc<str>) -> Self {
-        Self { effective: Arc::clone(&service), service, source }
+        Self { effective: Arc::clone(&service), service, said: BTreeMap::new(), source }
     }
 
     /// Whether this is the very same as `other`, which costs less to tell than whether it is equal.
@@ -101,9 +103,15 @@ impl Merger {
     }
 
     /// Notes what the health of a service's backends makes of it.
-    pub fn set_effective(&mut self, name: &ServiceName, effective: Arc<Service>) {
+    pub fn set_effective(
+        &mut self,
+        name: &ServiceName,
+        effective: Arc<Service>,
+        said: BTreeMap<SocketAddr, Override>,
+    ) {
         if let Some(entry) = self.desired.services.get_mut(name) {
             entry.effective = effective;
+            entry.said = said;
         }
     }
 

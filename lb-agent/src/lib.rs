@@ -3,11 +3,13 @@
 //! ```text
 //! source/* --> desired --> plan --> dataplane        reconcile drives them, one loop
 //! reconcile --> status --> api, ctl                  what it did, for people and programs
+//!                      --> names                     and for those who look services up
 //! ```
 //!
 //! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod claims;
@@ -23,6 +25,7 @@ pub mod health;
 pub mod leases;
 pub mod model;
 pub mod monitor;
+pub mod names;
 mod pairs;
 pub mod plan;
 pub mod reconcile;

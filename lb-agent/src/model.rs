@@ -240,6 +240,9 @@ pub struct Snapshot {
     /// Backends that no service address is known for, by the name that the source has for them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pools: BTreeMap<Arc<str>, Arc<Pool>>,
+    /// What operators say of backends, of whatever source they are.
+    #[serde(default, with = "as_pairs_of_pairs", skip_serializing_if = "Overrides::is_empty")]
+    pub overrides: Overrides,
 }
 
 /// Backends under a name, for the services that refer to it.
@@ -483,6 +486,34 @@ impl Service {
     }
 }
 
+/// The same, two deep.
+mod as_pairs_of_pairs {
+    use super::{Override, Overrides};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::net::SocketAddr;
+
+    pub(super) fn serialize<S: Serializer>(
+        overrides: &Overrides,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let all = overrides.iter().flat_map(|(service, backends)| {
+            backends.iter().map(move |(backend, said)| (service, backend, said))
+        });
+        all.collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Overrides, D::Error> {
+        let mut overrides = Overrides::new();
+        for (service, backend, said) in Vec::<(_, SocketAddr, Override)>::deserialize(deserializer)?
+        {
+            overrides.entry(service).or_default().insert(backend, said);
+        }
+        Ok(overrides)
+    }
+}
+
 /// Maps whose keys are not text, as lists of pairs.
 mod as_pairs {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -584,6 +615,11 @@ mod tests {
         let snapshot = Snapshot {
             services: [("dns".parse().unwrap(), Arc::new(service))].into(),
             pools: [("web".into(), Arc::new(pool))].into(),
+            overrides: [(
+                "dns".parse().unwrap(),
+                [("[fd00::1]:53".parse().unwrap(), Override::default())].into(),
+            )]
+            .into(),
         };
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);

@@ -12,7 +12,7 @@ use crate::desired::{Desired, Merger};
 use crate::health::board::{Board, Wanted};
 use crate::health::ejection::Decision;
 use crate::health::prober::Reports;
-use crate::model::{Overrides, ServiceName};
+use crate::model::{Overrides, ServiceName, Snapshot};
 use crate::plan::Planner;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -55,6 +55,8 @@ pub enum News {
 pub struct Monitor {
     board: SharedBoard,
     links: Links,
+    /// What operators say through the sources.
+    told: Vec<Arc<Snapshot>>,
     /// Whose backend ids these were when last looked for.
     owners: HashMap<u32, (ServiceName, SocketAddr)>,
 }
@@ -71,7 +73,8 @@ impl Monitor {
     pub fn new(zone: Option<Arc<str>>, mut links: Links) -> Self {
         let mut board = Board::new(zone);
         board.set_overrides(Arc::clone(&links.overrides.borrow_and_update()));
-        Self { board: Arc::new(Mutex::new(board)), links, owners: HashMap::new() }
+        let board = Arc::new(Mutex::new(board));
+        Self { board, links, told: Vec::new(), owners: HashMap::new() }
     }
 
     /// One that hears of nothing.
@@ -130,10 +133,23 @@ impl Monitor {
                 }
             }
             News::Overrides => {
-                board.set_overrides(Arc::clone(&self.links.overrides.borrow_and_update()));
+                let own = Arc::clone(&self.links.overrides.borrow_and_update());
+                board.set_overrides(all_overrides(own, &self.told));
             }
             News::Due => board.tick(now),
         }
+    }
+
+    /// Takes in what operators say through the sources, in order of precedence.
+    pub fn hear_sources(&mut self, snapshots: impl Iterator<Item = Arc<Snapshot>>) {
+        let told: Vec<_> = snapshots.filter(|s| !s.overrides.is_empty()).collect();
+        let same = |(a, b): (&Arc<Snapshot>, &Arc<Snapshot>)| a.overrides == b.overrides;
+        if told.len() == self.told.len() && told.iter().zip(&self.told).all(same) {
+            return;
+        }
+        self.told = told;
+        let own = Arc::clone(&self.links.overrides.borrow());
+        lock(&self.board).set_overrides(all_overrides(own, &self.told));
     }
 
     /// Follows services that may have changed, and writes what their backends get into `merger`'s
@@ -157,6 +173,21 @@ impl Monitor {
     }
 }
 
+/// This host's word comes first.
+fn all_overrides(own: Arc<Overrides>, told: &[Arc<Snapshot>]) -> Arc<Overrides> {
+    if told.is_empty() {
+        return own;
+    }
+    let mut all = Overrides::clone(&own);
+    for (name, backends) in told.iter().flat_map(|snapshot| &snapshot.overrides) {
+        let known = all.entry(name.clone()).or_default();
+        for (backend, said) in backends {
+            known.entry(*backend).or_insert(*said);
+        }
+    }
+    Arc::new(all)
+}
+
 fn follow(board: &mut Board, merger: &Merger, links: &Links) {
     let entries = merger.desired().services.iter();
     let wanted = board.follow(entries.map(|(name, entry)| (name, &entry.service)));
@@ -175,7 +206,8 @@ fn settle(
     for name in names {
         let Some(entry) = merger.desired().services.get(&name) else { continue };
         let effective = board.effective(&name, &entry.service, now);
-        merger.set_effective(&name, effective);
+        let said = board.overrides_of(&name);
+        merger.set_effective(&name, effective, said);
     }
 }
 

@@ -177,6 +177,8 @@ impl<D: Dataplane> Reconciler<D> {
             let inputs = self.sources.iter().map(input).collect();
             block_in_place(|| {
                 self.merger.merge(inputs);
+                let snapshots = self.sources.iter().filter_map(|state| state.snapshot.clone());
+                self.monitor.hear_sources(snapshots);
                 self.monitor.follow(&mut self.merger, begin);
             });
             self.unsaved = true;

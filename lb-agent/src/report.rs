@@ -210,7 +210,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
     }
 }
 
-fn empty_status(started: SystemTime) -> AgentStatus {
+pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
     AgentStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -222,6 +222,8 @@ fn empty_status(started: SystemTime) -> AgentStatus {
         pending: Vec::new(),
         hooks: Vec::new(),
         sources: Vec::new(),
+        // Who keeps the names says so to the API.
+        names: Vec::new(),
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
@@ -277,14 +279,15 @@ fn service_status(
         })
         .collect();
     let ids = planner.backend_ids(name);
+    let said = |address: &SocketAddr| entry.said.get(address).copied().unwrap_or_default();
     let backends = backends
         .iter()
         .map(|(address, backend)| BackendStatus {
             address: *address,
             id: ids.and_then(|ids| ids.get(address)).copied(),
-            state: backend.state,
-            weight: backend.weight,
-            since: Some(since(address, backend.state)),
+            state: said(address).state.unwrap_or(backend.state),
+            weight: said(address).weight.unwrap_or(backend.weight),
+            since: Some(since(address, said(address).state.unwrap_or(backend.state))),
             active: 0,
             connects: 0,
             outcomes: None,
@@ -292,6 +295,7 @@ fn service_status(
             lease: backend.lease.clone(),
             lease_left: None,
             health: None,
+            said: entry.said.get(address).copied(),
         })
         .collect();
     ServiceStatus {

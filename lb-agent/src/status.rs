@@ -3,7 +3,9 @@
 
 use crate::health::board::CheckResult;
 use crate::health::effective::Why;
-use crate::model::{AdminState, Affinity, Frontend, Lease, NoBackend, Policy, Rejection, Scope};
+use crate::model::{
+    AdminState, Affinity, Frontend, Lease, NoBackend, Override, Policy, Rejection, Scope,
+};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +36,9 @@ pub struct AgentStatus {
     pub hooks: Vec<HookStatus>,
     /// The sources, in order of precedence.
     pub sources: Vec<SourceStatus>,
+    /// Where the services' names can be looked up.
+    #[serde(default)]
+    pub names: Vec<NamesStatus>,
     /// Publications, grace periods and the like.
     pub work: WorkStatus,
     /// What the kernel can't do, and what that means.
@@ -88,6 +93,35 @@ pub struct Held {
     /// When its removal is believed.
     #[serde(with = "humantime_serde")]
     pub until: SystemTime,
+}
+
+/// A place where names of services can be looked up, or the names themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// What it is.
+    pub kind: NamesKind,
+    /// Which one: the zone, the file, the address, the cluster.
+    pub place: String,
+    /// Services' names that can be looked up there.
+    pub records: usize,
+    /// Why it is not as it should be; it is tried again.
+    pub error: Option<String>,
+    /// What can't be looked up there, or not well, and why.
+    pub problems: Vec<String>,
+}
+
+/// What names are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamesKind {
+    /// The domain all of them are in.
+    Zone,
+    /// A hosts file.
+    Hosts,
+    /// The agent's DNS responder.
+    Dns,
+    /// Records in etcd, for CoreDNS.
+    Coredns,
 }
 
 /// Counters of the agent's own work since it started.
@@ -169,6 +203,9 @@ pub struct BackendStatus {
     /// What is left of the lease, read when asked for.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub lease_left: Option<Duration>,
+    /// What operators say of it, over its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Override>,
     /// What is known of its health, read when asked; nothing but what its source says if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthStatus>,
@@ -275,6 +312,13 @@ pub struct TableStatus {
     pub used: Option<u64>,
     /// Memory the kernel charges for it, in bytes, where that can be told.
     pub memory: Option<u64>,
+}
+
+impl NamesStatus {
+    /// A place that nothing has been done about yet.
+    pub fn new(kind: NamesKind, place: String) -> Self {
+        Self { kind, place, records: 0, error: None, problems: Vec::new() }
+    }
 }
 
 /// What the reconcile loop publishes after each round.

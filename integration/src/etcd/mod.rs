@@ -8,30 +8,29 @@
 mod cluster;
 pub mod far;
 pub mod pki;
+mod ports;
 mod store;
 
 pub use self::cluster::Cluster;
 
 use self::far::Far;
 use self::pki::Pair;
+use self::ports::Ports;
 use crate::process::{self, Finished, kill};
 use crate::sys;
 use crate::wait::within;
 use nix::sys::signal::{Signal, kill as signal};
 use nix::unistd::Pid;
 use std::fs::{self, OpenOptions};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a server may take to answer after its start: two CPUs serve all the tests.
 const READY: Duration = Duration::from_secs(30);
-/// Below the ports the kernel gives to clients, so that none sits on a killed server's port.
-const FIRST_PORT: u16 = 12_000;
-const LAST_PORT: u16 = 32_000;
+/// Where servers listen.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How a server is to be run.
@@ -61,16 +60,6 @@ pub struct Etcd {
     child: Option<Child>,
     /// Who the tests' own client is, once the store asks.
     login: Arc<Mutex<Option<(String, String)>>>,
-}
-
-/// Where a server listens.
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    /// For the agent under test, with TLS if that is wanted.
-    client: u16,
-    /// For the tests' own client: never with TLS, never behind a cut wire.
-    door: u16,
-    peer: u16,
 }
 
 // === impl Setup ===
@@ -109,7 +98,7 @@ impl Setup {
             }
             assert!(etcd.log().contains("address already in use"), "{}", etcd.log());
         }
-        panic!("no free ports for etcd between {FIRST_PORT} and {LAST_PORT}");
+        panic!("other processes took the ports of etcd, time and again");
     }
 }
 
@@ -136,9 +125,8 @@ impl Etcd {
 
     /// Its URL, for the agent under test.
     pub fn endpoint(&self) -> String {
-        let scheme = if self.setup.tls.is_some() { "https" } else { "http" };
         let host = self.setup.far.as_ref().map_or(HERE, |far| far.address());
-        format!("{scheme}://{host}:{}", self.ports.client)
+        self.endpoint_as(&host.to_string())
     }
 
     /// Its URL with a name in place of the address.
@@ -277,11 +265,7 @@ impl Etcd {
 
     fn arguments(&self) -> Vec<String> {
         let ports = &self.ports;
-        let mut listen = self.endpoint();
-        if let Some(far) = &self.setup.far {
-            assert!(self.setup.tls.is_none(), "a far server has no TLS");
-            listen = format!("http://{}:{}", far.address(), ports.client);
-        }
+        let listen = self.endpoint();
         let mut arguments = vec![
             format!("--name={}", self.name),
             format!("--data-dir={}", self.data().display()),
@@ -362,32 +346,6 @@ impl Drop for Etcd {
             report(&self.name, &last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
-}
-
-// === impl Ports ===
-
-impl Ports {
-    fn free() -> Self {
-        Self { client: free_port(), door: free_port(), peer: free_port() }
-    }
-
-    fn peer_url(self) -> String {
-        format!("http://{HERE}:{}", self.peer)
-    }
-}
-
-/// A port that nobody listens on and that no other server of this process has been given.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let span = LAST_PORT - FIRST_PORT;
-    // Test processes that run beside each other begin at different places.
-    let start = u16::try_from(std::process::id() * 97 % u32::from(span)).expect("below the span");
-    let found = (0..span).find_map(|_| {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % span;
-        let port = FIRST_PORT + (start + step) % span;
-        TcpListener::bind((HERE, port)).ok().map(|_| port)
-    });
-    found.expect("a port is free")
 }
 
 #[expect(clippy::print_stderr, reason = "what a failing test has to say")]

@@ -173,7 +173,10 @@ fn numbers_as_strings() {
         });
         let revision = store.etcd.put(&backend_key("web", "c"), value.to_string());
         eventually("the backend", BOUND, || (0..32).any(|_| who(WEB).as_deref() == Ok("extra")));
-        assert_eq!(store.agent.backend("web", at).weight, 7);
+        eventually("its weight", BOUND, || {
+            let backends = store.agent.service("web").backends;
+            backends.iter().any(|backend| (backend.address, backend.weight) == (at, 7))
+        });
         // What is not known is said, and costs nothing.
         store.complains(&backend_key("web", "c"), revision, "colour");
         store.etcd.delete(&backend_key("web", "c"));

@@ -12,6 +12,7 @@ use integration::server::{Backends, Kind, any_port};
 use integration::traffic::Way;
 use integration::wait::{eventually, let_pass};
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -182,7 +183,7 @@ fn authentication_switched_on() {
     lab::run("fault-auth", |lab| {
         let mut etcd = Etcd::start(lab.scratch());
         let password = lab.scratch().join("password");
-        std::fs::write(&password, "open-sesame\n").unwrap();
+        fs::write(&password, "open-sesame\n").unwrap();
         let user = format!("user: {{name: lb, password_file: {}}}", password.display());
         let mut scene = Scene::begin(lab, &etcd, &source(&[etcd.endpoint()], &user));
         etcd.enable_auth("lb", "open-sesame");
@@ -292,7 +293,7 @@ fn a_lease_that_runs_out_during_an_outage() {
         assert_eq!(who(vip).as_deref(), Ok("leased"), "nobody has said that it is gone");
         etcd.restart();
         eventually("the lease to end", ttl + GRACE + BOUND, || who(vip).is_err());
-        assert_eq!(scene.agent().service(name).backends, []);
+        eventually("the API to say so", BOUND, || scene.agent().service(name).backends.is_empty());
         scene.end();
     });
 }
@@ -309,11 +310,17 @@ fn boot_during_an_outage() {
         lab.set_settings(&settings);
         let agent = Agent::start(lab, "services: []\n");
         assert_eq!(who(vip).as_deref(), Ok("a"));
+        // Written beside the work, a moment later.
+        let cache = lab.state_dir().join("snapshots.json");
+        eventually("what is known to be on disk", BOUND, || {
+            fs::read_to_string(&cache).is_ok_and(|text| text.contains("web"))
+        });
         etcd.kill9();
         agent.kill9();
         let detached = lab.lb_agent_on_config("detach");
         assert_eq!(detached.code, Some(0), "{detached:?}");
-        assert!(who(vip).is_err(), "nothing translates");
+        // The kernel frees links a moment after their pins.
+        eventually("nothing to translate", BOUND, || who(vip).is_err());
         let agent = Agent::spawn(lab, &[]);
         eventually("what was known to serve", BOUND, || who(vip).is_ok());
         assert_eq!(who(vip).as_deref(), Ok("a"));

@@ -266,7 +266,7 @@ fn members_that_are_not_there() {
         let etcd = Etcd::start(lab.scratch());
         etcd.put("/lb/a", "1");
         // Whichever it begins with.
-        for _ in 0..4 {
+        for _ in 0..8 {
             let dead = "http://127.0.0.1:1";
             let mut mirror = Mirror::follow(settings([dead, &etcd.endpoint(), dead]));
             mirror.until_same(&etcd);

@@ -1,6 +1,7 @@
 //! The agent and real etcd servers, which the tests start, kill and deprive of everything.
 
 mod bad_input;
+mod calls;
 mod credentials;
 mod faults;
 mod following;
@@ -8,6 +9,7 @@ mod forgetful;
 mod keeping;
 mod lab_itself;
 mod mirror;
+mod names;
 mod native;
 mod out_of_reach;
 mod register;

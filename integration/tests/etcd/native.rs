@@ -41,14 +41,16 @@ fn fails(vip: &str, how: ErrorKind) {
 fn allocated(etcd: &Etcd, service: &str) -> Option<String> {
     let text = etcd.get(&format!("/lb/allocations/{service}"))?;
     let value: serde_json::Value = serde_json::from_str(&text).expect("agents write JSON");
-    let address = value["v4"].as_str().expect("the pool is IPv4").to_owned();
-    assert_eq!(etcd.get(&format!("/lb/vips/{address}")).as_deref(), Some(service), "{text}");
-    Some(address)
+    Some(value["v4"].as_str().expect("the pool is IPv4").to_owned())
 }
 
 #[track_caller]
 fn gets_an_address(etcd: &Etcd, service: &str) -> String {
-    wait_for(&format!("{service} to get an address"), BOUND, || allocated(etcd, service))
+    let get = || allocated(etcd, service);
+    let address = wait_for(&format!("{service} to get an address"), BOUND, get);
+    // Both keys are written at once.
+    assert_eq!(etcd.get(&format!("/lb/vips/{address}")).as_deref(), Some(service));
+    address
 }
 
 #[test]
@@ -258,6 +260,44 @@ fn every_host_serves_the_address_that_one_of_them_took() {
         eventually("the other host to see it", BOUND, || host.frontends("auto-0").is_none());
         assert_eq!(first.complaints(), [""; 0]);
         drop(other);
+    });
+}
+
+/// What people wrote is written again after a wipe; what agents wrote, nobody has a copy of.
+#[test]
+fn a_wiped_store_gets_its_addresses_back() {
+    lab::run("native-wiped", |lab| {
+        let mut etcd = Etcd::start(lab.scratch());
+        let pool = "vip_pool: [10.96.128.0/24]";
+        lab.set_settings(&crate::scene::source(&[etcd.endpoint()], pool));
+        let servers = Backends::tcp("127.0.0.1", ["a"]);
+        let auto = json!({"vip": "auto", "ports": ["80"]}).to_string();
+        let fill = |etcd: &Etcd| {
+            etcd.put(&backend_key("web", "0"), backend(servers.tagged("a")));
+            etcd.put(&service_key("web"), auto.as_str());
+        };
+        // Chosen by hand, so that choosing again would choose another.
+        etcd.put("/lb/vips/10.96.128.77", "web");
+        fill(&etcd);
+        let agent = Agent::start(lab, NOTHING);
+        let vip = format!("{}:80", gets_an_address(&etcd, "web"));
+        assert_eq!(vip, "10.96.128.77:80");
+        answers(&vip, &["a"]);
+        etcd.wipe();
+        eventually("the keys to be held", BOUND, || {
+            agent.status().sources.iter().any(|source| source.held.len() == 4)
+        });
+        fill(&etcd);
+        let back = wait_for("the address", BOUND, || {
+            assert_eq!(who(&vip).as_deref(), Ok("a"), "it serves all the time");
+            allocated(&etcd, "web")
+        });
+        assert_eq!(back, "10.96.128.77");
+        eventually("nothing to be held", GRACE + BOUND, || {
+            assert_eq!(who(&vip).as_deref(), Ok("a"), "it serves all the time");
+            agent.status().sources.iter().all(|source| source.held.is_empty())
+        });
+        assert_eq!(agent.complaints(), [""; 0]);
     });
 }
 

@@ -7,10 +7,11 @@
 //! | `GET /v1/services/{name}` | one [`ServiceStatus`]; a name may contain `/` and `:`. 404 names the closest service, or why it was refused |
 //! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
 //! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
+//! | `POST /v1/overrides` | takes a [`Change`], something an operator says of a backend; answers where it is kept |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
-//! The API decides nothing: it shows what the reconcile loop published last, with counters read from
+//! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
 //! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`].
 
 mod closest;
@@ -19,12 +20,14 @@ mod socket;
 pub(crate) use closest::closest;
 pub use socket::{BindError, bind};
 
+use crate::admin::{Admin, Change};
 use crate::leases::Leases;
-use crate::status::{Counters, Published, ServiceStatus};
+use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -41,14 +44,21 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 pub(crate) const NOTE: &str = "lb-note";
 
 const ENDPOINTS: &str =
-    "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /livez and /readyz";
+    "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /livez and /readyz";
 
-/// What every handler sees.
+/// What is shown, and who takes what operators say.
 #[derive(Clone)]
-struct Shared {
-    published: watch::Receiver<Arc<Published>>,
-    counters: Arc<dyn Counters>,
-    leases: Leases,
+pub struct Parts {
+    /// What the reconcile loop publishes.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// What only the kernel knows.
+    pub counters: Arc<dyn Counters>,
+    /// What is left of leases.
+    pub leases: Leases,
+    /// Keeps what operators say.
+    pub admin: Arc<Admin>,
+    /// How the writers of names do.
+    pub names: watch::Receiver<Vec<NamesStatus>>,
 }
 
 /// What may be asked for besides.
@@ -67,12 +77,10 @@ struct Failure {
 /// a moment to finish, idle connections do not hold it up.
 pub async fn serve(
     listener: UnixListener,
-    published: watch::Receiver<Arc<Published>>,
-    counters: Arc<dyn Counters>,
-    leases: Leases,
+    parts: Parts,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = router(Shared { published, counters, leases });
+    let router = router(parts);
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
@@ -89,27 +97,29 @@ pub async fn serve(
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(parts: Parts) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/services/{*name}", get(service))
         .route("/v1/maps", get(maps))
+        .route("/v1/overrides", post(say))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(shared)
+        .with_state(parts)
 }
 
 // === handlers ===
 
-async fn status(State(shared): State<Shared>) -> Response {
-    Json(&shared.now().agent).into_response()
+async fn status(State(shared): State<Parts>) -> Response {
+    let names = shared.names.borrow().clone();
+    Json(AgentStatus { names, ..shared.now().agent.clone() }).into_response()
 }
 
 async fn services(
-    State(shared): State<Shared>,
+    State(shared): State<Parts>,
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
     let published = shared.now();
@@ -121,7 +131,7 @@ async fn services(
 }
 
 async fn service(
-    State(shared): State<Shared>,
+    State(shared): State<Parts>,
     Path(name): Path<String>,
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
@@ -144,16 +154,40 @@ fn noted(answer: &impl Serialize, notes: &[String]) -> Response {
     response
 }
 
-async fn maps(State(shared): State<Shared>) -> Result<Response, Failure> {
+async fn maps(State(shared): State<Parts>) -> Result<Response, Failure> {
     let tables = shared.read_kernel(|counters| counters.tables()).await?;
     Ok(Json(tables).into_response())
+}
+
+async fn say(
+    State(shared): State<Parts>,
+    change: Result<Json<Change>, JsonRejection>,
+) -> Result<Response, Failure> {
+    let bad = |error: String| Failure { status: StatusCode::BAD_REQUEST, error };
+    let Json(change) = change.map_err(|rejection| bad(rejection.body_text()))?;
+    if change.weight == Some(Some(0)) {
+        return Err(bad("weight 0 is not a share; drain the backend instead".to_owned()));
+    }
+    let published = shared.now();
+    let name = change.service.as_str();
+    let service = published.state.services.iter().find(|service| service.name == name);
+    let service = service.ok_or_else(|| unknown_service(&published, name))?;
+    if !service.backends.iter().any(|backend| backend.address == change.backend) {
+        let error = format!("service `{name}` has no backend {}", change.backend);
+        return Err(Failure { status: StatusCode::NOT_FOUND, error });
+    }
+    let kept = shared.admin.change(&service.source, &change).await;
+    let kept = kept
+        .map_err(|error| Failure { status: StatusCode::BAD_GATEWAY, error: error.to_string() })?;
+    tracing::info!(service = name, backend = %change.backend, state = ?change.state.flatten(), weight = ?change.weight.flatten(), place = kept.place, "an operator has spoken");
+    Ok(Json(kept).into_response())
 }
 
 async fn livez() -> Response {
     Json(json!({ "live": true })).into_response()
 }
 
-async fn readyz(State(shared): State<Shared>) -> Response {
+async fn readyz(State(shared): State<Parts>) -> Response {
     let agent = &shared.now().agent;
     let status = if agent.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": agent.ready, "pending": agent.pending }))).into_response()
@@ -169,9 +203,9 @@ async fn wrong_method(uri: Uri) -> Failure {
     Failure { status: StatusCode::METHOD_NOT_ALLOWED, error }
 }
 
-// === impl Shared ===
+// === impl Parts ===
 
-impl Shared {
+impl Parts {
     /// What was published last.
     fn now(&self) -> Arc<Published> {
         Arc::clone(&self.published.borrow())

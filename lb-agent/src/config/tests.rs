@@ -32,6 +32,7 @@ sources:
     vip_ranges: []
   - file: /other.yaml
     allow_exec: true
+names: {hosts: /etc/hosts}
 services: []
 "#,
     )
@@ -68,6 +69,7 @@ services: []
                 allow_exec: true,
             }),
         ],
+        names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
         has_services: true,
     };
     assert_eq!(config, expected);
@@ -137,6 +139,18 @@ fn bad_settings_name_line_and_remedy() {
         );
         assert!(first.reason.contains(part), "{line}: {}", first.reason);
     }
+}
+
+#[test]
+fn the_etcd_sources_of_the_guide_are_good() {
+    let guide = include_str!("../../../docs/configuration.md");
+    let example = guide.split("### etcd\n\n```yaml\n").nth(1).and_then(|r| r.split("```").next());
+    let config = read(example.unwrap()).unwrap();
+    let names = config.sources.iter().map(|source| match source {
+        Source::Etcd(source) => &*source.name,
+        Source::File(_) => "a file",
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["etcd:registry", "etcd:greeters"]);
 }
 
 #[test]

@@ -2,16 +2,17 @@
 //! tables can be read instead), no permission, or an answer that is an error.
 
 use crate::api::NOTE;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::http::request::Builder;
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Group};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,30 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<(T, Option<String>), AskError> {
-        let (status, note, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
+        self.answer(Request::get(path), Bytes::new()).await
+    }
+
+    /// The answer to `POST path` with `body` as JSON.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AskError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.garbled(error))?;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        Ok(self.answer(request, body.into()).await?.0)
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: Builder,
+        body: Bytes,
+    ) -> Result<(T, Option<String>), AskError> {
+        let request = request
+            .header(HOST, "lb-agent")
+            .body(Full::new(body))
+            .map_err(|error| self.garbled(error))?;
+        let (status, note, body) = tokio::time::timeout(PATIENCE, self.fetch(request))
             .await
             .unwrap_or_else(|_| Err(self.absent(format!("no answer within {PATIENCE:?}"))))?;
         if status.is_success() {
@@ -95,16 +119,15 @@ impl Client {
         }
     }
 
-    async fn fetch(&self, path: &str) -> Result<(StatusCode, Option<String>, Bytes), AskError> {
+    async fn fetch(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Option<String>, Bytes), AskError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.absent(e))?;
         // Its errors reach us through the request; it ends when the sender is dropped.
         tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(HOST, "lb-agent")
-            .body(Empty::<Bytes>::new())
-            .map_err(|e| self.garbled(e))?;
         let response = sender.send_request(request).await.map_err(|e| self.absent(e))?;
         let status = response.status();
         let note = response.headers().get(NOTE).and_then(|note| note.to_str().ok());

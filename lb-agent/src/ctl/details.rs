@@ -6,7 +6,9 @@ use super::render::{Look, affinity, id, no_backend, policy, since, state};
 use super::report::{Description, NoAgent, backend_lines};
 use super::table::Table;
 use crate::model::{Rejection, Scope};
-use crate::status::{AgentStatus, Held, ServiceStatus, SourceStatus, WorkStatus};
+use crate::status::{
+    AgentStatus, Held, NamesKind, NamesStatus, ServiceStatus, SourceStatus, WorkStatus,
+};
 use std::time::SystemTime;
 
 /// How far the content of a section is moved in.
@@ -109,6 +111,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
         hooks.push([hook.hook.clone(), hook.program_id.to_string(), hook.link_id.to_string()]);
     }
     section(&mut text, "Hooks", &hooks, look);
+    named(&mut text, &agent.names, look);
     text.push_str("\nWork:\n");
     text.push_str(&work(&agent.work));
     lines(&mut text, "Warnings", &agent.warnings);
@@ -151,6 +154,25 @@ fn dated(error: &str, since: Option<SystemTime>, look: Look) -> String {
         Some(_) if look.wide => format!("{error} (since {})", moment(since)),
         Some(_) => format!("{error} (for {})", age(since, look.now)),
     }
+}
+
+/// Where services can be looked up, and what can't be.
+fn named(text: &mut String, names: &[NamesStatus], look: Look) {
+    let mut table = Table::new(["KIND", "PLACE", "NAMES", "ERROR"]);
+    let mut problems = Vec::new();
+    for NamesStatus { kind, place, records, error, problems: own } in names {
+        let kind = match kind {
+            NamesKind::Zone => "zone",
+            NamesKind::Hosts => "hosts",
+            NamesKind::Dns => "dns",
+            NamesKind::Coredns => "coredns",
+        };
+        let error = error.clone().unwrap_or_else(|| "-".to_owned());
+        table.push([kind.to_owned(), place.clone(), records.to_string(), error]);
+        problems.extend(own.iter().map(|problem| format!("{kind}: {problem}")));
+    }
+    section(text, "Names", &table, look);
+    lines(text, "Problems with names", &problems);
 }
 
 /// `status` when no agent answers

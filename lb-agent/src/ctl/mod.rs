@@ -7,6 +7,7 @@
 //! The verbs that work on etcd are [`register`], [`deregister`] and [`service`]; how they reach it
 //! is in [`store`].
 
+mod admin;
 mod client;
 mod deregister;
 mod details;
@@ -55,6 +56,8 @@ struct Cli {
 enum Verb {
     #[command(flatten)]
     Show(Shown),
+    #[command(flatten)]
+    Steer(admin::Verb),
     /// Register a backend in etcd for as long as this, or a command, runs
     // clap would list the global options as required ones in the usage of an error.
     #[command(
@@ -183,6 +186,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     match verb {
         Verb::Show(verb) => show_from(places, verb, &output).await,
+        Verb::Steer(verb) => verb.run(places).await,
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,
         Verb::Service(verb) => verb.run(&output).await,

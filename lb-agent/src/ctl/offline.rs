@@ -151,6 +151,7 @@ mod tests {
             lease: None,
             lease_left: None,
             health: None,
+            said: None,
             since,
             active: 0,
             connects: 0,

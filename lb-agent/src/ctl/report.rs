@@ -205,6 +205,7 @@ mod tests {
             lease: None,
             lease_left: None,
             health: None,
+            said: None,
         });
         ServiceStatus {
             name: "web".to_owned(),

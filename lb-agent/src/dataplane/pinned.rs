@@ -63,6 +63,7 @@ impl Pinned {
                     lease: None,
                     lease_left: None,
                     health: None,
+                    said: None,
                 });
             }
         }

@@ -163,11 +163,12 @@ impl Follower {
                 self.position = None;
             }
             End::Broken(error) => {
-                // Where there are other members, one that is gone is not yet an outage.
-                let others = self.client.settings().endpoints.len() > 1;
-                let others = others && matches!(error, EtcdError::Unreachable(_));
+                // Where there are other members, one that is gone is not yet an outage; and a new
+                // login may do what the old one does not.
+                let alone = self.client.settings().endpoints.len() == 1;
+                let outage = alone && matches!(error, EtcdError::Unreachable(_));
                 self.client.rotate();
-                if !others {
+                if outage {
                     self.down(error).await?;
                 }
             }

@@ -151,6 +151,11 @@ impl Board {
         found.copied().unwrap_or_default()
     }
 
+    /// What operators say of a service's backends.
+    pub fn overrides_of(&self, name: &ServiceName) -> BTreeMap<SocketAddr, Override> {
+        self.overrides.get(name).cloned().unwrap_or_default()
+    }
+
     /// Services that something is known of.
     pub fn watched(&self) -> impl Iterator<Item = &ServiceName> {
         self.services.keys()

@@ -139,6 +139,7 @@ pub fn allowed(cached: &Snapshot, claims: &Claims) -> Snapshot {
     Snapshot {
         services: cached.services.iter().filter_map(keep).collect(),
         pools: cached.pools.clone(),
+        overrides: cached.overrides.clone(),
     }
 }
 

@@ -1,15 +1,18 @@
 //! The real API on a socket of its own, showing a state that the test publishes, with kernel tables
 //! that are made up; and the real `lbctl`, run against it.
 
+use lb_agent::admin::Admin;
 use lb_agent::api;
 use lb_agent::leases::Leases;
 use lb_agent::model::{
     AdminState, Affinity, Client, NoBackend, Policy, Protocol, Rejection, Scope,
 };
+use lb_agent::monitor::SharedBoard;
 use lb_agent::status::{
-    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, Published, ServiceCounts,
-    ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
+    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus, Published,
+    ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
 };
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -112,6 +115,7 @@ pub(crate) fn backend(
         lease: None,
         lease_left: None,
         health: None,
+        said: None,
     }
 }
 
@@ -190,6 +194,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             longest_round_micros: 12_540,
             last_error: None,
         },
+        names: Vec::new(),
         warnings: Vec::new(),
         rejections: Vec::new(),
     }
@@ -213,6 +218,8 @@ pub(crate) struct Agent {
     leases: Leases,
     runtime: Runtime,
     publish: watch::Sender<Arc<Published>>,
+    /// How the keepers of names fare.
+    pub(crate) names: watch::Sender<Vec<NamesStatus>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
     dir: tempfile::TempDir,
 }
@@ -229,6 +236,7 @@ impl Agent {
             leases: Leases::default(),
             runtime: Runtime::new().unwrap(),
             publish: watch::channel(Arc::new(published)).0,
+            names: watch::channel(Vec::new()).0,
             running: None,
             dir: tempfile::tempdir().unwrap(),
         };
@@ -245,8 +253,20 @@ impl Agent {
             let _ = stopped.await;
         };
         let kernel = Arc::clone(&self.kernel) as _;
-        let serving =
-            api::serve(listener, self.publish.subscribe(), kernel, self.leases.clone(), shutdown);
+        let admin = Admin::new(
+            self.dir.path().join("overrides.json"),
+            watch::channel(Arc::default()).0,
+            BTreeMap::new(),
+            SharedBoard::default(),
+        );
+        let parts = api::Parts {
+            published: self.publish.subscribe(),
+            counters: kernel,
+            leases: self.leases.clone(),
+            admin: Arc::new(admin),
+            names: self.names.subscribe(),
+        };
+        let serving = api::serve(listener, parts, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 

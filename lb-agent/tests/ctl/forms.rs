@@ -1,6 +1,7 @@
 //! Every verb in every form, whole outputs compared.
 
 use crate::fixture::{Agent, rejection};
+use lb_agent::status::{NamesKind, NamesStatus};
 use std::time::{Duration, SystemTime};
 
 /// `lbctl` with these arguments prints exactly `expected` and succeeds. `THEN` stands for the moment
@@ -208,6 +209,7 @@ affinity:
   client: netns
   timeout_seconds: 10800
 no_backend: refuse
+fails_open: false
 backends:
 - address: 10.0.0.7:8080
   id: 5
@@ -247,6 +249,16 @@ fn status() {
         status.sources[0].refused = 4;
         status.work.last_error = Some("membarrier: refused".to_owned());
     });
+    let zone = NamesStatus {
+        problems: vec!["service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up".to_owned()],
+        records: 2,
+        ..NamesStatus::new(NamesKind::Zone, "lb.internal".to_owned())
+    };
+    let dns = NamesStatus {
+        error: Some("can't listen on 127.0.0.1:5354".to_owned()),
+        ..NamesStatus::new(NamesKind::Dns, "127.0.0.1:5354".to_owned())
+    };
+    agent.names.send_replace(vec![zone, dns]);
     prints(
         &agent,
         "status",
@@ -265,6 +277,14 @@ Sources:
 Hooks:
   HOOK       PROGRAM   LINK
   connect4   101       9
+
+Names:
+  KIND   PLACE            NAMES   ERROR
+  zone   lb.internal      2       -
+  dns    127.0.0.1:5354   0       can't listen on 127.0.0.1:5354
+
+Problems with names:
+  zone: service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up
 
 Work:
   Rounds:          3
@@ -288,6 +308,9 @@ Rejected:
         status.hooks.clear();
         status.sources.clear();
     });
+    agent.names.send_modify(|names| {
+        names.remove(0);
+    });
     prints(
         &agent,
         "status -o json",
@@ -302,6 +325,15 @@ Rejected:
   "pending": [],
   "hooks": [],
   "sources": [],
+  "names": [
+    {
+      "kind": "dns",
+      "place": "127.0.0.1:5354",
+      "records": 0,
+      "error": "can't listen on 127.0.0.1:5354",
+      "problems": []
+    }
+  ],
   "work": {
     "rounds": 3,
     "publishes": 7,

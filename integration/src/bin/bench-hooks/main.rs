@@ -84,8 +84,8 @@ struct Row {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let (mut rows, mut measured) = (None, None);
-    lab::run("bench-hooks", |lab| rows = Some(measure(lab, &cli)));
     lab::run("bench-outcomes", |lab| measured = Some(outcomes::measure(lab)));
+    lab::run("bench-hooks", |lab| rows = Some(measure(lab, &cli)));
     let rows = rows.context("the lab did not run")??;
     let measured = measured.context("the lab did not run")??;
     let mut out = std::io::stdout().lock();

@@ -220,11 +220,14 @@ impl<'a> Scene<'a> {
             self.traffic.leaves(addr(to), &gone, Instant::now());
         }
         say(&format!("the removals of round {number}: {:.2?} after them", written.elapsed()));
-        let services = self.agent().services();
-        assert!(services.iter().all(|service| service.name != format!("old-{number}")));
-        let web = services.iter().find(|service| service.name == "web").expect("web is there");
         let left = self.servers.gone(number);
-        assert!(web.backends.iter().all(|backend| !left.contains(&backend.address)), "{web:#?}");
+        // It may be a moment behind the kernel.
+        eventually("the API to say so", BOUND, || {
+            let services = self.agent().services();
+            let mut backends = services.iter().flat_map(|service| &service.backends);
+            backends.all(|backend| !left.contains(&backend.address))
+                && services.iter().all(|service| service.name != format!("old-{number}"))
+        });
     }
 
     /// Looks for a time that what is removed in a round still serves, and says how it was seen.

@@ -41,7 +41,11 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let pool = vec(backend, 0..3)
         .prop_map(|backends| Arc::new(Pool { backends: backends.into_iter().collect() }));
     let pools = btree_map((0u8..3).prop_map(|n| format!("p{n}").into()), pool, 0..3);
-    (services, pools).prop_map(|(services, pools)| Snapshot { services, pools })
+    (services, pools).prop_map(|(services, pools)| Snapshot {
+        services,
+        pools,
+        ..Snapshot::default()
+    })
 }
 
 /// A change of one source: what it says now, and of which services only.

@@ -28,7 +28,8 @@ pub(super) struct Stream {
 /// What goes on beside the watch.
 enum Aside {
     Listed(Result<Listed, EtcdError>),
-    Checked(Result<(), EtcdError>),
+    /// With the client, which may have had to log in again.
+    Checked(Box<Client>, Result<(), EtcdError>),
 }
 
 /// A list for safety that is being made.
@@ -150,7 +151,8 @@ impl Follower {
                     let (mut client, prefix) = (self.client.clone(), self.prefix.clone());
                     // One key, which need not be there: to count many costs the member time.
                     asides.spawn(async move {
-                        Aside::Checked(client.get(&prefix).await.map(drop))
+                        let checked = client.get(&prefix).await.map(drop);
+                        Aside::Checked(Box::new(client), checked)
                     });
                     Ok(())
                 }
@@ -162,11 +164,15 @@ impl Follower {
                     Ok(())
                 }
                 Some(aside) = asides.join_next() => match aside {
-                    Ok(Aside::Checked(Err(error @ EtcdError::Refused(_)))) => {
+                    Ok(Aside::Checked(_, Err(error @ EtcdError::Refused(_)))) => {
                         return End::Broken(error);
                     }
                     // The watch itself tells whether the member lives.
-                    Ok(Aside::Checked(_)) => Ok(()),
+                    Ok(Aside::Checked(_, Err(_))) => Ok(()),
+                    Ok(Aside::Checked(client, Ok(()))) => {
+                        self.client = *client;
+                        Ok(())
+                    }
                     Ok(Aside::Listed(listed)) => self.take_list(listed, &mut relist).await,
                     Err(panic) => {
                         tracing::error!(prefix = self.prefix, %panic, "a look at etcd failed");

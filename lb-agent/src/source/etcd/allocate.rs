@@ -104,7 +104,7 @@ impl Allocator {
                 Err(error) => {
                     tracing::warn!(%source, %service, %error, retry_in = ?self.retry,
                         "addresses can't be handed out");
-                    problems.extend(steps.iter().map(|step| self.failed(step, &error)));
+                    problems.extend(steps.iter().map(|step| failed(step, &error)));
                     let pause = self.retry;
                     self.retry = (self.retry * 2).min(LAST_RETRY);
                     return pause;
@@ -115,25 +115,26 @@ impl Allocator {
         // it has nothing to tell.
         Duration::from_secs(1)
     }
+}
 
-    fn failed(&self, step: &Step, error: &EtcdError) -> Rejection {
-        let Step { service, modified, gets, .. } = step;
-        let what = if gets.is_empty() {
-            "its address can't be given back"
-        } else {
-            "the service gets no address: it can't be written"
-        };
-        let hint = match error {
-            EtcdError::Refused(_) => {
-                "; hosts that hand out addresses write below vips/ and \
-                                      allocations/ of the prefix"
-            }
-            _ => "",
-        };
-        Rejection {
-            origin: format!("{}services/{service} (revision {modified})", self.config.prefix),
-            service: Some(service.to_string()),
-            reason: format!("{what}: {error}{hint}"),
+/// What is said of a service while its transaction fails.
+fn failed(step: &Step, error: &EtcdError) -> Rejection {
+    let Step { service, origin, gets, .. } = step;
+    let what = if gets.is_empty() {
+        "its address can't be given back"
+    } else {
+        "the service gets no address: it can't be written"
+    };
+    let hint = match error {
+        EtcdError::Refused(_) => {
+            "; hosts that hand out addresses write below vips/ and \
+                                  allocations/ of the prefix"
         }
+        _ => "",
+    };
+    Rejection {
+        origin: origin.clone(),
+        service: Some(service.to_string()),
+        reason: format!("{what}: {error}{hint}"),
     }
 }

@@ -4,11 +4,14 @@
 //! come from a store that was wiped while no agent looked. Pure.
 
 use super::keys::Now;
-use crate::model::{Frontend, Pool, Service, Snapshot};
+use crate::model::{Backend, Frontend, Pool, Service, Snapshot};
 use crate::status::Held;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+type Backends = BTreeMap<SocketAddr, Backend>;
 
 /// A snapshot that is not believed to be gone yet.
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ impl Memory {
 
     /// How it is shown.
     pub fn held(&self) -> Held {
-        let Snapshot { services, pools } = &*self.snapshot;
+        let Snapshot { services, pools, overrides: _ } = &*self.snapshot;
         let (services, pools) = (services.len(), pools.len());
         let item = format!(
             "{} (all {services} services and {pools} pools from before the agent started)",
@@ -67,11 +70,8 @@ impl Memory {
         }
         for (name, old) in &self.snapshot.pools {
             let pool: &mut Arc<Pool> = all.pools.entry(Arc::clone(name)).or_default();
-            let missing = |(address, _): &(_, _)| !pool.backends.contains_key(*address);
-            let missing: Vec<_> = old.backends.iter().filter(missing).collect();
+            let missing = missing(&old.backends, &pool.backends);
             if !missing.is_empty() {
-                let missing: Vec<_> =
-                    missing.into_iter().map(|(address, b)| (*address, b.clone())).collect();
                 Arc::make_mut(pool).backends.extend(missing);
             }
         }
@@ -81,11 +81,13 @@ impl Memory {
 
 /// A service that is written again may not have its backends again yet.
 fn complete(service: &mut Arc<Service>, old: &Service) {
-    let missing = |(address, _): &(_, _)| !service.backends.contains_key(*address);
-    let missing: Vec<_> = old.backends.iter().filter(missing).collect();
+    let missing = missing(&old.backends, &service.backends);
     if !missing.is_empty() {
-        let missing: Vec<_> =
-            missing.into_iter().map(|(address, backend)| (*address, backend.clone())).collect();
         Arc::make_mut(service).backends.extend(missing);
     }
+}
+
+fn missing(old: &Backends, now: &Backends) -> Vec<(SocketAddr, Backend)> {
+    let gone = old.iter().filter(|(address, _)| !now.contains_key(*address));
+    gone.map(|(address, backend)| (*address, backend.clone())).collect()
 }

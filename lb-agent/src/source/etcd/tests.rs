@@ -1,7 +1,6 @@
 use super::*;
 use crate::etcd::{Change, KeyValue};
 use crate::model::{Backend, Pool as Backends, Service};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -234,7 +233,7 @@ fn memory_fills_up_what_is_there_by_now() {
             .iter()
             .map(|(name, service)| (name.parse().unwrap(), Arc::clone(service)))
             .collect(),
-        pools: BTreeMap::new(),
+        ..Snapshot::default()
     };
     let old = snapshot(&[
         ("kept", &service(&["10.96.0.1:80"], &["10.0.0.1:80"])),

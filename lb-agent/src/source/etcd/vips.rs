@@ -7,74 +7,22 @@
 //! Pure; the transactions are sent by [`super::allocate`].
 
 mod choice;
+mod view;
+
+pub use self::view::{Addresses, Allocation, Asking, Asks};
 
 use self::choice::{Choice, Family};
-use super::layout;
 use crate::claims::Claims;
 use crate::etcd::{Condition, Operation};
-use crate::model::{Frontend, Protocol, Rejection, ServiceName};
+use crate::model::{Frontend, Protocol, Rejection};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a freed address is left alone while others are free: clients may remember it.
 const REST: Duration = Duration::from_secs(600);
-
-/// What the keys say of addresses, as the native layout reads them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// Every service whose key is there, good or refused.
-    pub services: BTreeMap<Arc<str>, Asking>,
-    /// `vips/<address>`: who has it.
-    pub vips: BTreeMap<IpAddr, Arc<str>>,
-    /// `allocations/<service>`.
-    pub allocations: BTreeMap<Arc<str>, Allocation>,
-    /// Addresses that services name themselves.
-    pub named: BTreeSet<IpAddr>,
-}
-
-/// What a service asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asking {
-    /// Which addresses.
-    pub asks: Asks,
-    /// When its key was last changed.
-    pub modified: i64,
-}
-
-/// Which addresses a service asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asks {
-    /// Its value can't be read; what it has, it keeps.
-    Unknown,
-    /// None: it names its addresses itself.
-    Nothing,
-    /// One of any family.
-    Any,
-    /// An IPv4 address.
-    V4,
-    /// An IPv6 address.
-    V6,
-    /// One of each.
-    Both,
-}
-
-/// The addresses that a service has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allocation {
-    /// IPv4.
-    #[serde(default)]
-    pub v4: Option<Ipv4Addr>,
-    /// IPv6.
-    #[serde(default)]
-    pub v6: Option<Ipv6Addr>,
-    /// When the key was last changed.
-    #[serde(skip)]
-    pub modified: i64,
-}
 
 /// Hands out the addresses of the operator's ranges.
 #[derive(Debug)]
@@ -111,8 +59,8 @@ pub struct Plan {
 pub struct Step {
     /// The service.
     pub service: Arc<str>,
-    /// When it was last changed.
-    pub modified: i64,
+    /// The key that this is about, with its revision.
+    pub origin: String,
     /// What it gets, for the log.
     pub gets: Vec<IpAddr>,
     /// What it gives back, for the log.
@@ -235,8 +183,8 @@ impl Pool {
         let Some(wanted) = self.wanted(asking.asks, has) else {
             return;
         };
-        let mut step = Step::new(service, asking.modified);
         let key = self.service_key(service);
+        let mut step = Step::new(service, &key, asking.modified);
         step.when.push(Condition::Unchanged { key, modified: asking.modified });
         let key = self.allocation_key(service);
         let lost = has.is_some() && draft.missing.contains(&key);
@@ -347,11 +295,7 @@ impl Pool {
                 ranges.join(", ")
             )
         };
-        Rejection {
-            origin: format!("{} (revision {})", self.service_key(&step.service), step.modified),
-            service: Some(step.service.to_string()),
-            reason,
-        }
+        Rejection { origin: step.origin.clone(), service: Some(step.service.to_string()), reason }
     }
 
     fn give_back(&self, step: &mut Step, view: &Addresses, address: IpAddr) {
@@ -366,8 +310,8 @@ impl Pool {
 
     /// Gives back all that a service had that is no more.
     fn bury(&self, view: &Addresses, service: &Arc<str>, has: &Allocation) -> Step {
-        let mut step = Step::new(service, has.modified);
         let key = self.allocation_key(service);
+        let mut step = Step::new(service, &key, has.modified);
         step.when.push(Condition::Absent(self.service_key(service)));
         step.when.push(Condition::Unchanged { key: key.clone(), modified: has.modified });
         for address in [Family::V4, Family::V6].into_iter().filter_map(|family| has.get(family)) {
@@ -390,50 +334,13 @@ impl Pool {
     }
 }
 
-// === impl Addresses ===
-
-impl From<&layout::Addresses> for Addresses {
-    fn from(from: &layout::Addresses) -> Self {
-        let layout::Addresses { wanted, allocations, vips, given, changes: _ } = from;
-        let name = |service: &ServiceName| Arc::<str>::from(service.as_str());
-        let asking = wanted.iter().map(|(service, wanted)| {
-            let asks = match (wanted.any, wanted.v4, wanted.v6) {
-                (_, true, true) => Asks::Both,
-                (_, true, false) => Asks::V4,
-                (_, false, true) => Asks::V6,
-                (true, ..) => Asks::Any,
-                _ => Asks::Nothing,
-            };
-            (name(service), Asking { asks, modified: wanted.modified })
-        });
-        let mut services: BTreeMap<_, _> = asking.collect();
-        for (service, has) in allocations.iter().filter(|(_, has)| has.declared) {
-            let asks = has.content.map_or(Asks::Unknown, |_| Asks::Nothing);
-            let asking = Asking { asks, modified: has.content.unwrap_or_default() };
-            services.entry(name(service)).or_insert(asking);
-        }
-        let allocation = |(service, has): (&ServiceName, &layout::Allocation)| {
-            let mut allocation = Allocation { modified: has.modified, ..Allocation::default() };
-            allocation.set(has.v4);
-            allocation.set(has.v6);
-            (name(service), allocation)
-        };
-        Self {
-            services,
-            vips: vips.iter().map(|(at, vip)| (*at, vip.service.as_str().into())).collect(),
-            allocations: allocations.iter().map(allocation).collect(),
-            named: given.keys().copied().collect(),
-        }
-    }
-}
-
 // === impl Step ===
 
 impl Step {
-    fn new(service: &Arc<str>, modified: i64) -> Self {
+    fn new(service: &Arc<str>, key: &str, modified: i64) -> Self {
         Self {
             service: Arc::clone(service),
-            modified,
+            origin: format!("{key} (revision {modified})"),
             gets: Vec::new(),
             gives: Vec::new(),
             when: Vec::new(),
@@ -447,34 +354,6 @@ impl Step {
         let value = self.service.as_bytes().to_vec();
         self.then.push(Operation::Put { key, value, lease: None });
         self.gets.push(address);
-    }
-}
-
-// === impl Allocation ===
-
-impl Allocation {
-    fn get(&self, family: Family) -> Option<IpAddr> {
-        match family {
-            Family::V4 => self.v4.map(IpAddr::V4),
-            Family::V6 => self.v6.map(IpAddr::V6),
-        }
-    }
-
-    fn set(&mut self, address: Option<IpAddr>) {
-        match address {
-            Some(IpAddr::V4(v4)) => self.v4 = Some(v4),
-            Some(IpAddr::V6(v6)) => self.v6 = Some(v6),
-            None => {}
-        }
-    }
-
-    /// `{"v4":"10.96.128.7","v6":null}`.
-    fn to_json(self) -> Vec<u8> {
-        let text = |address: Option<String>| {
-            address.map_or_else(|| "null".to_owned(), |address| format!("\"{address}\""))
-        };
-        let (v4, v6) = (self.v4.map(|a| a.to_string()), self.v6.map(|a| a.to_string()));
-        format!("{{\"v4\":{},\"v6\":{}}}", text(v4), text(v6)).into_bytes()
     }
 }
 

@@ -102,7 +102,7 @@ fn lists_and_changes_report_what_is_new() {
 fn a_store_that_counts_anew_is_told_by_its_values() {
     let mut follower = Follower::with(&["a"]);
     let other = KeyValue { value: b"other".to_vec(), ..key("a", 1) };
-    follower.listed(&[other.clone()], true, 1);
+    follower.listed(std::slice::from_ref(&other), true, 1);
     assert_eq!(follower.log(), "+a");
     follower.listed(&[KeyValue { lease: Some(7), ..other }], true, 1);
     assert_eq!(follower.log(), "+a", "another lease");

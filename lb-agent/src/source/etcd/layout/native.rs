@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::tree::Record;
 use super::{Layout, text};
 use crate::etcd::KeyValue;
-use crate::model::{Backend, Frontend, Service, ServiceName, Snapshot};
+use crate::model::{Backend, Frontend, Override, Service, ServiceName, Snapshot};
 use crate::source::spec::value::{self, Reading};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -45,6 +45,7 @@ enum Key<'k> {
     Backend(ServiceName, &'k str),
     Vip(IpAddr),
     Allocation(ServiceName),
+    Override(ServiceName, SocketAddr),
 }
 
 // === impl Key ===
@@ -65,6 +66,20 @@ impl<'k> Key<'k> {
                     .ok_or_else(|| "not vips/ADDRESS, as agents write it; delete it".to_owned())
             }
             Some(("allocations", service)) => Ok(Self::Allocation(name(service)?)),
+            Some(("overrides", rest)) => {
+                let parts = rest.rsplit_once('/');
+                let address =
+                    |text| crate::model::parse_socket_addr(text).map_err(|e| e.to_string());
+                match parts {
+                    Some((service, backend)) => {
+                        Ok(Self::Override(name(service)?, address(backend)?))
+                    }
+                    None => {
+                        Err("not overrides/SERVICE/ADDRESS, as `lbctl drain` writes it; delete it"
+                            .to_owned())
+                    }
+                }
+            }
             _ => Err("no key of this layout, which has services/NAME and backends/SERVICE/ID; \
                       delete it or choose another prefix"
                 .to_owned()),
@@ -268,6 +283,31 @@ impl Native {
     }
 }
 
+/// What operators say of a backend is passed on as it is: the service may be another source's.
+fn set_override(
+    shared: &mut Shared,
+    path: &str,
+    (name, backend): (ServiceName, SocketAddr),
+    found: Option<&KeyValue>,
+) {
+    let mut notes = Vec::new();
+    let said = found.and_then(|found| match serde_json::from_slice::<Override>(&found.value) {
+        Ok(said) if said.weight != Some(0) => Some(said),
+        Ok(_) => {
+            notes.push(Note::refusal("weight 0 is not a share; say `\"state\":\"drain\"`"));
+            None
+        }
+        Err(error) => {
+            let example = r#"`{"state":"drain"}` or `{"weight":3}`"#;
+            notes.push(Note::refusal(format!("{error}; write {example}, or delete the key")));
+            None
+        }
+    });
+    let modified = found.map_or(0, |found| found.modified);
+    shared.note_key(path, modified, Some(name.as_str()), &notes);
+    shared.put_override(name, backend, said);
+}
+
 impl Layout for Native {
     fn set(&mut self, shared: &mut Shared, path: &str, value: Option<&KeyValue>) {
         match Key::parse(path) {
@@ -275,6 +315,7 @@ impl Layout for Native {
             Ok(Key::Backend(name, id)) => self.set_backend(shared, path, (name, id), value),
             Ok(Key::Vip(address)) => self.set_vip(shared, path, address, value),
             Ok(Key::Allocation(name)) => self.set_allocation(shared, path, name, value),
+            Ok(Key::Override(name, backend)) => set_override(shared, path, (name, backend), value),
             Err(reason) => {
                 let notes: Vec<_> = value.map(|_| Note::refusal(reason)).into_iter().collect();
                 shared.note_key(path, value.map_or(0, |value| value.modified), None, &notes);

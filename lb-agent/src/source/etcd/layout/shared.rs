@@ -3,7 +3,8 @@
 
 use super::notes::{Note, Notes, Origin};
 use crate::claims::Claims;
-use crate::model::{Pool, Rejection, Service, ServiceName, Snapshot};
+use crate::model::{Override, Pool, Rejection, Service, ServiceName, Snapshot};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What is known of the source, and what came out so far.
@@ -78,6 +79,27 @@ impl Shared {
             }
             (None, _) => drop(services.remove(name)),
         }
+    }
+
+    /// Replaces what operators say of a backend; `None`: nothing.
+    pub(super) fn put_override(
+        &mut self,
+        service: ServiceName,
+        backend: SocketAddr,
+        said: Option<Override>,
+    ) {
+        let known = self.snapshot.overrides.get(&service);
+        if known.and_then(|backends| backends.get(&backend)) == said.as_ref() {
+            return;
+        }
+        self.changed = true;
+        let overrides = &mut Arc::make_mut(&mut self.snapshot).overrides;
+        let backends = overrides.entry(service).or_default();
+        match said {
+            Some(said) => backends.insert(backend, said),
+            None => backends.remove(&backend),
+        };
+        overrides.retain(|_, backends| !backends.is_empty());
     }
 
     /// Replaces what is noted about the value of a key.

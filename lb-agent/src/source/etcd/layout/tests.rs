@@ -212,3 +212,24 @@ fn the_first_snapshot_is_one_even_if_there_is_nothing() {
         assert!(!lab.changed());
     }
 }
+
+#[test]
+fn the_examples_are_good() {
+    for (name, text) in [
+        ("native/agent", include_str!("../../../../../examples/etcd/native/agent.yaml")),
+        ("grpc", include_str!("../../../../../examples/etcd/grpc.yaml")),
+        ("plain", include_str!("../../../../../examples/etcd/plain.yaml")),
+        ("coredns", include_str!("../../../../../examples/etcd/coredns.yaml")),
+        ("kratos", include_str!("../../../../../examples/etcd/kratos.yaml")),
+        ("patroni", include_str!("../../../../../examples/etcd/patroni.yaml")),
+    ] {
+        let config = crate::config::parse(name.as_ref(), text);
+        assert!(config.is_ok(), "{name}: {config:#?}");
+        if !name.starts_with("native") {
+            let translation = spec::translate(name, text, &Claims::default(), true).unwrap();
+            assert_eq!(translation.rejections, [], "{name}");
+            let services = translation.snapshot.services;
+            assert!(services.values().all(|service| !service.backends_from.is_empty()), "{name}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// A store with transactions, as far as addresses need one.
 #[derive(Clone, Debug, Default)]

@@ -251,7 +251,7 @@ fn what_is_wrong_with_addresses_and_pools() {
         (format!("{front}    backends_from: {{source: a}}"), "4:5", "a `source` and its `service`"),
         (
             format!("{front}    backends_from: [{{source: a, service: b, port: 0}}]"),
-            "4:45",
+            "4:51",
             "from 1 to 65535 for `port`",
         ),
         (

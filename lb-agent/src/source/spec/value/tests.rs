@@ -1,4 +1,8 @@
 use super::*;
+use crate::source::spec::backends::{self, POOL_FIELDS};
+use crate::source::spec::service::FIELDS;
+use serde_json::Value as Json;
+use std::collections::BTreeSet;
 
 fn service(text: &str) -> Reading<Declaration> {
     let name = "web".parse().unwrap();
@@ -31,4 +35,145 @@ fn a_problem_has_no_place_but_its_key() {
     assert!(reading.value.is_none());
     assert_eq!(reading.problems.len(), 2);
     assert!(reading.problems.iter().all(|problem| !problem.contains("line")));
+}
+
+// === the schema in docs/ ===
+
+const SCHEMA: &str = include_str!("../../../../../docs/etcd-native.schema.json");
+
+/// Whether a value is as a schema says; as much of JSON Schema as ours uses, and no word more.
+fn is_valid(root: &Json, schema: &Json, value: &Json) -> bool {
+    let check = |schema: &Json| is_valid(root, schema, value);
+    let number = |limit: &Json| limit.as_i64().unwrap();
+    schema.as_object().unwrap().iter().all(|(word, rule)| match word.as_str() {
+        "$ref" => check(root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap()),
+        "anyOf" => rule.as_array().unwrap().iter().any(check),
+        "oneOf" => rule.as_array().unwrap().iter().filter(|rule| check(rule)).count() == 1,
+        "enum" => rule.as_array().unwrap().contains(value),
+        "type" => match rule.as_str().unwrap() {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "string" => value.is_string(),
+            "integer" => value.is_i64(),
+            other => panic!("type {other}"),
+        },
+        "required" => {
+            rule.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some())
+        }
+        "properties" => value.as_object().is_none_or(|fields| {
+            let mut known = fields.iter().filter_map(|(key, field)| Some((rule.get(key)?, field)));
+            known.all(|(rule, field)| is_valid(root, rule, field))
+        }),
+        "additionalProperties" => value
+            .as_object()
+            .is_none_or(|fields| fields.keys().all(|key| schema["properties"].get(key).is_some())),
+        "items" => {
+            value.as_array().is_none_or(|items| items.iter().all(|item| is_valid(root, rule, item)))
+        }
+        "minItems" => value.as_array().is_none_or(|items| items.len() >= 1 && number(rule) == 1),
+        "minimum" => value.as_i64().is_none_or(|value| value >= number(rule)),
+        "maximum" => value.as_i64().is_none_or(|value| value <= number(rule)),
+        "minLength" => value.as_str().is_none_or(|text| !text.is_empty() && number(rule) == 1),
+        "maxLength" => value.as_str().is_none_or(|text| text.len() <= 253 && number(rule) == 253),
+        "pattern" => value.as_str().is_none_or(|text| {
+            let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            let digits =
+                (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
+            match rule.as_str().unwrap() {
+                "^[0-9]{1,5}$" => digits && !text.contains('/'),
+                "^[0-9]{1,5}(/(tcp|udp))?$" => digits && ["tcp", "udp"].contains(&protocol),
+                "^[A-Za-z0-9._/:-]{1,253}$" => text.parse::<ServiceName>().is_ok(),
+                other => panic!("pattern {other}"),
+            }
+        }),
+        "$schema" | "$defs" | "title" | "description" => true,
+        other => panic!("the schema uses `{other}`"),
+    })
+}
+
+fn fits(definition: &str, text: &str) -> bool {
+    let schema: Json = serde_json::from_str(SCHEMA).unwrap();
+    is_valid(&schema, &schema["$defs"][definition], &serde_json::from_str(text).unwrap())
+}
+
+#[test]
+fn the_schema_names_what_the_parser_knows() {
+    let schema: Json = serde_json::from_str(SCHEMA).unwrap();
+    for (definition, fields) in [
+        ("service", FIELDS.as_slice()),
+        ("backend", &KEY_FIELDS),
+        ("own_backend", &backends::FIELDS),
+        ("pool", &POOL_FIELDS),
+    ] {
+        let properties = schema["$defs"][definition]["properties"].as_object().unwrap();
+        let named: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+        assert_eq!(named, fields.iter().copied().collect(), "{definition}");
+    }
+}
+
+#[test]
+fn the_examples_are_good_and_fit_the_schema() {
+    for text in [
+        include_str!("../../../../../examples/etcd/native/services/web.json"),
+        include_str!("../../../../../examples/etcd/native/services/dns.json"),
+        include_str!("../../../../../examples/etcd/native/services/db.json"),
+    ] {
+        let reading = service(text);
+        assert_eq!((reading.problems, reading.warnings), (vec![], vec![]), "{text}");
+        assert!(fits("service", text) && !fits("backend", text), "{text}");
+    }
+    for text in [
+        include_str!("../../../../../examples/etcd/native/backends/web/a.json"),
+        include_str!("../../../../../examples/etcd/native/backends/web/b.json"),
+    ] {
+        let reading = backend(text.as_bytes());
+        assert_eq!((reading.problems, reading.warnings), (vec![], vec![]), "{text}");
+        assert!(fits("backend", text) && !fits("service", text), "{text}");
+    }
+    let guide = include_str!("../../../../../docs/etcd.md");
+    let json = guide.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(service(json).problems.is_empty() && fits("service", json));
+}
+
+#[test]
+fn the_schema_and_the_parser_agree() {
+    for (good, text) in [
+        (true, r#"{"frontends":["10.96.0.1:80"]}"#),
+        (true, r#"{"vip":"auto","ports":[80,"53/udp"],"backends":[],"policy":"random"}"#),
+        (true, r#"{"vip":["auto4","fd00::1"],"ports":"80","affinity":{},"no_backend":"pass"}"#),
+        (
+            true,
+            r#"{"frontends":["10.96.0.1:80"],"backends_from":{"source":"a","service":"b","port":"1"}}"#,
+        ),
+        (false, "{}"),
+        (false, r#"{"frontends":[]}"#),
+        (false, r#"{"vip":"auto"}"#),
+        (false, r#"{"ports":[80]}"#),
+        (false, r#"{"vip":"auto","ports":[]}"#),
+        (false, r#"{"vip":"auto","ports":["80/sctp"]}"#),
+        (false, r#"{"vip":"auto","ports":[0]}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"vip":"auto","ports":[80]}"#),
+        (false, r#"{"frontends":[{"scope":"host"}]}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"policy":"x"}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"affinity":{"client":"x"}}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"backends":[{"weight":1}]}"#),
+        (false, r#"{"frontends":["10.96.0.1:80"],"backends_from":[{"source":"a"}]}"#),
+    ] {
+        assert_eq!(service(text).value.is_some(), good, "{text}");
+        assert_eq!(fits("service", text), good, "{text}");
+    }
+    for (good, text) in [
+        (true, r#"{"address":"10.0.0.1:80","weight":"3","state":"drain","zone":"a"}"#),
+        (true, r#"{"host":"10.0.0.1","port":80,"registered_by":"h/1"}"#),
+        (false, "{}"),
+        (false, r#"{"host":"10.0.0.1"}"#),
+        (false, r#"{"address":"10.0.0.1:80","host":"10.0.0.1","port":80}"#),
+        (false, r#"{"address":"10.0.0.1:80","weight":0}"#),
+        (false, r#"{"address":"10.0.0.1:80","weight":65536}"#),
+        (false, r#"{"address":"10.0.0.1:80","state":"x"}"#),
+        (false, r#"{"address":"10.0.0.1:80","zone":""}"#),
+    ] {
+        assert_eq!(backend(text.as_bytes()).value.is_some(), good, "{text}");
+        assert_eq!(fits("backend", text), good, "{text}");
+    }
 }

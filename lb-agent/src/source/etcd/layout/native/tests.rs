@@ -392,3 +392,24 @@ fn a_refused_service_goes_on_as_it_was_before_the_agent_started() {
     lab.put("/lb/services/gone", "{");
     assert_eq!(services(&mut lab).len(), 1);
 }
+
+#[test]
+fn what_operators_say_is_passed_on() {
+    let mut lab = lab();
+    lab.put("/lb/overrides/default/web:http/10.0.0.1:80", r#"{"state":"drain","weight":7}"#)
+        .put("/lb/overrides/web/[fd00::1]:80", r#"{"weight":0}"#)
+        .put("/lb/overrides/web/x", "{}")
+        .put("/lb/overrides/web/10.0.0.2:80", r#"{"state":"gone"}"#);
+    let snapshot = lab.translator.snapshot().unwrap();
+    let said =
+        crate::model::Override { state: Some(crate::model::AdminState::Drain), weight: Some(7) };
+    let only = [("10.0.0.1:80".parse().unwrap(), said)].into();
+    assert_eq!(snapshot.overrides, [("default/web:http".parse().unwrap(), only)].into());
+    let rejections = lab.rejections();
+    assert_eq!(rejections.len(), 3, "{rejections:#?}");
+    for part in ["weight 0 is not a share", "`x` is not an address", "unknown variant `gone`"] {
+        assert!(rejections.iter().any(|line| line.contains(part)), "{part}: {rejections:#?}");
+    }
+    lab.delete("/lb/overrides/default/web:http/10.0.0.1:80");
+    assert!(lab.translator.snapshot().unwrap().overrides.is_empty());
+}
