@@ -19,8 +19,10 @@ pub struct Finished {
 
 /// The path of one of the workspace's binaries, in the profile that the test was built in.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows its own path");
-    let profile = test.ancestors().nth(2).expect("tests live in target/<profile>/deps");
+    let own = std::env::current_exe().expect("a process knows its own path");
+    let directory = own.parent().expect("a file is in a directory");
+    // Benchmarks are in target/<profile>, tests in target/<profile>/deps.
+    let profile = directory.parent().filter(|_| directory.ends_with("deps")).unwrap_or(directory);
     let path = profile.join(name);
     assert!(
         path.is_file(),

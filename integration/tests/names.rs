@@ -66,7 +66,7 @@ fn with_files(lab: &Lab, files: &[(&Path, &str)], script: &str) -> Finished {
 fn dial_by_name(lab: &Lab, files: &[(&Path, &str)], name: &str, port: u16) -> String {
     let script = format!("exec 3<>/dev/tcp/{name}/{port} && read -r tag rest <&3 && echo $tag");
     let nsswitch = lab.scratch().join("nsswitch.conf");
-    fs::write(&nsswitch, "hosts: files dns\n").unwrap();
+    fs::write(&nsswitch, "hosts: files dns\n").expect("the scratch directory is writable");
     let all = [files, &[(nsswitch.as_path(), "/etc/nsswitch.conf")]].concat();
     let Finished { code, stdout, stderr } = with_files(lab, &all, &script);
     assert_eq!(code, Some(0), "{name}: {stdout}{stderr}");

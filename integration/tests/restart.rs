@@ -96,7 +96,7 @@ fn killed_and_restarted_under_load() {
         let agent = Agent::start(lab, &services(&crowd));
         let mut held: Vec<Call> = (0..20).map(|_| dial(vip()).unwrap()).collect();
         let before = (ids(&agent.services()), agent.maps(), agent.status().hooks);
-        assert_eq!(before.2.len(), 9, "{:?}", before.2);
+        assert_eq!(before.2.len(), 10, "{:?}", before.2);
         assert!(before.0.values().all(Option::is_some), "{:?}", before.0);
         let agent = under_load(|| {
             agent.kill9();

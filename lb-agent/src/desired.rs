@@ -90,6 +90,7 @@ impl Entry {
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.service, &other.service)
             && Arc::ptr_eq(&self.effective, &other.effective)
+            && self.said == other.said
             && self.source == other.source
     }
 }

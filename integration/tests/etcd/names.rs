@@ -87,7 +87,7 @@ fn records_are_there_while_agents_are() {
         let deleted = ours().next().expect("a record");
         assert!(etcd.delete(&deleted));
         eventually("the repair", DEADLINE, || says(&etcd, "web", &all_of_web));
-        agent.reload(&services(&[team.clone()]));
+        agent.reload(&services(std::slice::from_ref(&team)));
         eventually("the name to go", DEADLINE, || says(&etcd, "web", &["10.96.0.11:80"]));
         agent.reload(&all);
         eventually("the name to come back", DEADLINE, || says(&etcd, "web", &all_of_web));

@@ -87,7 +87,7 @@ impl Drop for Registrar {
 #[track_caller]
 fn is(etcd: &Etcd, state: &str) -> serde_json::Value {
     wait_for(&format!("{KEY} to be {state}"), SOON, || {
-        let value: serde_json::Value = serde_json::from_str(&etcd.get(KEY)?).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&etcd.get(KEY)?).expect("JSON");
         (value["state"] == state).then_some(value)
     })
 }

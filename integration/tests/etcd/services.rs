@@ -38,7 +38,7 @@ fn prints(finished: &Finished, code: i32, out: &str, err: &str) {
 
 fn file(lab: &Lab, name: &str, text: &str) -> String {
     let path = lab.scratch().join(name);
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("the scratch directory is writable");
     path.to_string_lossy().into_owned()
 }
 

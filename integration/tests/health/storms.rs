@@ -25,7 +25,7 @@ struct Storm {
 
 impl Storm {
     fn rage(&self) {
-        let vip: SocketAddr = VIP.parse().unwrap();
+        let vip: SocketAddr = VIP.parse().expect("an address");
         while !self.stop.load(Ordering::Relaxed) {
             let count = if dial(vip).is_ok() { &self.good } else { &self.failed };
             count.fetch_add(1, Ordering::Relaxed);

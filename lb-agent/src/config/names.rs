@@ -242,7 +242,7 @@ mod tests {
         for (names, line, part) in [
             ("  - dns", 2, "expected a mapping for `names`"),
             ("  {}", 2, "add `hosts`, `dns` or `coredns`"),
-            ("  zone: a.b", 3, "add `hosts`, `dns` or `coredns`"),
+            ("  zone: a.b", 2, "add `hosts`, `dns` or `coredns`"),
             ("  dns: true\n  zone: a..b", 4, "`a..b` is not a domain"),
             ("  dns: true\n  zone:", 4, "expected a domain for `zone`"),
             ("  host: x", 3, "unknown field `host`; use `zone`, `hosts`, `dns` or `coredns`"),
