@@ -31,7 +31,7 @@ const PURE: [&str; 18] = [
 ];
 
 /// Not every planned module exists from the first day; these do, and a rename must not free them.
-const EXIST: [&str; 13] = [
+const EXIST: [&str; 15] = [
     "claims",
     "config",
     "desired",
@@ -45,6 +45,8 @@ const EXIST: [&str; 13] = [
     "yaml",
     "dataplane",
     "plan",
+    "names::dns",
+    "names::records",
 ];
 
 /// Exceptions below a pure module.

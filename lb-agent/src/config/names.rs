@@ -238,6 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn the_guides_example_is_good() {
+        let guide = include_str!("../../../docs/names.md");
+        let text = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let text = format!("{}services: []\n", text.unwrap());
+        let names = parse(Path::new("/x"), &text).unwrap().names;
+        assert!(names.hosts.is_some() && names.dns.is_some() && names.coredns.is_some());
+    }
+
+    #[test]
     fn mistakes_name_line_and_remedy() {
         for (names, line, part) in [
             ("  - dns", 2, "expected a mapping for `names`"),
