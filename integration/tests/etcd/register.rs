@@ -3,7 +3,7 @@
 use integration::etcd::Etcd;
 use integration::lab::{self, Lab};
 use integration::process::{binary, exit_of, kill};
-use integration::wait::{eventually, let_pass, wait_for};
+use integration::wait::{eventually, let_pass, wait_for, within};
 use nix::sys::signal::{Signal, kill as signal};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -57,7 +57,8 @@ impl Registrar {
 
     #[track_caller]
     fn says(&self, part: &str) {
-        eventually(&format!("`{part}`, not {}", self.log()), SOON, || self.log().contains(part));
+        let said = within(SOON, || self.log().contains(part).then_some(()));
+        assert!(said.is_some(), "not `{part}` but {}", self.log());
     }
 
     fn signal(&self, which: Signal) {
