@@ -214,6 +214,10 @@ fn a_missing_source_serves_from_the_cache() {
         lab.write_by_rename(&more, &text);
         let main = service("main").frontend("10.96.0.20:80").backend(backends.at(1));
         let agent = Agent::start(lab, &services(&[main]));
+        // It is written beside the loop.
+        let cache = lab.state_dir().join("snapshots.json");
+        let saved = || fs::read_to_string(&cache).is_ok_and(|text| text.contains("more.yaml"));
+        eventually("the cache", DEADLINE, saved);
         agent.kill9();
         fs::remove_file(&more).unwrap();
         under_load(|| {

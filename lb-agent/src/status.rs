@@ -208,7 +208,8 @@ pub struct BackendStatus {
     pub said: Option<Override>,
     /// What is known of its health, read when asked; nothing but what its source says if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<HealthStatus>,
+    // Few have it at any time, and there are many backends.
+    pub health: Option<Box<HealthStatus>>,
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
@@ -218,7 +219,7 @@ pub struct BackendStatus {
     pub connects: u64,
     /// What became of TCP connects, read when asked; absent where nobody follows that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcomes: Option<OutcomeCounts>,
+    pub outcomes: Option<Box<OutcomeCounts>>,
 }
 
 /// What became of TCP connects to a backend since it was added. An attempt counts under the way it

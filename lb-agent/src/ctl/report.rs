@@ -167,7 +167,7 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             share_percent,
             active: backend.active,
             connects: backend.connects,
-            outcomes: backend.outcomes,
+            outcomes: backend.outcomes.as_deref().copied(),
             source: service.source.clone(),
             since: backend.since,
             zone: backend.zone.clone(),

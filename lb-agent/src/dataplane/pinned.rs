@@ -107,7 +107,7 @@ fn fill(tables: &Tables, follows: bool, services: &mut [ServiceStatus]) -> anyho
                 backend.active = counters.active();
                 backend.connects = counters.connects;
                 let row = tables.outcomes.as_ref().and_then(|outcomes| outcomes.get(id));
-                backend.outcomes = row.filter(|_| follows).map(outcome_counts);
+                backend.outcomes = row.filter(|_| follows).map(|row| Box::new(outcome_counts(row)));
             }
         }
     }

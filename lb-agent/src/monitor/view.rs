@@ -30,7 +30,7 @@ impl Counters for WithHealth {
             let Some(verdicts) = verdicts else { continue };
             for backend in &mut service.backends {
                 let verdict = verdicts.get(&backend.address);
-                backend.health = verdict.map(|verdict| health_status(verdict, now));
+                backend.health = verdict.map(|verdict| Box::new(health_status(verdict, now)));
             }
         }
         Ok(())
