@@ -46,7 +46,8 @@ pub(super) async fn attempt(backend: SocketAddr, probe: &ExecProbe) -> Outcome {
     let (output, errors) = (child.stdout.take(), child.stderr.take());
     let (mut said, mut complained) = (Vec::new(), Vec::new());
     let status = {
-        let reading = async { tokio::join!(first(output, &mut said), first(errors, &mut complained)) };
+        let reading =
+            async { tokio::join!(first(output, &mut said), first(errors, &mut complained)) };
         let mut reading = pin!(reading);
         let (status, read) = tokio::select! {
             status = child.wait() => (status, false),

@@ -4,7 +4,15 @@
 use super::{Outcome, PROBE_MARK};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
+
+/// A connection that ends by RST and in no other way: whoever says goodbye first has to keep the
+/// connection's place for a minute, so nobody is let say it.
+#[derive(Debug)]
+pub(super) struct Connection(TcpStream);
 
 pub(super) async fn attempt(target: SocketAddr) -> Outcome {
     match connect(target).await {
@@ -15,7 +23,7 @@ pub(super) async fn attempt(target: SocketAddr) -> Outcome {
 
 /// Connects to the target itself, whatever the tables say of its address. Dropping the connection
 /// resets it.
-pub(super) async fn connect(target: SocketAddr) -> Result<TcpStream, Outcome> {
+pub(super) async fn connect(target: SocketAddr) -> Result<Connection, Outcome> {
     let socket = socket(target).map_err(|error| Outcome {
         result: None,
         text: format!("can't make a socket with a mark: {error}; the agent needs CAP_NET_ADMIN"),
@@ -26,7 +34,7 @@ pub(super) async fn connect(target: SocketAddr) -> Result<TcpStream, Outcome> {
     if stream.local_addr().is_ok_and(|own| own == target) {
         return Err(failure(&io::ErrorKind::ConnectionRefused.into()));
     }
-    Ok(stream)
+    Ok(Connection(stream))
 }
 
 fn socket(target: SocketAddr) -> io::Result<TcpSocket> {
@@ -41,5 +49,36 @@ fn failure(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Outcome::failing("L4CON connection refused"),
         _ => Outcome::of_error("L4CON", error),
+    }
+}
+
+// === impl Connection ===
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    /// Does nothing: see [`Connection`].
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
