@@ -1,4 +1,10 @@
 //! Health in the real kernel: who gets new connections when backends fail, and what that costs the
 //! callers until it is noticed.
 
+mod checked;
+mod probes;
+mod programs;
+mod secured;
+mod steered;
 mod storms;
+mod trial;

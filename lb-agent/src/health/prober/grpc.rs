@@ -1,7 +1,7 @@
 //! The standard gRPC health service says `SERVING`.
 
 use super::tls::{self, Trust};
-use super::{Outcome, tcp};
+use super::{Outcome, Stage, tcp};
 use crate::model::check::GrpcProbe;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -23,17 +23,23 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-pub(super) async fn attempt(target: SocketAddr, probe: &GrpcProbe, trust: &Arc<Trust>) -> Outcome {
-    let endpoint = match Endpoint::from_shared(format!("http://{target}")) {
+pub(super) async fn attempt(
+    target: SocketAddr,
+    probe: &GrpcProbe,
+    trust: &Arc<Trust>,
+    stage: &Stage,
+) -> Outcome {
+    let endpoint = match endpoint(target, probe) {
         Ok(endpoint) => endpoint,
-        Err(error) => return Outcome::failing(format!("L7RSP {error}")),
+        Err(text) => return Outcome::failing(text),
     };
     // Connected here, so that what fails can be told apart.
     let stream: Box<dyn Stream> = match tcp::connect(target).await {
-        Err(error) => return tcp::failure(&error),
+        Err(outcome) => return outcome,
         Ok(stream) => match &probe.tls {
             None => Box::new(stream),
             Some(settings) => {
+                stage.reach(Stage::TLS);
                 let name = settings.server_name.as_deref();
                 match tls::handshake(stream, target, name, settings, &[b"h2"], trust).await {
                     Ok(stream) => Box::new(stream),
@@ -42,6 +48,7 @@ pub(super) async fn attempt(target: SocketAddr, probe: &GrpcProbe, trust: &Arc<T
             }
         },
     };
+    stage.reach(Stage::EXCHANGE);
     let mut once = Some(stream);
     let connector = service_fn(move |_: Uri| {
         let stream = once.take().ok_or(io::ErrorKind::NotConnected);
@@ -60,6 +67,17 @@ pub(super) async fn attempt(target: SocketAddr, probe: &GrpcProbe, trust: &Arc<T
         },
         Err(status) => failure(&status, probe),
     }
+}
+
+/// What requests are addressed to. The stream is made elsewhere, so the library must not see that it
+/// is a TLS one; the server must.
+fn endpoint(target: SocketAddr, probe: &GrpcProbe) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{target}"));
+    let endpoint = endpoint.map_err(|error| format!("L7RSP {error}"))?;
+    let Some(settings) = &probe.tls else { return Ok(endpoint) };
+    let host = settings.server_name.clone().unwrap_or_else(|| target.to_string());
+    let origin = Uri::builder().scheme("https").authority(host).path_and_query("/").build();
+    Ok(endpoint.origin(origin.map_err(|error| format!("L7RSP {error}"))?))
 }
 
 fn failure(status: &Status, probe: &GrpcProbe) -> Outcome {

@@ -2,7 +2,7 @@
 //! limited, and of a body only the first part is read, and only when text is expected in it.
 
 use super::tls::{self, Trust};
-use super::{Outcome, tcp};
+use super::{Outcome, Stage, tcp};
 use crate::model::check::HttpProbe;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -20,15 +20,27 @@ const MAX_HEADERS: usize = 100;
 /// Most bytes of a body that are searched.
 const MAX_BODY: usize = 64 * 1024;
 
-pub(super) async fn attempt(target: SocketAddr, probe: &HttpProbe, trust: &Trust) -> Outcome {
+pub(super) async fn attempt(
+    target: SocketAddr,
+    probe: &HttpProbe,
+    trust: &Trust,
+    stage: &Stage,
+) -> Outcome {
     let stream = match tcp::connect(target).await {
         Ok(stream) => stream,
-        Err(error) => return tcp::failure(&error),
+        Err(outcome) => return outcome,
     };
-    let Some(settings) = &probe.tls else { return exchange(stream, target, probe).await };
+    let Some(settings) = &probe.tls else {
+        stage.reach(Stage::EXCHANGE);
+        return exchange(stream, target, probe).await;
+    };
+    stage.reach(Stage::TLS);
     let name = settings.server_name.as_deref().or(probe.host.as_deref());
     match tls::handshake(stream, target, name, settings, &[b"http/1.1"], trust).await {
-        Ok(stream) => exchange(stream, target, probe).await,
+        Ok(stream) => {
+            stage.reach(Stage::EXCHANGE);
+            exchange(stream, target, probe).await
+        }
         Err(text) => Outcome::failing(text),
     }
 }
@@ -84,14 +96,15 @@ async fn judge(response: Response<Incoming>, probe: &HttpProbe) -> Outcome {
 
 async fn search(mut body: Incoming, text: &str, status: u16) -> Outcome {
     let mut read: Vec<u8> = Vec::new();
-    let found = |read: &[u8]| read.windows(text.len().max(1)).any(|part| part == text.as_bytes());
     while let Some(frame) = body.frame().await {
         let data = match frame {
             Ok(frame) => frame.into_data().unwrap_or_default(),
             Err(error) => return garbled(&error),
         };
+        // Only what is new is searched: the other end may send single bytes.
+        let old = read.len().saturating_sub(text.len());
         read.extend(data.iter().take(MAX_BODY - read.len()));
-        if found(&read) {
+        if contains(&read[old..], text) {
             return Outcome::passing(format!("L7OK {status}"));
         }
         if read.len() == MAX_BODY {
@@ -100,6 +113,10 @@ async fn search(mut body: Incoming, text: &str, status: u16) -> Outcome {
         }
     }
     Outcome::failing(format!("L7RSP {status}, the body lacks the expected text"))
+}
+
+fn contains(read: &[u8], text: &str) -> bool {
+    text.is_empty() || read.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 fn garbled(error: &hyper::Error) -> Outcome {

@@ -15,7 +15,10 @@ use self::schedule::Schedule;
 use self::tls::Trust;
 use super::board::{CheckResult, Report, Target, Wanted};
 use crate::model::check::Probe;
+use nix::errno::Errno;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep_until, timeout};
@@ -30,6 +33,13 @@ const GATHER: Duration = Duration::from_secs(1);
 /// Due targets are looked at this often at most: one timer serves many of them.
 const TICK: Duration = Duration::from_millis(5);
 
+/// That this host can't probe is logged this often at most.
+const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// Most characters of what a try says; what a program prints may be longer.
+const MAX_TEXT: usize = 256;
+const MAX_OUTPUT_TEXT: usize = 4 * 1024;
+
 /// How probing is done on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -43,9 +53,14 @@ pub type Reports = Vec<(Arc<Target>, Report)>;
 /// What one try came to.
 #[derive(Debug)]
 struct Outcome {
-    result: CheckResult,
+    /// `None`: nothing, as this host could not even try; that says nothing of the target.
+    result: Option<CheckResult>,
     text: String,
 }
+
+/// How far a try has come: where it got stuck when its time is over.
+#[derive(Debug)]
+struct Stage(AtomicU8);
 
 impl Default for Settings {
     fn default() -> Self {
@@ -72,6 +87,7 @@ async fn run(
     let (ended, mut ends) = mpsc::channel(settings.in_flight);
     let mut gathered = Reports::new();
     let mut pass_on: Option<Instant> = None;
+    let mut complained: Option<Instant> = None;
     loop {
         // While no try may begin, the end of one wakes us.
         let due = schedule.next_due().filter(|_| free.available_permits() > 0);
@@ -85,14 +101,29 @@ async fn run(
                     schedule.add(target, now, rand::random());
                 }
             }
-            Some((target, report)) = ends.recv() => {
-                let report: Report = report;
-                let changed = schedule.done(&target, report.result, Instant::now(), rand::random());
-                if let Some(changed) = changed {
-                    gathered.push((target, report));
-                    let now = Instant::now();
-                    let at = if changed { now } else { now + GATHER };
-                    pass_on = Some(pass_on.map_or(at, |before| before.min(at)));
+            Some((target, tried)) = ends.recv() => {
+                let tried: Result<Report, String> = tried;
+                let now = Instant::now();
+                match tried {
+                    Ok(report) => {
+                        let changed = schedule.done(&target, report.result, now, rand::random());
+                        if let Some(changed) = changed {
+                            gathered.push((target, report));
+                            let at = if changed { now } else { now + GATHER };
+                            pass_on = Some(pass_on.map_or(at, |before| before.min(at)));
+                        }
+                    }
+                    Err(error) => {
+                        schedule.skip(&target, now, rand::random());
+                        if complained.is_none_or(|at| at + COMPLAIN <= now) {
+                            complained = Some(now);
+                            let (backend, check) = (target.backend, &target.check);
+                            tracing::error!(
+                                %backend, %check, error,
+                                "this host can't run checks; what they last said stands"
+                            );
+                        }
+                    }
                 }
             }
             () = wait(wake) => {}
@@ -125,28 +156,71 @@ async fn wait(wake: [Option<Instant>; 2]) {
     }
 }
 
-/// Tries once.
-async fn probe(target: &Target, trust: &Arc<Trust>) -> Report {
+/// Tries once. An error is this host's, not the target's.
+async fn probe(target: &Target, trust: &Arc<Trust>) -> Result<Report, String> {
     let begin = Instant::now();
     let limit = target.check.timeout;
-    let outcome = match timeout(limit, attempt(target, trust)).await {
+    let stage = Stage::default();
+    let outcome = match timeout(limit, attempt(target, trust, &stage)).await {
         Ok(outcome) => outcome,
         Err(_) => {
-            let layer = if matches!(target.check.probe, Probe::Tcp) { 4 } else { 7 };
             let limit = humantime::format_duration(limit);
-            Outcome::failing(format!("L{layer}TOUT no answer within {limit}"))
+            Outcome::failing(match target.check.probe {
+                Probe::Exec(_) => format!("EXEC killed, no end within {limit}"),
+                _ => format!("L{}TOUT no answer within {limit}", stage.get()),
+            })
         }
     };
     let Outcome { result, text } = outcome;
-    Report { result, text: text.into(), took: begin.elapsed(), at: SystemTime::now() }
+    let most = match target.check.probe {
+        Probe::Exec(_) => MAX_OUTPUT_TEXT,
+        _ => MAX_TEXT,
+    };
+    let Some(result) = result else { return Err(plain(&text, most)) };
+    let text = plain(&text, most).into();
+    Ok(Report { result, text, took: begin.elapsed(), at: SystemTime::now() })
 }
 
-async fn attempt(target: &Target, trust: &Arc<Trust>) -> Outcome {
+async fn attempt(target: &Target, trust: &Arc<Trust>, stage: &Stage) -> Outcome {
     match &target.check.probe {
         Probe::Tcp => tcp::attempt(target.address).await,
-        Probe::Http(probe) => http::attempt(target.address, probe, trust).await,
-        Probe::Grpc(probe) => grpc::attempt(target.address, probe, trust).await,
+        Probe::Http(probe) => http::attempt(target.address, probe, trust, stage).await,
+        Probe::Grpc(probe) => grpc::attempt(target.address, probe, trust, stage).await,
         Probe::Exec(probe) => exec::attempt(target.backend, probe).await,
+    }
+}
+
+/// What others have written, for logs and terminals: not too much of it, and no control characters.
+fn plain(text: &str, most: usize) -> String {
+    let cut = text.char_indices().nth(most).map(|(at, _)| at);
+    let kept = cut.map_or(text, |at| &text[..at]);
+    let mut plain: String = kept.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if cut.is_some() {
+        plain.push_str("...");
+    }
+    plain
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// The handshake of TLS.
+    const TLS: u8 = 6;
+    /// The exchange itself.
+    const EXCHANGE: u8 = 7;
+
+    fn reach(&self, layer: u8) {
+        self.0.store(layer, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self(AtomicU8::new(4))
     }
 }
 
@@ -154,10 +228,53 @@ async fn attempt(target: &Target, trust: &Arc<Trust>) -> Outcome {
 
 impl Outcome {
     fn passing(text: impl Into<String>) -> Self {
-        Self { result: CheckResult::Passing, text: text.into() }
+        Self { result: Some(CheckResult::Passing), text: text.into() }
+    }
+
+    fn warning(text: impl Into<String>) -> Self {
+        Self { result: Some(CheckResult::Warning), text: text.into() }
     }
 
     fn failing(text: impl Into<String>) -> Self {
-        Self { result: CheckResult::Failing, text: text.into() }
+        Self { result: Some(CheckResult::Failing), text: text.into() }
+    }
+
+    /// A failure, unless `error` is about what this host has run out of.
+    fn of_error(prefix: &str, error: &io::Error) -> Self {
+        let result = match error.raw_os_error().map(Errno::from_raw) {
+            Some(
+                Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOMEM
+                | Errno::ENOBUFS
+                | Errno::EAGAIN
+                | Errno::EADDRNOTAVAIL,
+            ) => None,
+            _ => Some(CheckResult::Failing),
+        };
+        Self { result, text: format!("{prefix} {error}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_is_cut_and_cleaned() {
+        assert_eq!(plain("L7OK 200", 8), "L7OK 200");
+        assert_eq!(plain("a\x1b[31mb\r\nc\u{9b}d", 100), "a [31mb  c d");
+        assert_eq!(plain("\u{e4}\u{f6}\u{fc}", 2), "\u{e4}\u{f6}...");
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_not_held_against_the_target() {
+        let of = |errno: Errno| Outcome::of_error("L4CON", &errno.into()).result;
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
+            assert_eq!(of(errno), None, "{errno}");
+        }
+        for errno in [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ENETUNREACH, Errno::EPERM] {
+            assert_eq!(of(errno), Some(CheckResult::Failing), "{errno}");
+        }
     }
 }

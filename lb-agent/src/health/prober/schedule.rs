@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Targets that come are first tried within this time, however long their interval is.
+const FIRST: Duration = Duration::from_secs(5);
+
 /// The targets and when each is due.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -27,11 +30,11 @@ struct Slot {
 // === impl Schedule ===
 
 impl Schedule {
-    /// A new target: first tried somewhere in its interval, so that targets that come together are
-    /// not tried together. `chance` is from 0 to 1.
+    /// A new target: first tried somewhere in its interval, or the first part of a long one, so that
+    /// targets that come together are not tried together. `chance` is from 0 to 1.
     pub(super) fn add(&mut self, target: Target, now: Instant, chance: f64) {
         let target = Arc::new(target);
-        let first = now + target.check.interval.mul_f64(chance);
+        let first = now + target.check.interval.min(FIRST).mul_f64(chance);
         let tracker = Tracker::new(target.check.initial);
         let place = Some(self.place(first, &target));
         let slot = Slot { tracker, place, begun: now };
@@ -74,6 +77,19 @@ impl Schedule {
     ) -> Option<bool> {
         let slot = self.targets.get_mut(target).filter(|slot| slot.place.is_none())?;
         let changed = slot.tracker.record(result != CheckResult::Failing, &target.check);
+        self.again(target, now, chance);
+        Some(changed)
+    }
+
+    /// A try came to nothing; the target is tried again as if there had been none.
+    pub(super) fn skip(&mut self, target: &Arc<Target>, now: Instant, chance: f64) {
+        self.again(target, now, chance);
+    }
+
+    fn again(&mut self, target: &Arc<Target>, now: Instant, chance: f64) {
+        let Some(slot) = self.targets.get_mut(target).filter(|slot| slot.place.is_none()) else {
+            return;
+        };
         let soon = slot.tracker.in_transition();
         let pause = pause(target, soon, chance);
         // From begin to begin; a try that took longer is followed at once.
@@ -82,7 +98,6 @@ impl Schedule {
         if let Some(slot) = self.targets.get_mut(target) {
             slot.place = Some(place);
         }
-        Some(changed)
     }
 
     fn place(&mut self, at: Instant, target: &Arc<Target>) -> (Instant, u64) {
@@ -166,6 +181,35 @@ mod tests {
         let taken = schedule.take(at).unwrap();
         schedule.done(&taken, CheckResult::Passing, at + millis(9000), 0.5);
         assert_eq!(schedule.next_due(), Some(at + millis(9000)));
+    }
+
+    #[test]
+    fn a_long_interval_does_not_delay_the_first_try() {
+        let (mut schedule, begin) = (Schedule::default(), Instant::now());
+        let mut target = target(1);
+        Arc::make_mut(&mut target.check).interval = Duration::from_secs(3600);
+        schedule.add(target, begin, 1.0);
+        assert_eq!(schedule.next_due(), Some(begin + FIRST));
+    }
+
+    #[test]
+    fn a_try_that_came_to_nothing_counts_neither_way() {
+        let (mut schedule, begin) = (Schedule::default(), Instant::now());
+        schedule.add(target(1), begin, 0.0);
+        let at = schedule.next_due().unwrap();
+        let taken = schedule.take(at).unwrap();
+        schedule.skip(&taken, at, 0.5);
+        // Still before its first result: soon again.
+        let at = schedule.next_due().unwrap();
+        assert_eq!(at, begin + millis(500));
+        let taken = schedule.take(at).unwrap();
+        // The first result decides by itself, as nothing came before.
+        assert_eq!(schedule.done(&taken, CheckResult::Failing, at, 0.5), Some(true));
+        let at = schedule.next_due().unwrap();
+        let taken = schedule.take(at).unwrap();
+        schedule.remove(&target(1));
+        schedule.skip(&taken, at, 0.5);
+        assert_eq!(schedule.next_due(), None);
     }
 
     #[test]

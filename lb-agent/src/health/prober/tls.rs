@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -44,8 +45,7 @@ where
 {
     let name = match name {
         None => ServerName::from(target.ip()),
-        // A `Host` header may have a port.
-        Some(name) => ServerName::try_from(without_port(name).to_owned())
+        Some(name) => ServerName::try_from(host_of(name).to_owned())
             .map_err(|_| format!("L6RSP `{name}` is not a server name"))?,
     };
     let config = trust.config(settings, protocols)?;
@@ -53,7 +53,11 @@ where
     connector.connect(name, stream).await.map_err(|error| format!("L6RSP {error}"))
 }
 
-fn without_port(host: &str) -> &str {
+/// The name in what may be a `Host` header: without a port, and without an address's brackets.
+fn host_of(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
     match host.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() && !name.contains(':') => name,
         _ => host,
@@ -76,6 +80,8 @@ impl Trust {
         }
         let mut config = build(settings)?;
         config.alpn_protocols = key.1.clone();
+        // A resumed session shows no certificate: one that has expired or changed would go unnoticed.
+        config.resumption = Resumption::disabled();
         let config = Arc::new(config);
         configs.insert(key, (Instant::now(), Arc::clone(&config)));
         Ok(config)
@@ -156,5 +162,25 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_host_headers() {
+        for (host, name) in [
+            ("example.org", "example.org"),
+            ("example.org:8443", "example.org"),
+            ("10.0.0.1:443", "10.0.0.1"),
+            ("fd00::1", "fd00::1"),
+            ("[fd00::1]", "fd00::1"),
+            ("[fd00::1]:443", "fd00::1"),
+        ] {
+            assert_eq!(host_of(host), name);
+            assert!(ServerName::try_from(name.to_owned()).is_ok(), "{name}");
+        }
     }
 }

@@ -1,0 +1,1 @@
+//! Checks through a whole agent.
