@@ -5,7 +5,7 @@ use crate::client::dial;
 use crate::etcd::Etcd;
 use crate::lab::Lab;
 use crate::server::Backends;
-use crate::wait::{let_pass, within};
+use crate::wait::{let_pass, wait_for};
 use etcd_client::{Client, Txn, TxnOp};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -112,6 +112,29 @@ impl<'a> Large<'a> {
         seen(asked, answered, vip, turn % 2)
     }
 
+    /// What the agent costs while nothing changes.
+    #[track_caller]
+    pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
+        // What the last change has left to do is done first; saving it is the last of that.
+        let saved = self.lab.state_dir().join("snapshots.json");
+        let mut before = spent(agent.pid());
+        wait_for("the agent to come to rest", 2 * DEADLINE, || {
+            let_pass(Duration::from_secs(1));
+            let now = spent(agent.pid());
+            let used = now - std::mem::replace(&mut before, now);
+            let all =
+                fs::metadata(&saved).is_ok_and(|file| file.len() > u64::from(SERVICES * EACH));
+            (all && used <= Duration::from_millis(20)).then_some(())
+        });
+        let (begin, before) = (Instant::now(), spent(agent.pid()));
+        let_pass(span);
+        let used = spent(agent.pid()) - before;
+        Cost {
+            core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
+            resident: resident(agent.pid()),
+        }
+    }
+
     fn probe(&self, server: usize) -> (String, String) {
         (format!("/lb/backends/{PROBE}/0"), self.address(server))
     }
@@ -150,27 +173,6 @@ fn service_of(name: &str, vip: SocketAddr) -> (String, String) {
 
 fn vip(number: u32) -> SocketAddr {
     (Ipv4Addr::from(0x0A60_0000 + number), 80).into()
-}
-
-/// What an agent costs while nothing changes.
-#[track_caller]
-pub fn idle_cost(agent: &Agent<'_>, span: Duration) -> Cost {
-    // What a change has left behind is done first: grace periods, and saving after a second.
-    let mut before = spent(agent.pid());
-    let calm = within(DEADLINE, || {
-        let_pass(Duration::from_secs(2));
-        let now = spent(agent.pid());
-        let used = now - std::mem::replace(&mut before, now);
-        (used <= Duration::from_millis(20)).then_some(())
-    });
-    assert!(calm.is_some(), "the agent does not come to rest");
-    let (begin, before) = (Instant::now(), spent(agent.pid()));
-    let_pass(span);
-    let used = spent(agent.pid()) - before;
-    Cost {
-        core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
-        resident: resident(agent.pid()),
-    }
 }
 
 /// Time on a CPU of a process, that of threads that have ended included, in steps of 10 ms.

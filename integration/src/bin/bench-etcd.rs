@@ -4,7 +4,7 @@
 use anyhow::Context;
 use clap::Parser;
 use integration::lab;
-use integration::large::{EACH, Large, SERVICES, Seen, idle_cost, percentile};
+use integration::large::{EACH, Large, SERVICES, Seen, percentile};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
 fn measure(lab: &lab::Lab, cli: &Cli) -> Vec<Row> {
     let mut large = Large::fill(lab);
     let (agent, ready) = large.start_agent();
-    let idle = idle_cost(&agent, Duration::from_secs(cli.idle));
+    let idle = large.idle_cost(&agent, Duration::from_secs(cli.idle));
     let changes: Vec<Seen> = (1..=cli.changes).map(|turn| large.change(turn)).collect();
     let additions: Vec<Seen> = (1..=cli.changes).map(|turn| large.add(turn)).collect();
     let mut rows = vec![row("agent started to all published", "s", ready.as_secs_f64(), Some(3.0))];
