@@ -237,13 +237,18 @@ fn wrong_certificate() {
             client.key.display()
         );
         let mut scene = Scene::begin(lab, &etcd, &source(&[etcd.endpoint()], &tls));
-        let bad = [other.server(), pki.server_named("elsewhere.example"), pki.expired_server()];
-        for bad in bad {
+        // Each has words of its own: a complaint about the one before is none about this one.
+        let bad = [
+            (other.server(), "an authority that is not in"),
+            (pki.server_named("elsewhere.example"), "is not for"),
+            (pki.expired_server(), "has expired"),
+        ];
+        for (bad, words) in bad {
             etcd.kill9();
             etcd.set_tls(&bad, Some(&pki.ca()));
             etcd.restart();
-            eventually("a complaint about the certificate", NOTICE, || {
-                scene.source().error.is_some_and(|error| error.contains("certificate"))
+            eventually(&format!("`{words}`"), NOTICE, || {
+                scene.source().error.is_some_and(|error| error.contains(words))
             });
         }
         scene.traffic.goes_on(20);

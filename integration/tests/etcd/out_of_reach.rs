@@ -43,7 +43,7 @@ fn unreachable_endpoints() {
     lab::run("etcd-bad-endpoints", |lab| {
         let (nobody, blackhole) = ("http://127.0.0.1:9", "http://192.0.2.7:2379");
         let nowhere = source(&[nobody, blackhole].map(str::to_owned), "");
-        complains_about_the_store(lab, &nowhere, "http://");
+        complains_about_the_store(lab, &nowhere, "connection refused; check that etcd runs there");
         // One that answers is enough.
         let etcd = Etcd::start(lab.scratch());
         let servers = Backends::tcp("127.0.0.1", ["a"]);
