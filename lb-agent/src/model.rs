@@ -4,6 +4,9 @@
 //! are not known here; see `lb_common::rows` and [`crate::plan`].
 
 pub mod check;
+mod health;
+
+pub use self::health::{EjectionPolicy, HealthPolicy, OnRemoval, Rule};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,7 +14,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Name of a service, unique over all sources: `name` or `namespace/name[:port]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,64 +160,6 @@ pub struct Service {
     /// How its backends' health is told and what follows from it.
     #[serde(default, skip_serializing_if = "HealthPolicy::is_default")]
     pub health: HealthPolicy,
-}
-
-/// How the health of a service's backends is told, and what follows from it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthPolicy {
-    /// What is tried on each backend; the worst result counts.
-    #[serde(default)]
-    pub checks: Vec<Arc<check::Check>>,
-    /// When real connects that fail take a backend out.
-    #[serde(default)]
-    pub ejection: EjectionPolicy,
-    /// Which backends serve, given what is known of them.
-    #[serde(default)]
-    pub rule: Rule,
-    /// Over how long the share of a backend that came back grows; zero: at once.
-    #[serde(default, with = "humantime_serde")]
-    pub slow_start: Duration,
-    /// What becomes of TCP connections to a backend that is removed or disabled.
-    #[serde(default)]
-    pub on_removal: OnRemoval,
-}
-
-/// When and for how long a service's backends are ejected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EjectionPolicy {
-    /// Connects in a row that must fail; 0: nothing is ejected.
-    pub failures: u32,
-    /// For how long, the first time; each further time twice as long.
-    #[serde(with = "humantime_serde")]
-    pub time: Duration,
-    /// For how long at most.
-    #[serde(with = "humantime_serde")]
-    pub max_time: Duration,
-    /// How much of the service may be ejected at once, in percent; one backend always may.
-    pub max_ejected: u8,
-}
-
-/// Which backends of a service serve, given what is known of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
-    /// Fail open when less than this part of the ready backends is healthy, in percent. Without any
-    /// healthy one it always does.
-    pub panic_threshold: u8,
-    /// Prefer the own zone while at least this part of it is healthy, in percent; below, the rest
-    /// spills over in proportion. `None`: zones don't matter.
-    pub min_zone_healthy: Option<u8>,
-}
-
-/// What becomes of TCP connections to a backend that is removed or disabled. Connected UDP sockets
-/// are always ended: they would talk to nobody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnRemoval {
-    /// They live on.
-    #[default]
-    Drain,
-    /// They are ended.
-    Reset,
 }
 
 /// What an operator says of a backend, over what its source says.
@@ -430,35 +374,6 @@ fn explain_address(text: &str) -> String {
     format!("`{text}`: `{host}` is not an IP address and names are not looked up; {example}")
 }
 
-// === impl HealthPolicy ===
-
-impl HealthPolicy {
-    /// Whether nothing was asked for.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-// === impl EjectionPolicy ===
-
-impl Default for EjectionPolicy {
-    fn default() -> Self {
-        Self {
-            failures: 5,
-            time: Duration::from_secs(30),
-            max_time: Duration::from_secs(300),
-            max_ejected: 50,
-        }
-    }
-}
-
-impl EjectionPolicy {
-    /// How many of `backends` may be out at once.
-    pub fn allowed(&self, backends: usize) -> usize {
-        (backends * usize::from(self.max_ejected) / 100).max(1)
-    }
-}
-
 // === impl Backend ===
 
 impl Default for Backend {
@@ -539,89 +454,4 @@ mod as_pairs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frontends_read_and_print() {
-        for (text, printed) in [
-            ("10.96.0.1:80", "10.96.0.1:80/tcp"),
-            ("10.96.0.1:53/udp", "10.96.0.1:53/udp"),
-            ("[fd00::1]:443/tcp", "[fd00::1]:443/tcp"),
-            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80/tcp"),
-        ] {
-            let frontend: Frontend = text.parse().unwrap();
-            assert_eq!(frontend.to_string(), printed);
-            assert_eq!(printed.parse::<Frontend>().unwrap(), frontend);
-        }
-    }
-
-    #[test]
-    fn bad_addresses_say_what_is_wrong() {
-        for (text, part) in [
-            ("10.0.0.1", "has no port"),
-            ("10.0.0.1:0", "port 0 is not a port"),
-            ("10.0.0.1:65536", "`65536` is not a port"),
-            ("10.0.0.1:-1", "`-1` is not a port"),
-            ("fd00::1:80", "has no port"),
-            ("fd00::1", "has no port"),
-            ("example.com:80", "names are not looked up"),
-            ("10.0.0.1:80/sctp", "`sctp` is not supported"),
-            ("", "is not an address and a port"),
-        ] {
-            let error = text.parse::<Frontend>().unwrap_err().to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_the_hosts() {
-        let scope = |text: &str| text.parse::<Frontend>().unwrap().scope(Scope::Everywhere);
-        assert_eq!(scope("127.0.0.1:80"), Scope::Host);
-        assert_eq!(scope("[::1]:80"), Scope::Host);
-        assert_eq!(scope("10.0.0.1:80"), Scope::Everywhere);
-    }
-
-    #[test]
-    fn names() {
-        for good in ["web", "default/kubernetes:https", "a.b-c_d"] {
-            assert_eq!(good.parse::<ServiceName>().unwrap().as_str(), good);
-        }
-        for bad in ["", "a b", "ü", &"x".repeat(254)] {
-            assert!(bad.parse::<ServiceName>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_snapshot_survives_json() {
-        let service = Service {
-            frontends: [("10.0.0.1:53/udp".parse().unwrap(), Scope::Host)].into(),
-            backends: [(
-                "[fd00::1]:53".parse().unwrap(),
-                Backend { weight: 3, state: AdminState::Drain, ..Backend::default() },
-            )]
-            .into(),
-            backends_from: vec![PoolRef {
-                source: "etcd:a".into(),
-                pool: "web".into(),
-                port: Some(80),
-            }],
-            policy: Policy::LeastConnections,
-            affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
-            no_backend: NoBackend::Pass,
-            health: HealthPolicy { slow_start: Duration::from_secs(9), ..Default::default() },
-        };
-        let pool = Pool { backends: service.backends.clone() };
-        let snapshot = Snapshot {
-            services: [("dns".parse().unwrap(), Arc::new(service))].into(),
-            pools: [("web".into(), Arc::new(pool))].into(),
-            overrides: [(
-                "dns".parse().unwrap(),
-                [("[fd00::1]:53".parse().unwrap(), Override::default())].into(),
-            )]
-            .into(),
-        };
-        let text = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
-    }
-}
+mod tests;
