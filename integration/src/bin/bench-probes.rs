@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     for (kind, check, bound) in [
         ("tcp", "none", None),
         ("tcp", "tcp", Some(25.0)),
-        ("http", "http: {path: /healthz}", None),
+        ("http", "{http: {path: /healthz}}", None),
     ] {
         let mut row = None;
         lab::run("bench-probes", |lab| row = Some(measure(lab, &cli, kind, check, bound)));
