@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-etcd check fmt bench-hooks bench-etcd install clean
+.PHONY: help setup build run test test-etcd test-health check fmt bench-hooks bench-etcd bench-probes install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,11 @@ test-etcd: setup ## what has to do with etcd and names, against real servers (ro
 	$(CARGO) test -p lb-agent --lib -- etcd names
 	$(CARGO) test -p integration --test etcd --test names
 
+test-health: setup ## checks, ejection, drain and weight, in the real kernel and on real servers (root)
+	$(CARGO) build -p lb-agent --bins
+	$(CARGO) test -p lb-agent --lib -- health:: monitor:: admin::
+	$(CARGO) test -p integration --test health --test 'outcomes*' --test unanswered --test given_up
+
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -46,6 +51,10 @@ bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for 
 bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 services (JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-etcd $(if $(JSON),--json)
+
+bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench-probes $(if $(JSON),--json)
 
 install: build ## install lb-agent and lbctl below PREFIX
 	install -D -m 0755 target/release/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent

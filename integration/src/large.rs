@@ -177,7 +177,7 @@ fn vip(number: u32) -> SocketAddr {
 
 /// Time on a CPU of a process, that of threads that have ended included, in steps of 10 ms.
 #[track_caller]
-fn spent(pid: u32) -> Duration {
+pub fn spent(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
     // The second field is the name, which may have spaces; utime and stime are fields 14 and 15.
     let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");

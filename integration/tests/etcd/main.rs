@@ -12,6 +12,7 @@ mod mirror;
 mod names;
 mod native;
 mod out_of_reach;
+mod overrides;
 mod register;
 mod scene;
 mod services;

@@ -145,14 +145,14 @@ fn a_file_comes_before_the_store() {
 }
 
 /// What a second agent needs, as if on another host: tables, state and a cgroup of its own.
-struct Host {
+pub(crate) struct Host {
     directory: PathBuf,
     pins: PathBuf,
     cgroup: Cgroup,
 }
 
 impl Host {
-    fn create(lab: &Lab) -> Self {
+    pub(crate) fn create(lab: &Lab) -> Self {
         let directory = lab.scratch().join("second");
         fs::create_dir(&directory).expect("the scratch directory is writable");
         let pins = PathBuf::from(format!("{}-second", lab.pin_dir().display()));
@@ -165,7 +165,7 @@ impl Host {
 
     /// Starts an agent there and waits until it serves.
     #[track_caller]
-    fn agent<'a>(&self, lab: &'a Lab) -> Agent<'a> {
+    pub(crate) fn agent<'a>(&self, lab: &'a Lab) -> Agent<'a> {
         let text = |path: &Path| path.display().to_string();
         let agent = Agent::spawn(
             lab,
@@ -186,11 +186,16 @@ impl Host {
         agent
     }
 
-    /// The frontends that it serves for a service.
-    fn frontends(&self, service: &str) -> Option<Vec<String>> {
+    /// A service as it shows it.
+    pub(crate) fn service(&self, name: &str) -> Option<ServiceStatus> {
         let (_, body) = http::get(&self.socket(), "/v1/services").ok()?;
         let services: Vec<ServiceStatus> = serde_json::from_str(&body).ok()?;
-        let found = services.into_iter().find(|found| found.name == service)?;
+        services.into_iter().find(|found| found.name == name)
+    }
+
+    /// The frontends that it serves for a service.
+    fn frontends(&self, service: &str) -> Option<Vec<String>> {
+        let found = self.service(service)?;
         Some(found.frontends.iter().map(|frontend| frontend.frontend.to_string()).collect())
     }
 }

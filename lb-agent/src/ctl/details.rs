@@ -2,12 +2,14 @@
 //! nothing in it is left out. Pure.
 
 use super::human::{age, micros, moment, percent, time_of_day};
-use super::render::{Look, affinity, id, no_backend, policy, since, state};
+use super::render::{Look, affinity, checked, health, id, no_backend, policy, since, state};
 use super::report::{Description, NoAgent, backend_lines};
 use super::table::Table;
+use crate::health::effective::Why;
 use crate::model::{Rejection, Scope};
 use crate::status::{
-    AgentStatus, Held, NamesKind, NamesStatus, ServiceStatus, SourceStatus, WorkStatus,
+    AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, ServiceStatus, SourceStatus,
+    WorkStatus,
 };
 use std::time::SystemTime;
 
@@ -62,8 +64,38 @@ pub(super) fn service(description: &Description, look: Look) -> String {
         ]);
     }
     section(&mut text, "Backends", &backends, look);
+
+    let mut known = Table::new(["BACKEND", "HEALTH", "CHECK", "RESULT", "TRIED"]);
+    for line in backend_lines(service) {
+        let Some(status) = &line.health else { continue };
+        let check = status.check.as_ref();
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        known.push([
+            line.address.to_string(),
+            health_word(status, look),
+            or_none(check.map(|check| check.check.clone())),
+            or_none(check.map(|check| checked(check, look))),
+            age(check.and_then(|check| check.at), look.now),
+        ]);
+    }
+    section(&mut text, "Health", &known, look);
+    if service.fails_open {
+        let reason = "too few backends are healthy: unhealthy ones get connections too".to_owned();
+        lines(&mut text, "Fails open", &[reason]);
+    }
     rejected(&mut text, rejections, look);
     text
+}
+
+/// Why a backend gets connections or not, in a word or two.
+fn health_word(status: &HealthStatus, look: Look) -> String {
+    match status.why {
+        Why::Serving => "serving".to_owned(),
+        Why::Failing => "failing".to_owned(),
+        Why::Draining => "draining".to_owned(),
+        Why::Disabled => "disabled".to_owned(),
+        Why::FailOpen | Why::Ejected | Why::Standby | Why::OtherZone => health(Some(status), look),
+    }
 }
 
 /// `status`

@@ -6,10 +6,15 @@ use super::report::{BackendLine, Report};
 use super::service::Stored;
 use super::table::Table;
 use super::{Form, Output, details};
+use crate::health::board::CheckResult;
+use crate::health::effective::Why;
 use crate::model::{AdminState, Affinity, Client, Frontend, Lease, NoBackend, Policy};
-use crate::status::{OutcomeCounts, ServiceStatus, TableStatus};
+use crate::status::{CheckStatus, HealthStatus, OutcomeCounts, ServiceStatus, TableStatus};
 use anyhow::Context as _;
 use std::time::{Duration, SystemTime};
+
+/// Characters of what a check says that a table has room for.
+const ROOM: usize = 40;
 
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +108,8 @@ fn services_table(services: &[ServiceStatus], look: Look) -> Table {
 
 fn backends_table(lines: &[BackendLine], look: Look) -> Table {
     let usual = [
-        "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "CONNECTS", "SOURCE",
-        "SINCE",
+        "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "HEALTH", "ACTIVE", "CONNECTS",
+        "SOURCE", "SINCE",
     ];
     let asked = look.wide || lines.iter().any(|line| line.lease_left.is_some());
     let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID", "ZONE"] } else { &[] };
@@ -117,6 +122,7 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
             line.address.to_string(),
             state(line.state).to_owned(),
             line.weight.to_string(),
+            health(line.health.as_deref(), look),
             line.active.to_string(),
             line.connects.to_string(),
             line.source.clone(),
@@ -218,6 +224,49 @@ fn lease_left(lease: Option<&Lease>, left: Option<Duration>) -> String {
     }
 }
 
+/// What decides over a backend: its worst check, or what else keeps connections from it.
+pub(super) fn health(health: Option<&HealthStatus>, look: Look) -> String {
+    let Some(HealthStatus { why, check, ejected_for, .. }) = health else {
+        return "-".to_owned();
+    };
+    match why {
+        Why::Ejected => match ejected_for {
+            // Rounded up: `0s` would look like an end that does not come.
+            Some(left) => format!("ejected {}s", left.as_millis().div_ceil(1000)),
+            None => "ejected".to_owned(),
+        },
+        Why::Standby => "standby".to_owned(),
+        Why::OtherZone => "other-zone".to_owned(),
+        Why::FailOpen => "fail-open".to_owned(),
+        Why::Serving | Why::Failing | Why::Draining | Why::Disabled => match check {
+            Some(check) => checked(check, look),
+            None => "-".to_owned(),
+        },
+    }
+}
+
+/// `up 3/3 L7OK 200 3ms`, `down 2/2 L4CON connection refused`; as much of it as a column has room for.
+pub(super) fn checked(check: &CheckStatus, look: Look) -> String {
+    let mut text = format!("{} {}", if check.up { "up" } else { "down" }, check.standing);
+    if let Some(said) = &check.text {
+        text = format!("{text} {}", shortened(said, look));
+    }
+    match (check.took, check.result) {
+        (Some(took), Some(CheckResult::Passing | CheckResult::Warning)) => {
+            format!("{text} {}ms", took.as_millis())
+        }
+        _ => text,
+    }
+}
+
+/// The first words of what a check says, all of it where there is room.
+fn shortened(said: &str, look: Look) -> String {
+    match said.char_indices().nth(ROOM) {
+        Some((at, _)) if !look.wide => format!("{}...", &said[..at]),
+        _ => said.to_owned(),
+    }
+}
+
 /// TCP connects that were refused or not answered.
 fn failures(outcomes: Option<OutcomeCounts>) -> String {
     let failed = |outcomes: OutcomeCounts| (outcomes.refused + outcomes.unanswered).to_string();
@@ -269,6 +318,60 @@ pub(super) fn affinity(affinity: Affinity, between: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn look(wide: bool) -> Look {
+        Look { wide, headers: true, now: SystemTime::UNIX_EPOCH }
+    }
+
+    fn check(up: bool, standing: &str, result: CheckResult, text: &str) -> Option<CheckStatus> {
+        Some(CheckStatus {
+            check: "tcp".to_owned(),
+            up,
+            standing: standing.to_owned(),
+            result: Some(result),
+            text: Some(text.to_owned()),
+            took: Some(Duration::from_micros(3400)),
+            at: None,
+        })
+    }
+
+    #[test]
+    fn what_decides_over_a_backend() {
+        let passing = check(true, "3/3", CheckResult::Passing, "L7OK 200");
+        let failing = check(false, "2/2", CheckResult::Failing, "L4CON connection refused");
+        let shaky = check(true, "1/3", CheckResult::Failing, "L7STS 500");
+        let warning = check(true, "3/3", CheckResult::Warning, "EXEC 1: full");
+        let untried = passing.clone().map(|check| CheckStatus {
+            result: None,
+            text: None,
+            took: None,
+            ..check
+        });
+        let left = Some(Duration::from_millis(11_200));
+        for (why, check, ejected_for, text) in [
+            (Why::Serving, &passing, None, "up 3/3 L7OK 200 3ms"),
+            (Why::Draining, &passing, None, "up 3/3 L7OK 200 3ms"),
+            (Why::Serving, &shaky, None, "up 1/3 L7STS 500"),
+            (Why::Serving, &warning, None, "up 3/3 EXEC 1: full 3ms"),
+            (Why::Serving, &untried, None, "up 3/3"),
+            (Why::Serving, &None, None, "-"),
+            (Why::Failing, &failing, None, "down 2/2 L4CON connection refused"),
+            (Why::Ejected, &passing, left, "ejected 12s"),
+            (Why::Standby, &passing, None, "standby"),
+            (Why::OtherZone, &None, None, "other-zone"),
+            (Why::FailOpen, &failing, None, "fail-open"),
+            (Why::Disabled, &None, None, "-"),
+        ] {
+            let status = HealthStatus { why, share: 1, check: check.clone(), ejected_for };
+            assert_eq!(health(Some(&status), look(false)), text, "{why:?}");
+        }
+        assert_eq!(health(None, look(false)), "-");
+        let long = check(false, "2/2", CheckResult::Failing, &"\u{e4}".repeat(50));
+        let long = long.unwrap();
+        let cut = format!("down 2/2 {}...", "\u{e4}".repeat(40));
+        assert_eq!(checked(&long, look(false)), cut);
+        assert!(checked(&long, look(true)).ends_with(&"\u{e4}".repeat(50)));
+    }
 
     #[test]
     fn leases() {

@@ -3,7 +3,9 @@
 
 use super::service::Stored;
 use crate::model::{AdminState, Frontend, Lease, Rejection};
-use crate::status::{AgentStatus, BackendStatus, OutcomeCounts, ServiceStatus, TableStatus};
+use crate::status::{
+    AgentStatus, BackendStatus, HealthStatus, OutcomeCounts, ServiceStatus, TableStatus,
+};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,7 +47,8 @@ pub(super) struct BackendLine {
     pub(super) state: AdminState,
     /// Relative share of new connections.
     pub(super) weight: u16,
-    /// The part of new connections that its weight gives it among those ready, in percent.
+    /// The part of new connections that it gets, in percent: what its health leaves it where that is
+    /// known, else what its weight gives it among those ready.
     pub(super) share_percent: f64,
     /// Open sockets.
     pub(super) active: u64,
@@ -54,6 +57,9 @@ pub(super) struct BackendLine {
     /// What became of TCP connects, where that is followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) outcomes: Option<OutcomeCounts>,
+    /// What is known of its health.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) health: Option<Box<HealthStatus>>,
     /// Which source said so.
     pub(super) source: String,
     /// Since when it is in this state.
@@ -143,18 +149,22 @@ fn sort_parts(service: &mut ServiceStatus) {
 
 /// The backends of a service, each with its share.
 pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
-    let ready = |backend: &&BackendStatus| backend.state == AdminState::Ready;
+    let known = service.backends.iter().all(|backend| backend.health.is_some());
+    let share = |backend: &BackendStatus| match &backend.health {
+        Some(health) if known => u64::from(health.share),
+        _ if backend.state == AdminState::Ready => u64::from(backend.weight),
+        _ => 0,
+    };
     let total = |v4: bool| -> u64 {
-        let counting = service.backends.iter().filter(ready).filter(|b| b.address.is_ipv4() == v4);
-        counting.map(|backend| u64::from(backend.weight)).sum()
+        let counting = service.backends.iter().filter(|b| b.address.is_ipv4() == v4);
+        counting.map(share).sum()
     };
     let (total_v4, total_v6) = (total(true), total(false));
     let line = |backend: &BackendStatus| {
         let v4 = backend.address.is_ipv4();
-        let share_percent = if ready(&backend) {
-            100.0 * f64::from(backend.weight) / (if v4 { total_v4 } else { total_v6 }) as f64
-        } else {
-            0.0
+        let share_percent = match share(backend) {
+            0 => 0.0,
+            share => 100.0 * share as f64 / (if v4 { total_v4 } else { total_v6 }) as f64,
         };
         let frontends = service.frontends.iter().map(|f| f.frontend);
         BackendLine {
@@ -168,6 +178,7 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             active: backend.active,
             connects: backend.connects,
             outcomes: backend.outcomes.as_deref().copied(),
+            health: backend.health.clone(),
             source: service.source.clone(),
             since: backend.since,
             zone: backend.zone.clone(),

@@ -54,12 +54,12 @@ fn backends() {
         &agent,
         "backends",
         "\
-SERVICE           FRONTEND               BACKEND          STATE      WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE
-default/dns:udp   127.0.0.53:53/udp      10.0.0.53:53     disabled   1        0        0          file:more.yaml         -
-web               10.96.0.10:80/tcp +1   10.0.0.5:8080    ready      1        3        300        file:/etc/lb/lb.yaml   2d3h
-web               10.96.0.10:80/tcp +1   10.0.0.6:8080    ready      3        4        400        file:/etc/lb/lb.yaml   2d3h
-web               10.96.0.10:80/tcp +1   10.0.0.7:8080    drain      9        5        500        file:/etc/lb/lb.yaml   2d3h
-web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        6        600        file:/etc/lb/lb.yaml   2d3h
+SERVICE           FRONTEND               BACKEND          STATE      WEIGHT   HEALTH   ACTIVE   CONNECTS   SOURCE                 SINCE
+default/dns:udp   127.0.0.53:53/udp      10.0.0.53:53     disabled   1        -        0        0          file:more.yaml         -
+web               10.96.0.10:80/tcp +1   10.0.0.5:8080    ready      1        -        3        300        file:/etc/lb/lb.yaml   2d3h
+web               10.96.0.10:80/tcp +1   10.0.0.6:8080    ready      3        -        4        400        file:/etc/lb/lb.yaml   2d3h
+web               10.96.0.10:80/tcp +1   10.0.0.7:8080    drain      9        -        5        500        file:/etc/lb/lb.yaml   2d3h
+web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        -        6        600        file:/etc/lb/lb.yaml   2d3h
 ",
     );
     agent.change(|_, services| {
@@ -70,11 +70,11 @@ web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        6 
         &agent,
         "backends web -o wide",
         "\
-SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    FAILURES   RTT   ID   ZONE   LEASE
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    -          -     3    -      -
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    -          -     4    a      -
-web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     -          -     5    -      -
-web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   -          -     6    -      -
+SERVICE   FRONTEND                               BACKEND          STATE   WEIGHT   HEALTH   ACTIVE   CONNECTS   SOURCE                 SINCE                  SHARE    FAILURES   RTT   ID   ZONE   LEASE
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.5:8080    ready   1        -        3        300        file:/etc/lb/lb.yaml   THEN   25.0%    -          -     3    -      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.6:8080    ready   3        -        4        400        file:/etc/lb/lb.yaml   THEN   75.0%    -          -     4    a      -
+web       10.96.0.10:80/tcp,10.96.0.10:443/tcp   10.0.0.7:8080    drain   9        -        5        500        file:/etc/lb/lb.yaml   THEN   0.0%     -          -     5    -      -
+web       [fd00::96]:80/tcp                      [fd00::1]:8080   ready   1        -        6        600        file:/etc/lb/lb.yaml   THEN   100.0%   -          -     6    -      -
 ",
     );
     prints(
