@@ -2,9 +2,10 @@
 //! what it did. Everything it decides is decided by pure modules; what fails is observed and planned
 //! again.
 
+mod removals;
 mod saver;
 
-use crate::dataplane::{Attached, Dataplane, DataplaneError};
+use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed};
 use crate::desired::{Input, Merger};
 use crate::model::{Rejection, ServiceName};
 use crate::monitor::{Monitor, News};
@@ -13,6 +14,7 @@ use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
 use crate::store;
+use removals::Removals;
 use saver::{Documents, Saver};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -62,6 +64,7 @@ pub struct Reconciler<D> {
     work: WorkStatus,
     /// A grace period under way.
     grace: Option<JoinHandle<Result<(), DataplaneError>>>,
+    removals: Removals,
     retry_at: Option<Instant>,
     /// The planner's belief may be wrong: a step failed.
     lost: bool,
@@ -106,6 +109,7 @@ impl<D: Dataplane> Reconciler<D> {
             attached: None,
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
             grace: None,
+            removals: Removals::default(),
             retry_at: None,
             lost: false,
             backoff: FIRST_RETRY,
@@ -147,6 +151,7 @@ impl<D: Dataplane> Reconciler<D> {
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = changed.notified() => self.absorb(),
                 () = self.saver.ended() => {}
+                result = self.removals.ended() => self.destroyed(result),
                 news = self.monitor.news() => self.hear(news),
                 () = wait_until(retry) => {
                     self.retry_at = None;
@@ -213,6 +218,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.stale |= !plan.touched.is_empty();
         self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
+        self.removals.note(plan.left);
         let result = self.dataplane.apply(&plan.actions);
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.work.last_round_micros = spent;
@@ -246,6 +252,7 @@ impl<D: Dataplane> Reconciler<D> {
     fn look_again(&mut self) -> Result<(), ReconcileError> {
         // Any grace period under way belongs to the planner that is thrown away.
         self.grace = None;
+        self.removals.lose_grace();
         self.dataplane.grace()()?;
         self.planner = Planner::adopt(self.limits, self.dataplane.observe()?)?;
         self.lost = false;
@@ -263,8 +270,10 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn start_grace(&mut self) {
-        if self.grace.is_none() && self.planner.needs_grace() {
+        let needed = self.planner.needs_grace() || self.removals.need_grace();
+        if self.grace.is_none() && needed {
             self.planner.start_grace();
+            self.removals.start_grace();
             let wait = self.dataplane.grace();
             self.grace = Some(spawn_blocking(wait));
         }
@@ -276,8 +285,10 @@ impl<D: Dataplane> Reconciler<D> {
             Ok(()) => {
                 self.work.grace_periods += 1;
                 self.planner.end_grace();
+                self.removals.end_grace();
                 // Something may have waited for this; if not, there is nothing to do.
                 block_in_place(|| self.round(Instant::now()));
+                self.destroy();
             }
             Err(error) => {
                 // Whether what waited may be used again is not known any more.
@@ -285,6 +296,37 @@ impl<D: Dataplane> Reconciler<D> {
                 self.failed(&error);
             }
         }
+    }
+
+    /// Ends what is connected to backends that are out of service, as far as it is their turn.
+    fn destroy(&mut self) {
+        if !self.lost {
+            let Self { removals, planner, merger, dataplane, .. } = self;
+            let still_left = |left: &_| planner.is_left(merger.desired(), left);
+            removals.start(still_left, |doomed| block_in_place(|| dataplane.destroy(doomed)));
+        }
+    }
+
+    fn destroyed(&mut self, result: Result<Destroyed, DataplaneError>) {
+        match result {
+            Ok(Destroyed { udp, tcp, problems }) => {
+                self.work.destroyed_udp += udp;
+                self.work.destroyed_tcp += tcp;
+                if udp + tcp > 0 {
+                    tracing::info!(
+                        udp,
+                        tcp,
+                        "ended sockets that were connected to removed backends"
+                    );
+                    self.publish();
+                }
+                for problem in problems {
+                    tracing::warn!(%problem, "some sockets to removed backends may not have been ended");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "sockets to removed backends were not ended"),
+        }
+        self.destroy();
     }
 
     /// The first time that any source (or the cache) has said something and the tables hold it.
@@ -300,7 +342,10 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn tick(&mut self) {
-        let resting = self.planner.resting_backends();
+        self.removals.tick();
+        self.destroy();
+        let mut resting = self.planner.resting_backends();
+        resting.retain(|id| !self.removals.names(*id));
         if !resting.is_empty() {
             match block_in_place(|| self.dataplane.idle(&resting)) {
                 Ok(idle) => {

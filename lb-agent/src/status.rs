@@ -135,6 +135,12 @@ pub struct WorkStatus {
     pub grace_periods: u64,
     /// Rounds that failed and were repeated.
     pub failures: u64,
+    /// Connected UDP sockets that were ended because their backend was removed.
+    #[serde(default)]
+    pub destroyed_udp: u64,
+    /// TCP connections that were ended because their backend was removed.
+    #[serde(default)]
+    pub destroyed_tcp: u64,
     /// How long the last round took, in microseconds: merging, planning and applying.
     pub last_round_micros: u64,
     /// How long the longest round took, in microseconds.

@@ -6,5 +6,6 @@ mod probes;
 mod programs;
 mod secured;
 mod steered;
+mod removal;
 mod storms;
 mod trial;

@@ -2,7 +2,7 @@
 //! action, when it is observed, and when a grace period is waited for, and it is stricter than the kernel: whatever would let a reader see a half-made change is
 //! an error here.
 
-use super::{Attached, Dataplane, DataplaneError, Grace};
+use super::{Attached, Dataplane, DataplaneError, Destroy, Destroyed, Doomed, Grace};
 use crate::plan::block::Block;
 use crate::plan::{Action, Observed};
 use lb_common::rows::{BlockWord, FrontendKey};
@@ -33,6 +33,8 @@ struct State {
     attached: Vec<usize>,
     /// Every action that was applied.
     log: Vec<Action>,
+    /// Whose sockets were to be ended, each time.
+    destroyed: Vec<Vec<Doomed>>,
 }
 
 impl Fake {
@@ -64,6 +66,11 @@ impl Fake {
     /// The actions applied since the last call.
     pub fn take_log(&self) -> Vec<Action> {
         self.with(|state| std::mem::take(&mut state.log))
+    }
+
+    /// Whose sockets were to be ended, each time. One UDP socket of each was.
+    pub fn destroyed(&self) -> Vec<Vec<Doomed>> {
+        self.with(|state| state.destroyed.clone())
     }
 
     /// What a connect to `key` would find: none if it is no frontend.
@@ -240,6 +247,12 @@ impl Dataplane for Fake {
             state.held_elements -= elements;
             Ok(())
         })
+    }
+
+    fn destroy(&self, doomed: Vec<Doomed>) -> Option<Destroy> {
+        let udp = doomed.len() as u64;
+        self.with(|state| state.destroyed.push(doomed));
+        Some(Box::new(move || Ok(Destroyed { udp, ..Destroyed::default() })))
     }
 }
 

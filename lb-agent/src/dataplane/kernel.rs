@@ -1,7 +1,9 @@
 //! The dataplane that is the kernel.
 
 use super::tables::{self, Shape, TableError, Tables, chain};
-use super::{AttachError, Attached, Dataplane, DataplaneError, Grace, attach, sys};
+use super::{
+    AttachError, Attached, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach, destroy, sys,
+};
 use crate::config::TableSizes;
 use crate::plan::block::Block;
 use crate::plan::{Action, Observed};
@@ -245,5 +247,12 @@ impl Dataplane for Kernel {
         Box::new(|| {
             sys::wait_for_programs().map_err(|e| DataplaneError::new("waiting for programs", e))
         })
+    }
+
+    fn destroy(&self, mut doomed: Vec<Doomed>) -> Option<Destroy> {
+        // What nobody counts on is not worth a look into every namespace.
+        doomed.retain(|doomed| self.tables.active(doomed.id) != Some(0));
+        let pins = self.pins.clone();
+        (!doomed.is_empty()).then(|| -> Destroy { Box::new(move || destroy::run(&pins, &doomed)) })
     }
 }

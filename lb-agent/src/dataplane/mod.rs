@@ -3,6 +3,7 @@
 
 mod attach;
 mod btf;
+mod destroy;
 mod fake;
 mod kernel;
 mod lock;
@@ -16,6 +17,7 @@ use crate::plan::{Action, Observed};
 use std::collections::BTreeSet;
 
 pub use attach::{AttachError, Attached, detach};
+pub use destroy::{Destroyed, Doomed};
 pub use fake::Fake;
 pub use kernel::{Kernel, Settings};
 pub use lock::{LockError, PinLock};
@@ -25,6 +27,9 @@ pub use tables::TableError;
 
 /// A wait that may run on another thread.
 pub type Grace = Box<dyn FnOnce() -> Result<(), DataplaneError> + Send>;
+
+/// Ends sockets; may run on another thread.
+pub type Destroy = Box<dyn FnOnce() -> Result<Destroyed, DataplaneError> + Send>;
 
 /// Why the kernel could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,10 @@ pub trait Dataplane {
 
     /// A wait after which no running program can still see what was there before the call.
     fn grace(&self) -> Grace;
+
+    /// Ends what is connected to these backends through our frontends; `None` if nothing is. To be
+    /// called after a grace period, so that no socket is on its way to them any more.
+    fn destroy(&self, doomed: Vec<Doomed>) -> Option<Destroy>;
 }
 
 impl DataplaneError {

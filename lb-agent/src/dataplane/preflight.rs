@@ -1,7 +1,7 @@
 //! What must be so before anything is touched; each failure names its remedy.
 
 use super::attach::WITHOUT_OUTCOMES;
-use super::{btf, sys};
+use super::{btf, destroy, sys};
 use aya::programs::ProgramType;
 use aya::sys::is_helper_supported;
 use aya::util::KernelVersion;
@@ -41,7 +41,7 @@ pub struct Host {
     pub netns: u64,
     /// Where the kernel's `struct sock` has `sk_err`, with [`features::OUTCOMES`].
     pub sk_err: u32,
-    /// What the kernel can't do, and what that means.
+    /// What can't be done here, and what that means.
     pub warnings: Vec<String>,
 }
 
@@ -72,6 +72,13 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
             0
         }
     };
+    if !destroy::may_enter_namespaces() {
+        warnings.push(
+            "without CAP_SYS_ADMIN, sockets to removed backends are ended in the agent's own network \
+             namespace only; add CAP_SYS_ADMIN and CAP_SYS_PTRACE to its unit's AmbientCapabilities"
+                .to_owned(),
+        );
+    }
     let netns = sys::netns_cookie().map_err(|e| {
         PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
     })?;

@@ -11,6 +11,7 @@
 pub mod alloc;
 pub mod block;
 mod held;
+mod left;
 mod service;
 
 use crate::desired::{Desired, Entry};
@@ -25,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use held::{AdoptError, Observed};
+pub use left::Left;
 
 /// One step that the dataplane takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +93,8 @@ pub struct Plan {
     pub deferred: bool,
     /// Desired services that the planner held otherwise, or does still.
     pub touched: BTreeSet<ServiceName>,
+    /// Backends that are out of service with this plan, and must not keep what is connected to them.
+    pub left: Vec<Left>,
 }
 
 /// What the kernel holds, and what is free in its tables.
@@ -177,7 +181,7 @@ impl Planner {
             plan.touched.insert(name.clone());
         }
         for name in gone {
-            self.remove_service(&name, &mut released);
+            self.remove_service(&name, &mut steps, &mut released);
         }
         if desired.complete {
             self.remove_unclaimed(&mut steps);
@@ -188,6 +192,7 @@ impl Planner {
                 self.delete_frontend(&frontend, &mut steps);
             }
         }
+        plan.left = std::mem::take(&mut steps.left);
         plan.actions = steps.in_order();
         plan
     }
@@ -282,11 +287,12 @@ struct Steps {
     publishes: Vec<Action>,
     inserts: Vec<Action>,
     deletes: Vec<Action>,
+    left: Vec<Left>,
 }
 
 impl Steps {
     fn in_order(self) -> Vec<Action> {
-        let Self { mut resets, writes, publishes, inserts, deletes } = self;
+        let Self { mut resets, writes, publishes, inserts, deletes, left: _ } = self;
         resets.extend(writes.into_iter().chain(publishes).chain(inserts).chain(deletes));
         resets
     }

@@ -2,11 +2,12 @@
 
 use super::block::{Block, Variant};
 use super::held::{HeldBlock, HeldFrontend, HeldService, Orphan};
+use super::left::{Left, expelled};
 use super::{Action, Obstacle, Planner, Steps, key_of};
 use crate::desired::Entry;
-use crate::model::{Frontend, Service, ServiceName};
+use crate::model::{Frontend, OnRemoval, Service, ServiceName};
 use lb_common::MAX_BLOCK_ROWS;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -39,9 +40,11 @@ impl Planner {
             complete &= self.plan_block(name, block, &frontends, steps)?;
         }
 
+        let mut known = Arc::default();
         let dropped: Vec<SocketAddr> = match self.services.get_mut(name) {
             Some(held) => {
                 let old = std::mem::take(&mut held.frontends);
+                known = Arc::new(old.clone());
                 held.frontends = service.frontends.keys().copied().collect();
                 for frontend in old.difference(&held.frontends) {
                     released.push((*frontend, name.clone()));
@@ -53,18 +56,35 @@ impl Planner {
         };
         // Blocks of dropped variants may still name these until their frontends are deleted, which
         // happens in this same plan.
+        let left = |address, id, tcp| Left {
+            service: Some(name.clone()),
+            address,
+            id,
+            tcp,
+            frontends: Arc::clone(&known),
+        };
         for address in dropped {
             if let Some(id) =
                 self.services.get_mut(name).and_then(|held| held.backends.remove(&address))
             {
                 self.retired.backend_ids.insert((held_id, address), id);
+                // It may also be that no frontend of its family is left.
+                if !service.backends.contains_key(&address) {
+                    let tcp = service.health.on_removal == OnRemoval::Reset;
+                    steps.left.push(left(address, id, tcp));
+                }
             }
         }
         if let Some(obstacle) = missing {
             return Err(obstacle);
         }
         if complete && let Some(held) = self.services.get_mut(name) {
-            held.planned = Some(service.clone());
+            // After a restart, what it was before is not known.
+            if let Some(before) = held.planned.replace(service.clone()) {
+                let ids = |address: &SocketAddr| Some((*address, *held.backends.get(address)?));
+                let expelled = expelled(&before, service).filter_map(ids);
+                steps.left.extend(expelled.map(|(address, id)| left(address, id, true)));
+            }
         }
         Ok(complete)
     }
@@ -298,13 +318,17 @@ impl Planner {
     pub(super) fn remove_service(
         &mut self,
         name: &ServiceName,
+        steps: &mut Steps,
         released: &mut Vec<(Frontend, ServiceName)>,
     ) {
-        let Some(HeldService { id, source: _, backends, frontends, planned: _ }) =
+        let Some(HeldService { id, source: _, backends, frontends, planned }) =
             self.services.remove(name)
         else {
             return;
         };
+        let reset = |service: Arc<Service>| service.health.on_removal == OnRemoval::Reset;
+        let (tcp, known) = (planned.is_some_and(reset), Arc::new(frontends.clone()));
+        steps.leave(Some(name), &backends, &known, tcp);
         released.extend(frontends.into_iter().map(|frontend| (frontend, name.clone())));
         self.named_services.remove(&id);
         self.retire_service(id, backends);
@@ -319,11 +343,14 @@ impl Planner {
     /// Frontends and ids that were found in the tables and that no service wants.
     pub(super) fn remove_unclaimed(&mut self, steps: &mut Steps) {
         for (id, Orphan { backends, frontends }) in std::mem::take(&mut self.orphans) {
+            let known = Arc::new(frontends.clone());
             for frontend in frontends {
                 if self.frontends.get(&frontend).is_some_and(|held| held.owner.is_none()) {
                     self.delete_frontend(&frontend, steps);
                 }
             }
+            // What its service said of TCP is not known any more.
+            steps.leave(None, &backends, &known, false);
             self.retire_service(id, backends);
         }
     }
@@ -341,6 +368,26 @@ impl Planner {
             "does not fit: all {limit} entries of tables.{table} are in use; raise tables.{table} \
              in the configuration, run `lb-agent detach` and start the agent again"
         ))
+    }
+}
+
+impl Steps {
+    /// Notes that a service is gone with all its backends.
+    fn leave(
+        &mut self,
+        service: Option<&ServiceName>,
+        backends: &BTreeMap<SocketAddr, u32>,
+        frontends: &Arc<BTreeSet<Frontend>>,
+        tcp: bool,
+    ) {
+        let left = |(address, id): (&SocketAddr, &u32)| Left {
+            service: service.cloned(),
+            address: *address,
+            id: *id,
+            tcp,
+            frontends: Arc::clone(frontends),
+        };
+        self.left.extend(backends.iter().map(left));
     }
 }
 

@@ -190,6 +190,8 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             publishes: 7,
             grace_periods: 2,
             failures: 0,
+            destroyed_udp: 4,
+            destroyed_tcp: 1,
             last_round_micros: 850,
             longest_round_micros: 12_540,
             last_error: None,

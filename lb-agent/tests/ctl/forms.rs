@@ -291,6 +291,7 @@ Work:
   Failed rounds:   0
   Publishes:       7
   Grace periods:   2
+  Ended sockets:   4 UDP, 1 TCP
   Last round:      850.0us
   Longest round:   12.5ms
   Last error:      membarrier: refused
