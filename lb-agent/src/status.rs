@@ -90,9 +90,9 @@ pub struct SourceStatus {
 pub struct Held {
     /// What: a key.
     pub item: String,
-    /// When its removal is believed.
-    #[serde(with = "humantime_serde")]
-    pub until: SystemTime,
+    /// When its removal is believed. Not while the store is away.
+    #[serde(default, with = "humantime_serde")]
+    pub until: Option<SystemTime>,
 }
 
 /// A place where names of services can be looked up, or the names themselves.

@@ -157,7 +157,7 @@ fn held_back(text: &mut String, sources: &[SourceStatus], look: Look) {
         let mut table = Table::new(["SOURCE", "ITEM", "UNTIL"]);
         for SourceStatus { name, held, .. } in sources {
             for Held { item, until } in held {
-                table.push([name.clone(), item.clone(), moment(Some(*until))]);
+                table.push([name.clone(), item.clone(), moment(*until)]);
             }
         }
         return section(text, "Held back", &table, look);
@@ -165,16 +165,21 @@ fn held_back(text: &mut String, sources: &[SourceStatus], look: Look) {
     let told = sources.iter().filter_map(|SourceStatus { name, held, .. }| {
         let removals = match held.len() {
             0 => return None,
-            1 => "1 removal, until".to_owned(),
-            n => format!("{n} removals, the first until"),
+            1 => "1 removal".to_owned(),
+            n => format!("{n} removals"),
         };
         let mut items: Vec<&str> = held.iter().map(|held| held.item.as_str()).collect();
         if items.len() > HELD_SHOWN {
             items.truncate(HELD_SHOWN);
             items.push("...");
         }
-        let until = held.iter().map(|held| held.until).min();
-        Some(format!("{name}: {removals} {}: {}", time_of_day(until), items.join(", ")))
+        let until = held.iter().filter_map(|held| held.until).min();
+        let until = match until {
+            None => "while the store is away".to_owned(),
+            Some(_) if held.len() == 1 => format!("until {}", time_of_day(until)),
+            Some(_) => format!("the first until {}", time_of_day(until)),
+        };
+        Some(format!("{name}: {removals}, {until}: {}", items.join(", ")))
     });
     lines(text, "Held back", &told.collect::<Vec<_>>());
 }

@@ -35,7 +35,7 @@ fn removals_that_are_held_back() {
     let until = SystemTime::UNIX_EPOCH + Duration::from_secs(12 * 3600 + 184);
     let held = |service: &str, id| Held {
         item: format!("/lb/backends/{service}/{id}"),
-        until: until + Duration::from_secs(id),
+        until: Some(until + Duration::from_secs(id)),
     };
     agent.change(|status, _| {
         let mut other = status.sources[0].clone();
@@ -61,4 +61,9 @@ fn removals_that_are_held_back() {
         wide.contains("etcd:b                 /lb/backends/web/4   1970-01-01T12:03:08Z"),
         "{wide}"
     );
+    agent.change(|status, _| {
+        status.sources.iter_mut().flat_map(|s| &mut s.held).for_each(|held| held.until = None);
+    });
+    let away = section(&["status"]);
+    assert!(away.contains("yaml: 1 removal, while the store is away: /lb/backends/db/7"), "{away}");
 }

@@ -10,7 +10,7 @@ use super::{End, Event, Follower};
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 /// Between tries of a list for safety that failed.
 const RELIST_AGAIN: Duration = Duration::from_secs(60);
@@ -160,7 +160,16 @@ impl Follower {
                     let begun = self.position.as_ref().map_or(0, Position::last);
                     relist = Some(Relist { begun, since: Vec::new() });
                     let (mut client, prefix) = (self.client.clone(), self.prefix.clone());
-                    asides.spawn(async move { Aside::Listed(client.listed(&prefix).await) });
+                    let settle = timing.progress.min(timing.relist);
+                    asides.spawn(async move {
+                        let listed = client.listed(&prefix).await;
+                        if listed.is_ok() {
+                            // Till the watch has told what the list knows already, deletions above
+                            // all: from a list alone nobody can tell one from a mishap.
+                            sleep(settle).await;
+                        }
+                        Aside::Listed(listed)
+                    });
                     Ok(())
                 }
                 Some(aside) = asides.join_next() => match aside {

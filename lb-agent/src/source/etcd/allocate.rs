@@ -21,7 +21,7 @@ pub(super) struct Situation {
     /// Who asks for addresses and who has which.
     pub(super) addresses: Option<Arc<Addresses>>,
     /// Keys that `addresses` has and the store does not.
-    pub(super) missing: Arc<BTreeSet<String>>,
+    pub(super) missing: Arc<BTreeSet<Arc<str>>>,
     /// Whether the store has been listed and is being followed.
     pub(super) live: bool,
 }

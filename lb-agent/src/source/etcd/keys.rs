@@ -4,18 +4,25 @@
 //! A list that follows an outage may lack keys because somebody deleted them, or because the store
 //! was wiped, restored from an old copy, or is being filled again. So what such a list lacks is kept
 //! for a while ("held") and goes when its time is up; whatever is put again by then has never been
-//! away. What the store itself says to be deleted goes at once. Pure: what a key means is for the
-//! layout to say, the time comes as an argument.
+//! away. What the store itself says to be deleted goes at once, but for one thing: while a store is
+//! away nobody can renew a lease there, so soon after its return the leases of the living end with
+//! those of the dead, and keys that hung on one are held as if they were missing. Pure: what a key
+//! means is for the layout to say, the time comes as an argument.
 
+mod held;
+
+use self::held::Removals;
 use crate::etcd::{Change, KeyValue};
 use crate::status::Held;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Most held removals that are named one by one: a wiped store has as many as it had keys.
-const MOST_SHOWN: usize = 100;
+/// How long after its return a store may still end leases of the living, at least: leases run on for
+/// as long as they were granted, and registrars try again every two seconds.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// The time, by the clock that measures and by the one that people read.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +38,18 @@ pub struct Now {
 pub struct Keyspace {
     grace: Duration,
     keys: HashMap<Box<str>, Seen>,
-    /// When the removal of a key is believed.
-    held: BTreeMap<Box<str>, Now>,
-    /// Counts changes of `held`.
-    changes: u64,
+    held: Removals,
+    leases: Leases,
+}
+
+/// Whether the end of a lease says that its holder is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leases {
+    Trusted,
+    /// The store is away.
+    Stopped,
+    /// It was away; until then they are doubted.
+    Settling(Instant),
 }
 
 /// Enough to tell whether a key is as it was. The number of its last change alone would not do: a
@@ -43,6 +58,7 @@ pub struct Keyspace {
 struct Seen {
     modified: i64,
     hash: u64,
+    leased: bool,
 }
 
 // === impl Keyspace ===
@@ -50,7 +66,20 @@ struct Seen {
 impl Keyspace {
     /// No keys yet. Doubtful removals are held for `grace`.
     pub fn new(grace: Duration) -> Self {
-        Self { grace, keys: HashMap::new(), held: BTreeMap::new(), changes: 0 }
+        let (keys, held) = (HashMap::new(), Removals::new(grace));
+        Self { grace, keys, held, leases: Leases::Trusted }
+    }
+
+    /// The store can't be followed: until it is [`Self::up`] again no removal is believed.
+    pub fn down(&mut self) {
+        self.leases = Leases::Stopped;
+        self.held.stop();
+    }
+
+    /// The store is followed again. What is held has its whole time again, to be put again.
+    pub fn up(&mut self, now: Now) {
+        self.held.go_on(now);
+        self.leases = Leases::Settling(self.settled(now));
     }
 
     /// Takes in a list of all keys. `gap`: changes may have been missed before it. `apply` gets
@@ -74,14 +103,14 @@ impl Keyspace {
         }
         // A store does not lose its last key without being told to, unless it was wiped.
         let doubtful = (gap || keys.is_empty()) && !self.grace.is_zero();
-        let until = Now { instant: now.instant + self.grace, system: now.system + self.grace };
+        missing.retain(|key| !self.held.contains(key));
+        // What made it lose keys may make it lose leases.
+        if doubtful && !missing.is_empty() && self.leases != Leases::Stopped {
+            self.leases = Leases::Settling(self.settled(now));
+        }
         for key in missing {
-            if self.held.contains_key(&key) {
-                continue;
-            }
             if doubtful {
-                self.held.insert(key, until);
-                self.changes += 1;
+                self.held.hold(&key, now);
             } else {
                 self.keys.remove(&key);
                 apply(&key, None);
@@ -90,12 +119,21 @@ impl Keyspace {
     }
 
     /// Takes in changes, in the order of the store.
-    pub fn changed(&mut self, changes: &[Change], mut apply: impl FnMut(&str, Option<&KeyValue>)) {
+    pub fn changed(
+        &mut self,
+        changes: &[Change],
+        now: Now,
+        mut apply: impl FnMut(&str, Option<&KeyValue>),
+    ) {
+        let doubtful = self.doubts_leases(now.instant);
         for change in changes {
             match change {
                 Change::Put(key) => self.put(key, &mut apply),
+                Change::Delete { key, .. } if doubtful && self.is_leased(key) => {
+                    self.held.hold(key, now);
+                }
                 Change::Delete { key, .. } => {
-                    self.unhold(key);
+                    self.held.release(key);
                     if self.keys.remove(key.as_str()).is_some() {
                         apply(key, None);
                     }
@@ -110,57 +148,47 @@ impl Keyspace {
         now: Instant,
         mut apply: impl FnMut(&str, Option<&KeyValue>),
     ) -> usize {
-        let before = self.held.len();
-        let keys = &mut self.keys;
-        self.held.retain(|key, until| {
-            let stays = until.instant > now;
-            if !stays {
-                keys.remove(key);
-                apply(key, None);
-            }
-            stays
-        });
-        let removed = before - self.held.len();
-        self.changes += u64::from(removed > 0);
-        removed
+        let due = self.held.take_due(now);
+        for key in &due {
+            self.keys.remove(&**key);
+            apply(key, None);
+        }
+        due.len()
     }
 
     /// When [`Self::expire`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.held.values().map(|until| until.instant).min()
+        self.held.next_deadline()
     }
 
     /// The removals that are held, soonest first; of very many only some, and how many others.
     pub fn held(&self) -> Vec<Held> {
-        let mut all: Vec<_> = self.held.iter().map(|(key, until)| (until.system, key)).collect();
-        all.sort();
-        let (shown, rest) = all.split_at(all.len().min(MOST_SHOWN));
-        let mut held: Vec<Held> = shown
-            .iter()
-            .map(|(until, key)| Held { item: key.to_string(), until: *until })
-            .collect();
-        held.extend(
-            rest.first().map(|(until, _)| Held {
-                item: format!("{} more keys", rest.len()),
-                until: *until,
-            }),
-        );
-        held
+        self.held.shown()
     }
 
     /// Whether any removal is held.
     pub fn holds(&self) -> bool {
-        !self.held.is_empty()
+        self.held.len() > 0
     }
 
-    /// Another number whenever other removals are held.
+    /// How many are.
+    pub fn holding(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Another number whenever other removals are held, or for another time.
     pub fn changes(&self) -> u64 {
-        self.changes
+        self.held.changes()
     }
 
-    /// The keys whose removal is held.
-    pub fn missing(&self) -> BTreeSet<String> {
-        self.held.keys().map(|key| key.to_string()).collect()
+    /// The keys whose removal is held. Of those below `crowd`, a directory with very many, at most
+    /// one: it costs nothing to leave out the others.
+    pub fn missing(&self, crowd: &str) -> BTreeSet<Arc<str>> {
+        let held = self.held.keys();
+        let (from, end) = (Arc::<str>::from(crowd), beyond(crowd));
+        let before = held.range(..Arc::clone(&from));
+        let one = held.range(from..Arc::clone(&end)).take(1);
+        before.chain(one).chain(held.range(end..)).map(|(key, _)| Arc::clone(key)).collect()
     }
 
     /// How many keys there are, held ones included.
@@ -173,15 +201,26 @@ impl Keyspace {
         self.keys.is_empty()
     }
 
-    fn unhold(&mut self, key: &str) {
-        if !self.held.is_empty() && self.held.remove(key).is_some() {
-            self.changes += 1;
-        }
+    fn settled(&self, now: Now) -> Instant {
+        now.instant + self.grace.max(SETTLING)
+    }
+
+    fn doubts_leases(&self, now: Instant) -> bool {
+        let doubtful = match self.leases {
+            Leases::Trusted => false,
+            Leases::Stopped => true,
+            Leases::Settling(until) => now < until,
+        };
+        doubtful && !self.grace.is_zero()
+    }
+
+    fn is_leased(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|seen| seen.leased)
     }
 
     fn put(&mut self, key: &KeyValue, apply: &mut impl FnMut(&str, Option<&KeyValue>)) {
         let name = key.key.as_str();
-        self.unhold(name);
+        self.held.release(name);
         let seen = Seen::of(key);
         match self.keys.get_mut(name) {
             Some(known) if *known == seen => return,
@@ -199,8 +238,13 @@ impl Seen {
         let KeyValue { key: _, value, created, modified, lease } = key;
         let mut hasher = DefaultHasher::new();
         (value, created, lease).hash(&mut hasher);
-        Self { modified: *modified, hash: hasher.finish() }
+        Self { modified: *modified, hash: hasher.finish(), leased: lease.is_some() }
     }
+}
+
+/// The first text behind all that begin with `prefix`, which ends in `/`.
+fn beyond(prefix: &str) -> Arc<str> {
+    format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix)).into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-//! What served before the agent started, held up for a while when the store turns out to be empty.
+//! What served before the agent started, held up for a while when the store turns out to have nothing
+//! of the kind.
 //!
-//! A list that has keys is newer than any cache, so what it lacks is gone. A list without any may
-//! come from a store that was wiped while no agent looked. Pure.
+//! A list that has services is newer than any cache, so what it lacks is gone. A list without any may
+//! come from a store that was wiped while no agent looked, whether or not registrars have put their
+//! backends again by now. While the store is away nothing is forgotten. Pure.
 
 use super::keys::Now;
 use crate::model::{Backend, Frontend, Pool, Service, Snapshot};
@@ -18,7 +20,9 @@ type Backends = BTreeMap<SocketAddr, Backend>;
 pub struct Memory {
     snapshot: Arc<Snapshot>,
     prefix: String,
-    until: Now,
+    grace: Duration,
+    /// `None`: the store is away.
+    until: Option<Now>,
 }
 
 // === impl Memory ===
@@ -26,14 +30,26 @@ pub struct Memory {
 impl Memory {
     /// Holds a snapshot for `grace`; `None` if there is nothing in it.
     pub fn new(snapshot: Arc<Snapshot>, prefix: &str, grace: Duration, now: Now) -> Option<Self> {
-        let until = Now { instant: now.instant + grace, system: now.system + grace };
         let something = !snapshot.services.is_empty() || !snapshot.pools.is_empty();
-        something.then(|| Self { snapshot, prefix: prefix.to_owned(), until })
+        let mut memory = Self { snapshot, prefix: prefix.to_owned(), grace, until: None };
+        memory.up(now);
+        something.then_some(memory)
+    }
+
+    /// The store is away.
+    pub fn down(&mut self) {
+        self.until = None;
+    }
+
+    /// The store is back: it has the whole time to be filled again.
+    pub fn up(&mut self, now: Now) {
+        let Now { instant, system } = now;
+        self.until = Some(Now { instant: instant + self.grace, system: system + self.grace });
     }
 
     /// When it is to be forgotten.
-    pub fn deadline(&self) -> Instant {
-        self.until.instant
+    pub fn deadline(&self) -> Option<Instant> {
+        self.until.map(|until| until.instant)
     }
 
     /// How it is shown.
@@ -44,7 +60,7 @@ impl Memory {
             "{} (all {services} services and {pools} pools from before the agent started)",
             self.prefix
         );
-        Held { item, until: self.until.system }
+        Held { item, until: self.until.map(|until| until.system) }
     }
 
     /// What is served: what the store says by now, and what is remembered beside it.

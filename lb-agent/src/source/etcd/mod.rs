@@ -49,9 +49,9 @@ struct Follower {
     without_address: Arc<Vec<Rejection>>,
     addresses: Option<(u64, Arc<Addresses>)>,
     /// Keys that are held.
-    missing: Arc<BTreeSet<String>>,
-    /// Of which state of `keys`, and whether with a memory, held removals were shown last.
-    shown: (u64, bool),
+    missing: Arc<BTreeSet<Arc<str>>>,
+    /// Of which state of `keys`, and with which deadline of a memory, held removals were shown last.
+    shown: (u64, Option<Option<Instant>>),
     /// Whether something was taken in that is not published.
     news: bool,
 }
@@ -94,7 +94,7 @@ fn start(
         without_address: Arc::default(),
         addresses: None,
         missing: Arc::default(),
-        shown: (0, false),
+        shown: (0, None),
         news: false,
     };
     tokio::spawn(follow(follower, events, sender, situations, problems));
@@ -184,20 +184,25 @@ impl Follower {
             Event::Listed { revision, keys: list, gap } => {
                 let first = !self.state.synced;
                 keys.listed(&list, gap, now(), apply);
-                self.listed(revision, list.len(), first, gap);
+                self.listed(revision, &list, first, gap);
             }
             Event::Changed { revision, changes } => {
                 tracing::debug!(source = %self.state.name, revision, changes = changes.len());
-                keys.changed(&changes, apply);
+                keys.changed(&changes, now(), apply);
             }
             Event::Down(reason) => {
                 tracing::warn!(source = %self.state.name, error = %reason, "the store is away; \
                     what was known keeps serving");
                 let since = self.down.take().map_or_else(SystemTime::now, |(_, since)| since);
                 self.down = Some((reason, since));
+                keys.down();
+                self.memory.iter_mut().for_each(Memory::down);
                 return;
             }
             Event::Up => {
+                let now = now();
+                keys.up(now);
+                self.memory.iter_mut().for_each(|memory| memory.up(now));
                 if let Some((_, since)) = self.down.take() {
                     let away = since.elapsed().unwrap_or_default();
                     tracing::info!(source = %self.state.name, ?away, "the store is back");
@@ -210,25 +215,44 @@ impl Follower {
         self.state.delivered = Some(SystemTime::now());
     }
 
-    fn listed(&mut self, revision: i64, keys: usize, first: bool, gap: bool) {
-        let name = &self.state.name;
+    fn listed(&mut self, revision: i64, list: &[etcd::KeyValue], first: bool, gap: bool) {
+        let (name, keys) = (&self.state.name, list.len());
         tracing::info!(source = %name, revision, keys, first, gap, "keys listed");
-        if self.keys.holds() {
-            let held = self.keys.missing().len();
+        let held = self.keys.holding();
+        if held > 0 {
             tracing::warn!(source = %name, held, grace = ?self.config.removal_grace,
                 "keys are missing; what they said keeps serving for a while");
         }
-        let cached = self.cached.take().filter(|_| first && keys == 0);
-        let Some(cached) = cached.filter(|_| !self.config.removal_grace.is_zero()) else {
+        let Some(cached) = self.cached.take().filter(|_| first) else { return };
+        if self.config.removal_grace.is_zero() || !self.lacks_all_of(&cached, list) {
             return;
-        };
-        // What served before the agent started was in a store that has nothing now. As for a store
-        // that is seen to lose everything, that may be a mishap.
-        self.memory = Memory::new(cached, &self.config.prefix, self.config.removal_grace, now());
-        if self.memory.is_some() {
-            tracing::warn!(source = %name, grace = ?self.config.removal_grace,
-                "the store is empty; what served before keeps serving for a while");
         }
+        // What served before the agent started was in a store that has nothing of it now. As for a
+        // store that is seen to lose everything, that may be a mishap.
+        self.memory = Memory::new(cached, &self.config.prefix, self.config.removal_grace, now());
+        if let Some(memory) = &mut self.memory {
+            if self.down.is_some() {
+                memory.down();
+            }
+            tracing::warn!(source = %self.state.name, grace = ?self.config.removal_grace,
+                "nothing that served before is in the store; it keeps serving for a while");
+        }
+    }
+
+    /// Whether the first list has nothing of what deserves its name: services, or pools. Backends
+    /// without services don't count: registrars put theirs again by themselves.
+    fn lacks_all_of(&mut self, cached: &Snapshot, list: &[etcd::KeyValue]) -> bool {
+        if self.config.layout == LayoutKind::Native {
+            let services = format!("{}services/", self.config.prefix);
+            return !cached.services.is_empty()
+                && !list.iter().any(|key| key.key.starts_with(&services));
+        }
+        if let Some(new) = self.translator.snapshot() {
+            self.translated = new;
+            // Even the same as before is news: now the store says it.
+            self.state.snapshot = None;
+        }
+        !cached.pools.is_empty() && self.translated.pools.is_empty()
     }
 
     /// The task that follows the store has ended.
@@ -244,7 +268,7 @@ impl Follower {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let memory = self.memory.as_ref().map(Memory::deadline);
+        let memory = self.memory.as_ref().and_then(Memory::deadline);
         self.keys.next_deadline().into_iter().chain(memory).min()
     }
 
@@ -253,7 +277,10 @@ impl Follower {
         let now = Instant::now();
         let Self { keys, translator, .. } = self;
         let removed = keys.expire(now, |key, value| translator.set(key, value));
-        let forgotten = self.memory.take_if(|memory| memory.deadline() <= now).is_some();
+        let forgotten = self
+            .memory
+            .take_if(|memory| memory.deadline().is_some_and(|deadline| deadline <= now))
+            .is_some();
         tracing::info!(source = %self.state.name, removed, forgotten, "held removals are believed");
         self.news = true;
     }
@@ -281,12 +308,14 @@ impl Follower {
     }
 
     fn show_held(&mut self) {
-        let shown = (self.keys.changes(), self.memory.is_some());
+        let shown = (self.keys.changes(), self.memory.as_ref().map(Memory::deadline));
         if self.shown == shown {
             return;
         }
         self.shown = shown;
-        self.missing = Arc::new(self.keys.missing());
+        // Addresses don't hang on backends.
+        let backends = format!("{}backends/", self.config.prefix);
+        self.missing = Arc::new(self.keys.missing(&backends));
         let held = self.memory.iter().map(Memory::held).chain(self.keys.held()).collect();
         self.state.held = Arc::new(held);
     }

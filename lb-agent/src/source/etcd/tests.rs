@@ -13,7 +13,7 @@ struct Scene {
     feed: Feed,
 }
 
-fn config(grace: Duration) -> Arc<EtcdSource> {
+fn config(grace: Duration, layout: LayoutKind) -> Arc<EtcdSource> {
     let endpoint = "http://127.0.0.1:1".parse().unwrap();
     Arc::new(EtcdSource {
         name: "etcd:test".into(),
@@ -23,7 +23,7 @@ fn config(grace: Duration) -> Arc<EtcdSource> {
             user: None,
         }),
         prefix: "/p/".to_owned(),
-        layout: LayoutKind::Plain,
+        layout,
         removal_grace: grace,
         vip_pool: Vec::new(),
         vip_ranges: Vec::new(),
@@ -47,9 +47,17 @@ fn listed(keys: &[(&str, &str)], gap: bool) -> Event {
 
 impl Scene {
     fn start(grace: Duration, cached: Option<Snapshot>) -> Self {
-        let (store, events) = mpsc::channel(64);
         let claims = Claims { ranges: Some(Vec::new()), strict: true, ..Claims::default() };
-        Self { store, feed: start(config(grace), claims, cached.map(Arc::new), events) }
+        Self::start_with(config(grace, LayoutKind::Plain), claims, cached)
+    }
+
+    fn native(grace: Duration, cached: Snapshot) -> Self {
+        Self::start_with(config(grace, LayoutKind::Native), Claims::default(), Some(cached))
+    }
+
+    fn start_with(config: Arc<EtcdSource>, claims: Claims, cached: Option<Snapshot>) -> Self {
+        let (store, events) = mpsc::channel(64);
+        Self { store, feed: start(config, claims, cached.map(Arc::new), events) }
     }
 
     async fn tell(&self, event: Event) {
@@ -116,7 +124,8 @@ async fn changes_that_wait_are_taken_in_together() {
         let event = put(&format!("web/{number}"), &format!("10.0.0.{number}:80"), number + 2);
         store.send(event).await.unwrap();
     }
-    let mut feed = start(config(Duration::ZERO), Claims::default(), None, events);
+    let mut feed =
+        start(config(Duration::ZERO, LayoutKind::Plain), Claims::default(), None, events);
     feed.changed().await.unwrap();
     let state = feed.borrow_and_update().clone();
     assert_eq!((state.revision, served(&state).split(',').count()), (51, 50));
@@ -214,27 +223,82 @@ async fn the_task_ends_with_the_last_receiver_and_complains_if_the_store_is_give
     assert!(error.contains("restart the agent"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_are_put_again_do_not_end_services_from_before_the_start() {
+    let grace = Duration::from_millis(700);
+    let before = || snapshot(&[("web", &service(&["10.96.0.1:80"], &["10.0.0.1:80"]))]);
+    let web = |state: &SourceState| {
+        let snapshot = state.snapshot.as_ref().unwrap();
+        let web = snapshot.services.get(&"web".parse().unwrap())?;
+        Some(web.backends.keys().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    };
+    let backend = r#"{"address":"10.0.0.2:80"}"#;
+    let mut scene = Scene::native(grace, before());
+    scene.tell(listed(&[("backends/web/a", backend), ("vips/10.96.0.1", "web")], false)).await;
+    let state = scene.until(|state| state.synced).await;
+    assert_eq!((web(&state), state.held.len()), (Some("10.0.0.1:80".to_owned()), 1));
+    scene.tell(put("services/web", r#"{"frontends":["10.96.0.1:80"]}"#, 5)).await;
+    let both = Some("10.0.0.1:80,10.0.0.2:80".to_owned());
+    scene.until(|state| web(state) == both).await;
+    let state = scene.until(|state| state.held.is_empty()).await;
+    assert_eq!(web(&state), Some("10.0.0.2:80".to_owned()));
+    // One service is enough to believe what the list says.
+    let mut scene = Scene::native(grace, before());
+    let other = [("services/other", r#"{"frontends":["10.96.0.2:80"]}"#)];
+    scene.tell(listed(&other, false)).await;
+    let state = scene.until(|state| state.synced).await;
+    assert_eq!((web(&state), state.held.len()), (None, 0));
+    // Keys that make no pool don't count in the other layouts.
+    let mut scene = Scene::start(grace, Some(cached(&[("web", &["10.0.0.1:80"])])));
+    scene.tell(listed(&[("note", "x")], false)).await;
+    let state = scene.until(|state| state.synced).await;
+    assert_eq!((served(&state), state.held.len()), ("web=10.0.0.1:80".to_owned(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_held_expires_while_the_store_is_away() {
+    let grace = Duration::from_millis(300);
+    let mut scene = Scene::start(grace, None);
+    scene.tell(listed(&[("web/a", "10.0.0.1:80")], false)).await;
+    scene.serves("web=10.0.0.1:80").await;
+    let mut new = Scene::start(grace, Some(cached(&[("web", &["10.0.0.1:80"])])));
+    for scene in [&mut scene, &mut new] {
+        scene.tell(listed(&[], true)).await;
+        scene.tell(Event::Down(DOWN.to_owned())).await;
+        let state = scene.until(|state| state.error.is_some() && !state.held.is_empty()).await;
+        assert_eq!(state.held[0].until, None);
+        let too_long = timeout(grace * 4, scene.feed.wait_for(|state| state.held.is_empty()));
+        assert!(too_long.await.is_err(), "{:?}", scene.feed.borrow());
+        assert_eq!(served(&scene.feed.borrow()), "web=10.0.0.1:80");
+        let back = SystemTime::now();
+        scene.tell(Event::Up).await;
+        let state = scene.until(|state| state.error.is_none()).await;
+        assert!(state.held[0].until >= Some(back + grace), "{:?}", state.held);
+        scene.until(|state| state.held.is_empty() && served(state).is_empty()).await;
+        assert!(SystemTime::now() >= back + grace);
+    }
+}
+
+fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
+    let frontends = frontends.iter().map(|f| (f.parse().unwrap(), Default::default()));
+    Arc::new(Service {
+        frontends: frontends.collect(),
+        backends: pool(backends).backends.clone(),
+        backends_from: Vec::new(),
+        policy: Default::default(),
+        affinity: None,
+        no_backend: Default::default(),
+        health: Default::default(),
+    })
+}
+
+fn snapshot(services: &[(&str, &Arc<Service>)]) -> Snapshot {
+    let services = services.iter().map(|(name, one)| (name.parse().unwrap(), Arc::clone(one)));
+    Snapshot { services: services.collect(), ..Snapshot::default() }
+}
+
 #[test]
 fn memory_fills_up_what_is_there_by_now() {
-    let service = |frontends: &[&str], backends: &[&str]| {
-        let frontends = frontends.iter().map(|f| (f.parse().unwrap(), Default::default()));
-        Arc::new(Service {
-            frontends: frontends.collect(),
-            backends: pool(backends).backends.clone(),
-            backends_from: Vec::new(),
-            policy: Default::default(),
-            affinity: None,
-            no_backend: Default::default(),
-            health: Default::default(),
-        })
-    };
-    let snapshot = |services: &[(&str, &Arc<Service>)]| Snapshot {
-        services: services
-            .iter()
-            .map(|(name, service)| (name.parse().unwrap(), Arc::clone(service)))
-            .collect(),
-        ..Snapshot::default()
-    };
     let old = snapshot(&[
         ("kept", &service(&["10.96.0.1:80"], &["10.0.0.1:80"])),
         ("moved", &service(&["10.96.0.2:80", "10.96.0.3:80"], &["10.0.0.2:80"])),

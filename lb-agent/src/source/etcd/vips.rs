@@ -74,7 +74,7 @@ pub struct Step {
 /// What is planned so far.
 struct Draft<'a> {
     view: &'a Addresses,
-    missing: &'a BTreeSet<String>,
+    missing: &'a BTreeSet<Arc<str>>,
     choice: Choice<'a>,
     /// Addresses by who has them.
     by_owner: HashMap<&'a str, Vec<IpAddr>>,
@@ -105,7 +105,7 @@ impl Pool {
     /// What to write now. `missing` are keys that the view has and the store does not, which are
     /// held back: until there are none, nothing is given back, and what a service had is written
     /// again for it.
-    pub fn plan(&mut self, view: &Addresses, missing: &BTreeSet<String>, now: Instant) -> Plan {
+    pub fn plan(&mut self, view: &Addresses, missing: &BTreeSet<Arc<str>>, now: Instant) -> Plan {
         self.remember(view, now);
         let mut by_owner: HashMap<&str, Vec<IpAddr>> = HashMap::new();
         for (address, owner) in &view.vips {
@@ -115,7 +115,7 @@ impl Pool {
         let mut draft = Draft { view, missing, choice, by_owner, plan: Plan::default() };
         for (service, asking) in &view.services {
             // While its key is missing nobody asks.
-            if !missing.contains(&self.service_key(service)) {
+            if !missing.contains(self.service_key(service).as_str()) {
                 self.serve(service, *asking, &mut draft);
             }
         }
@@ -133,7 +133,7 @@ impl Pool {
     fn bury_all(
         &mut self,
         view: &Addresses,
-        missing: &BTreeSet<String>,
+        missing: &BTreeSet<Arc<str>>,
         now: Instant,
         plan: &mut Plan,
     ) {
@@ -187,7 +187,7 @@ impl Pool {
         let mut step = Step::new(service, &key, asking.modified);
         step.when.push(Condition::Unchanged { key, modified: asking.modified });
         let key = self.allocation_key(service);
-        let lost = has.is_some() && draft.missing.contains(&key);
+        let lost = has.is_some() && draft.missing.contains(key.as_str());
         step.when.push(match has {
             Some(has) if !lost => Condition::Unchanged { key: key.clone(), modified: has.modified },
             _ => Condition::Absent(key.clone()),
@@ -259,7 +259,7 @@ impl Pool {
         };
         if let Some(address) = old.or_else(reserved) {
             let key = self.vip_key(address);
-            if owner(&address).is_none() || missing.contains(&key) {
+            if owner(&address).is_none() || missing.contains(key.as_str()) {
                 step.take(key, address);
                 choice.take(address);
             } else if Some(address) != old {

@@ -316,10 +316,14 @@ fn while_keys_are_missing_nothing_is_given_back_and_what_was_had_is_written_agai
     store.put("/lb/services/other", "10.97.0.1");
     let view = store.view();
     // The store was wiped and has the services again, but none of what hosts wrote.
-    let missing: BTreeSet<String> =
-        store.keys.keys().filter(|key| !key.starts_with("/lb/services/")).cloned().collect();
+    let missing: BTreeSet<Arc<str>> = store
+        .keys
+        .keys()
+        .filter(|key| !key.starts_with("/lb/services/"))
+        .map(|key| key.as_str().into())
+        .collect();
     let mut wiped = store.clone();
-    wiped.keys.retain(|key, _| !missing.contains(key));
+    wiped.keys.retain(|key, _| !missing.contains(key.as_str()));
     let plan = pools[0].plan(&view, &missing, now());
     let planned: Vec<_> = plan.steps.iter().map(|step| &*step.service).collect();
     // `other` asks for nothing any more: its address waits for better times.
@@ -332,7 +336,7 @@ fn while_keys_are_missing_nothing_is_given_back_and_what_was_had_is_written_agai
     wiped.settle(&mut pools, now());
     wiped.check();
     // A service whose own key is missing does not ask.
-    let missing = BTreeSet::from(["/lb/services/kept".to_owned()]);
+    let missing = BTreeSet::from(["/lb/services/kept".into()]);
     assert_eq!(pools[0].plan(&view, &missing, now()).steps, []);
 }
 

@@ -16,6 +16,8 @@ use std::net::IpAddr;
 pub(super) struct Books {
     addresses: Addresses,
     holders: BTreeMap<IpAddr, BTreeSet<ServiceName>>,
+    /// The services that name an address themselves.
+    namers: BTreeMap<IpAddr, BTreeSet<ServiceName>>,
     /// Services that have a key; the revision of those whose good value asks for no address.
     declared: BTreeMap<ServiceName, Option<i64>>,
 }
@@ -65,7 +67,7 @@ impl Books {
                 None => drop(self.addresses.wanted.remove(name)),
             }
         }
-        self.give(before, Some(now));
+        self.give(name, before, Some(now));
     }
 
     /// A service has no key any more.
@@ -76,7 +78,7 @@ impl Books {
         if self.addresses.wanted.remove(name).is_some() {
             self.addresses.changes += 1;
         }
-        self.give(Some(before), None);
+        self.give(name, Some(before), None);
     }
 
     fn set_declared(&mut self, name: &ServiceName, declared: bool, content: Option<i64>) {
@@ -88,7 +90,7 @@ impl Books {
     }
 
     /// Counts the addresses that a service names.
-    fn give(&mut self, before: Option<&Declared>, now: Option<&Declared>) {
+    fn give(&mut self, name: &ServiceName, before: Option<&Declared>, now: Option<&Declared>) {
         let [before, now] = [before, now].map(|declared| {
             let service = declared.and_then(|d| d.last_good.as_ref()).map(LastGood::service);
             let frontends = service.into_iter().flat_map(|service| service.frontends.keys());
@@ -96,6 +98,7 @@ impl Books {
         });
         let given = &mut self.addresses.given;
         for address in before.difference(&now) {
+            forget(&mut self.namers, *address, name);
             if let Some(count) = given.get_mut(address) {
                 *count -= 1;
                 if *count == 0 {
@@ -105,6 +108,7 @@ impl Books {
             }
         }
         for address in now.difference(&before) {
+            self.namers.entry(*address).or_default().insert(name.clone());
             let count = given.entry(*address).or_default();
             *count += 1;
             self.addresses.changes += u64::from(*count == 1);
@@ -124,8 +128,14 @@ impl Books {
             Some(vip) => drop(vips.insert(address, vip)),
             None => drop(vips.remove(&address)),
         }
-        let holders = self.holders.get(&address).filter(|_| !same);
-        holders.into_iter().flatten().cloned().collect()
+        let concerned = [&self.holders, &self.namers].map(|map| map.get(&address));
+        concerned.into_iter().flatten().filter(|_| !same).flatten().cloned().collect()
+    }
+
+    /// Who has an address that this service may not use.
+    pub(super) fn other_owner(&self, address: IpAddr, name: &ServiceName) -> Option<&str> {
+        let owner = self.addresses.vips.get(&address)?.service.as_str();
+        (owner != name.as_str()).then_some(owner)
     }
 
     /// What a service was given. Whether that is the same as before.
@@ -152,17 +162,21 @@ impl Books {
             return true;
         }
         for address in old.into_iter().flatten() {
-            if let Some(holders) = self.holders.get_mut(&address) {
-                holders.remove(name);
-                if holders.is_empty() {
-                    self.holders.remove(&address);
-                }
-            }
+            forget(&mut self.holders, address, name);
         }
         for address in new.into_iter().flatten() {
             self.holders.entry(address).or_default().insert(name.clone());
         }
         false
+    }
+}
+
+fn forget(map: &mut BTreeMap<IpAddr, BTreeSet<ServiceName>>, address: IpAddr, name: &ServiceName) {
+    if let Some(names) = map.get_mut(&address) {
+        names.remove(name);
+        if names.is_empty() {
+            map.remove(&address);
+        }
     }
 }
 

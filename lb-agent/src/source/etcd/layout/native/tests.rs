@@ -368,6 +368,35 @@ fn allocations_that_don_t_hold() {
 }
 
 #[test]
+fn an_address_that_was_given_to_a_service_is_no_other_s() {
+    let mut lab = lab();
+    let auto = r#"{"vip":"auto","ports":[80]}"#;
+    lab.put("/lb/services/thief", r#"{"frontends":["10.96.128.7:80","10.96.0.1:80"]}"#)
+        .put("/lb/services/only", r#"{"frontends":["10.96.128.7:81"]}"#);
+    let both = ["only: 10.96.128.7:81/tcp ->", "thief: 10.96.0.1:80/tcp 10.96.128.7:80/tcp ->"];
+    assert_eq!(services(&mut lab), both);
+    // The owner's key may come in any order.
+    lab.put("/lb/vips/10.96.128.7", "web");
+    assert_eq!(services(&mut lab), ["thief: 10.96.0.1:80/tcp ->"]);
+    lab.put("/lb/services/web", auto).put("/lb/allocations/web", r#"{"v4":"10.96.128.7"}"#);
+    let all = ["thief: 10.96.0.1:80/tcp ->", "web: 10.96.128.7:80/tcp ->"];
+    assert_eq!(services(&mut lab), all);
+    let rejections = lab.rejections();
+    assert_eq!(rejections.len(), 2, "{rejections:#?}");
+    assert!(rejections[1].starts_with(
+        "/lb/services/thief (revision 1): frontend 10.96.128.7:80/tcp is left out: 10.96.128.7 \
+         belongs to `web`, as vips/10.96.128.7 says"
+    ));
+    assert_eq!(lab.translator.refused(), 2);
+    // The owner may name it, as one that has it for good does.
+    lab.put("/lb/services/web", r#"{"frontends":["10.96.128.7:80"]}"#);
+    assert_eq!(services(&mut lab), all);
+    lab.delete("/lb/services/web").delete("/lb/allocations/web").delete("/lb/vips/10.96.128.7");
+    assert_eq!(services(&mut lab), both);
+    assert_eq!(lab.rejections(), [""; 0]);
+}
+
+#[test]
 fn a_refused_service_goes_on_as_it_was_before_the_agent_started() {
     let mut before = lab();
     before

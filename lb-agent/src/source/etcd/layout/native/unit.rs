@@ -103,6 +103,20 @@ impl Unit {
         }
         let origin = Origin { path: ["services", name.as_str()], modified: *modified };
         let mut frontends = said.frontends.clone();
+        // An address that was given to a service is that service's.
+        frontends.retain(|frontend, _| {
+            let address = frontend.address.ip();
+            let owner = books.other_owner(address, name);
+            if let Some(owner) = owner {
+                let reason = format!(
+                    "frontend {frontend} is left out: {address} belongs to `{owner}`, as \
+                     vips/{address} says; choose another address, or delete that key if the \
+                     address is not in use"
+                );
+                build.note_at(origin, Note::refusal(reason));
+            }
+            owner.is_none()
+        });
         if let LastGood::Value(value) = last_good {
             allocated(name, value, shared, books, &mut build, &mut frontends);
         }
@@ -155,12 +169,10 @@ fn allocated<'t>(
     let v4 = allocation.v4.filter(|_| asked.any || asked.v4);
     let v6 = allocation.v6.filter(|_| asked.any || asked.v6);
     for address in [v4, v6].into_iter().flatten() {
-        let holder = books.addresses().vips.get(&address);
-        if let Some(holder) = holder.filter(|holder| holder.service != name.as_str()) {
+        if let Some(owner) = books.other_owner(address, name) {
             let reason = format!(
-                "{address} belongs to `{}`, as vips/{address} says; delete this key and another \
-                 address is found",
-                holder.service
+                "{address} belongs to `{owner}`, as vips/{address} says; delete this key and \
+                 another address is found"
             );
             build.note_at(origin, Note::refusal(reason));
             continue;
