@@ -4,7 +4,7 @@ use crate::mirror::{DEADLINE, one, runtime, settings};
 use integration::etcd::{Cluster, Etcd, Setup};
 use integration::lab;
 use integration::wait::{eventually, let_pass};
-use lb_agent::etcd::{Keeper, KeeperState, Settings};
+use lb_agent::etcd::{Keeper, KeeperState, Settings, TakeOver};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,15 +31,21 @@ fn wanted(keys: &[(&str, &str)]) -> Wanted {
 
 impl Kept {
     fn spawn(settings: Settings, ttl: Duration, keys: &[(&str, &str)]) -> Self {
-        Self::spawn_all(settings, ttl, wanted(keys))
+        Self::spawn_all(settings, ttl, wanted(keys), TakeOver::Any)
     }
 
-    fn spawn_all(settings: Settings, ttl: Duration, keys: Wanted) -> Self {
+    /// One that takes over a key only if it was last changed at this revision.
+    fn spawn_polite(settings: Settings, keys: &[(&str, &str)], may: &[(&str, i64)]) -> Self {
+        let may = may.iter().map(|(key, revision)| ((*key).to_owned(), *revision));
+        Self::spawn_all(settings, TTL, wanted(keys), TakeOver::At(may.collect()))
+    }
+
+    fn spawn_all(settings: Settings, ttl: Duration, keys: Wanted, take_over: TakeOver) -> Self {
         let runtime = runtime();
         let (wanted, receiver) = channel(keys);
         let keeper = {
             let _inside = runtime.enter();
-            Keeper::spawn(Arc::new(settings), ttl, receiver)
+            Keeper::spawn(Arc::new(settings), ttl, receiver, take_over)
         };
         Self { wanted, keeper, runtime }
     }
@@ -123,6 +129,56 @@ fn what_others_take_away_is_put_again() {
 }
 
 #[test]
+fn what_is_anothers_is_left_alone() {
+    lab::run("etcd-keep-polite", |lab| {
+        let etcd = Etcd::start(lab.scratch());
+        etcd.put("/lb/a", "another's");
+        let kept = Kept::spawn_polite(one(&etcd), &[("/lb/a", "1"), ("/lb/b", "1")], &[]);
+        let holder = || kept.state().taken.map(|found| found.value);
+        let is_taken = || holder().as_deref() == Some(b"another's") && !kept.state().registered;
+        eventually("the key to be seen as another's", DEADLINE, is_taken);
+        assert_eq!(etcd.get("/lb/b").as_deref(), Some("1"), "the other one is put");
+        assert!(kept.state().error.unwrap().starts_with("/lb/a was put by somebody else"));
+        let revision = etcd.revision();
+        kept.want(&[("/lb/a", "2"), ("/lb/b", "1")]);
+        let_pass(TTL);
+        assert_eq!(etcd.revision(), revision, "nothing is written meanwhile");
+        assert!(etcd.delete("/lb/a"));
+        kept.until_registered();
+        assert_eq!((holder(), etcd.get("/lb/a").as_deref()), (None, Some("2")));
+        // Ours to change, to lose and to get back.
+        kept.want(&[("/lb/a", "3"), ("/lb/b", "1")]);
+        eventually("the change", DEADLINE, || etcd.get("/lb/a").as_deref() == Some("3"));
+        etcd.revoke(kept.state().lease.unwrap());
+        eventually("a revoked lease", DEADLINE, || etcd.get("/lb/a").as_deref() == Some("3"));
+        // It changes hands between two looks of ours.
+        etcd.put("/lb/b", "another's");
+        kept.want(&[("/lb/a", "3"), ("/lb/b", "2")]);
+        eventually("the key to be seen as another's", DEADLINE, is_taken);
+        kept.end();
+        assert_eq!(etcd.list("/lb/"), [("/lb/b".to_owned(), "another's".to_owned())]);
+    });
+}
+
+#[test]
+fn what_was_looked_at_is_taken_over_unless_it_has_changed() {
+    lab::run("etcd-keep-over", |lab| {
+        let etcd = Etcd::start(lab.scratch());
+        etcd.put("/lb/a", "another's");
+        let seen = etcd.revision();
+        etcd.put("/lb/b", "another's");
+        let may = [("/lb/a", seen), ("/lb/b", seen)];
+        let kept = Kept::spawn_polite(one(&etcd), &[("/lb/a", "1"), ("/lb/b", "1")], &may);
+        let taken = || kept.state().taken.is_some_and(|found| found.key == "/lb/b");
+        eventually("the other key to be seen as another's", DEADLINE, taken);
+        assert_eq!(etcd.get("/lb/a").as_deref(), Some("1"));
+        assert_eq!(etcd.get("/lb/b").as_deref(), Some("another's"));
+        kept.end();
+        assert_eq!(etcd.list("/lb/"), [("/lb/b".to_owned(), "another's".to_owned())]);
+    });
+}
+
+#[test]
 fn an_outage() {
     lab::run("etcd-keep-outage", |lab| {
         let mut etcd = Etcd::start(lab.scratch());
@@ -183,7 +239,7 @@ fn many_keys_and_one_too_large() {
         let mut keys: BTreeMap<String, Vec<u8>> =
             (0..1000).map(|number| (format!("/lb/{number}"), vec![b'x'; 3_000])).collect();
         keys.insert("/lb/large".to_owned(), vec![b'x'; 200_000]);
-        let kept = Kept::spawn_all(one(&etcd), TTL, Arc::new(keys.clone()));
+        let kept = Kept::spawn_all(one(&etcd), TTL, Arc::new(keys.clone()), TakeOver::Any);
         let line = || kept.state().error.filter(|line| line.contains("write /lb/large"));
         eventually("the others to be written", DEADLINE, || line().is_some());
         assert!(line().unwrap().contains("smaller"));

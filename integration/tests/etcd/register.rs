@@ -317,6 +317,83 @@ fn a_key_that_is_anothers_is_not_taken() {
 }
 
 #[test]
+fn one_that_was_frozen_does_not_take_its_key_back() {
+    lab::run("register-frozen", |lab| {
+        let etcd = Etcd::start(lab.scratch());
+        let other = "10.0.0.6:8080";
+        let mut first =
+            Registrar::start(lab, &etcd, &["--id", ADDRESS, "--", "sh", "-c", "sleep 600; exit 5"]);
+        first.says("registered");
+        first.signal(Signal::SIGSTOP);
+        is_gone(&etcd);
+        let second = Registrar::of(lab, &etcd, other, &["--id", ADDRESS]);
+        second.says("registered: ");
+        let revision = etcd.revision();
+        first.signal(Signal::SIGCONT);
+        let line = format!("registration lost: {KEY} was taken over by {other}, registered by ");
+        first.says(&line);
+        let_pass(TTL * 3);
+        assert_eq!(etcd.revision(), revision, "they fight");
+        assert!(etcd.get(KEY).unwrap().contains(other));
+        assert_eq!(first.log().matches("taken over").count(), 1, "{}", first.log());
+        assert!(!second.log().contains("lost"), "{}", second.log());
+        // It is ours again as soon as it is free.
+        drop(second);
+        first.says("registered again: ");
+        is(&etcd, "ready");
+        first.signal(Signal::SIGINT);
+        first.signal(Signal::SIGINT);
+        first.end();
+        assert_eq!(etcd.get(KEY), None);
+    });
+}
+
+#[test]
+fn a_rolling_restart_keeps_the_key() {
+    lab::run("register-rolling", |lab| {
+        let etcd = Etcd::start(lab.scratch());
+        for seen in [false, true] {
+            let mut first = Registrar::start(lab, &etcd, &["--drain-wait", "1s"]);
+            first.says("registered");
+            let mut second = Registrar::start(lab, &etcd, &[]);
+            second.says("registered: ");
+            let revision = etcd.revision();
+            if seen {
+                first.says(&format!("{KEY} was taken over by {ADDRESS}, registered by "));
+            }
+            first.signal(Signal::SIGTERM);
+            first.ends_with(0);
+            let_pass(TTL);
+            let by = format!("/{}", second.child.id());
+            let value = is(&etcd, "ready");
+            assert!(value["registered_by"].as_str().unwrap().ends_with(&by), "{value}");
+            assert_eq!(etcd.revision(), revision, "the old one wrote over the new one's key");
+            assert!(!second.log().contains("lost"), "{}", second.log());
+            second.signal(Signal::SIGINT);
+            second.signal(Signal::SIGINT);
+            second.end();
+            is_gone(&etcd);
+        }
+    });
+}
+
+#[test]
+fn an_end_while_anothers_lease_is_waited_for() {
+    lab::run("register-waits", |lab| {
+        let etcd = Etcd::start(lab.scratch());
+        for (command, code) in [(&["--", "true"] as &[_], 128 + 15), (&[], 0)] {
+            etcd.put_leased(KEY, r#"{"address":"10.0.0.9:80"}"#, TTL * 30);
+            let options = [&["--id", ADDRESS], command].concat();
+            let mut second = Registrar::of(lab, &etcd, "10.0.0.6:8080", &options);
+            second.says("waiting");
+            second.signal(Signal::SIGTERM);
+            second.ends_with(code);
+            assert!(etcd.delete(KEY));
+        }
+    });
+}
+
+#[test]
 fn a_store_that_asks_who_we_are() {
     lab::run("register-auth", |lab| {
         let etcd = Etcd::start(lab.scratch());

@@ -21,8 +21,11 @@ const PREFIX: &str = "/lb/";
 #[command(next_help_heading = "etcd")]
 pub(super) struct Place {
     /// Its members, such as http://10.0.0.1:2379; several are separated by commas
-    #[arg(long, env = "LB_ETCD_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
-    endpoints: Vec<Endpoint>,
+    // Read by us: clap would show what it can't read, and in the help what the environment says, and
+    // there may be a password in it.
+    #[arg(long, env = "LB_ETCD_ENDPOINTS", hide_env_values = true, value_name = "URL")]
+    #[arg(value_delimiter = ',')]
+    endpoints: Vec<String>,
     /// What the keys begin with [default: /lb/]
     #[arg(long, env = "LB_ETCD_PREFIX", value_name = "PREFIX")]
     prefix: Option<String>,
@@ -89,7 +92,10 @@ impl Place {
             config: _,
         } = self;
         let mut wrong = Vec::new();
-        if endpoints.is_empty() {
+        let (endpoints, bad) = read_endpoints(&endpoints);
+        if !bad.is_empty() {
+            wrong.extend(bad.into_iter().map(|reason| format!("--endpoints: {reason}")));
+        } else if endpoints.is_empty() {
             wrong.push(
                 "where is etcd? name it with --endpoints http://HOST:2379 or LB_ETCD_ENDPOINTS, or \
                  name an agent's configuration with -c FILE"
@@ -139,6 +145,24 @@ impl Place {
             vip_ranges: None,
         })
     }
+}
+
+/// The endpoints, and what is wrong with those that are none.
+fn read_endpoints(texts: &[String]) -> (Vec<Endpoint>, Vec<String>) {
+    let secret = texts.iter().any(|text| text.contains('@'));
+    let (mut endpoints, mut wrong) = (Vec::new(), Vec::new());
+    for text in texts {
+        match text.parse() {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(reason) => wrong.push(reason),
+        }
+    }
+    // A comma may be a part of a password, and then so is what stands before it.
+    if secret {
+        let reason = "an endpoint has no name and password; use --user and --password-file";
+        wrong = vec![reason.to_owned()];
+    }
+    (endpoints, wrong)
 }
 
 /// The first etcd source in the native layout of an agent's configuration.
@@ -275,6 +299,9 @@ mod tests {
             ("", &["where is etcd? name it with --endpoints"] as &[_]),
             ("--endpoints a --cacert ca", &["are for https endpoints, and http://a:2379 is not"]),
             ("--endpoints https://a --cert c", &["need each other"]),
+            ("--endpoints http://u:secret@a", &["use --user and --password-file"]),
+            ("--endpoints http://u:secret,x$secret@a:1", &["use --user and --password-file"]),
+            ("--endpoints ftp://a,b:0", &["`ftp` is no scheme", "`b:0` is not an endpoint"]),
             ("--endpoints a --user u", &["needs --password-file"]),
             ("--endpoints a --user u:secret --password-file f", &["a name alone"]),
             ("--password-file f", &["where is etcd?", "needs --user"]),

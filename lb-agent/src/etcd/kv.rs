@@ -1,7 +1,9 @@
 //! What the store holds and what can be asked of it, without `etcd_client`'s types, and the way
 //! from those to these.
 
-use etcd_client::{Compare, CompareOp, EventType, PutOptions, Txn, TxnOp};
+use etcd_client::{
+    Compare, CompareOp, EventType, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
 
 /// A key and what it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,13 @@ pub enum Condition {
         key: String,
         /// The value.
         value: Vec<u8>,
+    },
+    /// The key hangs on this lease.
+    OnLease {
+        /// The key.
+        key: String,
+        /// The lease.
+        lease: i64,
     },
 }
 
@@ -136,6 +145,7 @@ impl Condition {
             Self::Equals { key, value } => {
                 Compare::value(key.as_str(), CompareOp::Equal, value.clone())
             }
+            Self::OnLease { key, lease } => Compare::lease(key.as_str(), CompareOp::Equal, *lease),
         }
     }
 }
@@ -163,6 +173,24 @@ pub(super) fn transaction(when: &[Condition], then: &[Operation]) -> Txn {
     let when: Vec<Compare> = when.iter().map(Condition::compare).collect();
     let then: Vec<TxnOp> = then.iter().map(Operation::op).collect();
     Txn::new().when(when).and_then(then)
+}
+
+/// A transaction that does `then` if `when` holds, and reads `key` otherwise.
+pub(super) fn transaction_or_read(when: &Condition, then: &Operation, key: &str) -> Txn {
+    let read = vec![TxnOp::get(key, None)];
+    transaction(std::slice::from_ref(when), std::slice::from_ref(then)).or_else(read)
+}
+
+/// What stood in the way of a [`transaction_or_read`]; `None`: it was done.
+pub(super) fn in_the_way(answer: &TxnResponse) -> Option<Option<KeyValue>> {
+    if answer.succeeded() {
+        return None;
+    }
+    let found = answer.op_responses().into_iter().find_map(|read| match read {
+        TxnOpResponse::Get(mut read) => read.take_kvs().into_iter().next(),
+        _ => None,
+    });
+    Some(found.map(KeyValue::taken))
 }
 
 /// A transaction that deletes each key if it hangs on this lease.

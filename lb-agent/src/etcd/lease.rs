@@ -2,8 +2,9 @@
 //!
 //! Level-triggered: each round compares what is wanted with what hangs on the lease, and does the
 //! difference. A lease that is gone is made anew and all its keys are put again; a key that somebody
-//! else has deleted or taken over is put again. When nothing is wanted any more, the lease is ended,
-//! and with it exactly those keys that are still ours.
+//! else has deleted is put again. One that somebody else has put is left alone, unless [`TakeOver`]
+//! says otherwise: two keepers of one key would overwrite each other for ever. When nothing is wanted
+//! any more, the lease is ended, and with it exactly those keys that are still ours.
 
 mod round;
 
@@ -11,6 +12,7 @@ use self::round::{Round, is_kept};
 use super::backoff::Backoff;
 use super::client::Client;
 use super::error::EtcdError;
+use super::kv::KeyValue;
 use super::settings::{CALL_TIMEOUT, Settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// The keys that are wanted, with their values.
 pub type Wanted = Arc<BTreeMap<String, Vec<u8>>>;
+
+/// What a keeper may do with keys that others have put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TakeOver {
+    /// Overwrite them: nobody else has any business with keys of these names.
+    Any,
+    /// Overwrite those that were last changed at this revision, and no others. A key is put when it
+    /// is absent, or ours.
+    At(BTreeMap<String, i64>),
+}
 
 /// Longest that cleaning up may take.
 const CLEAN_UP: Duration = Duration::from_secs(3);
@@ -42,6 +54,9 @@ pub struct KeeperState {
     pub registered: bool,
     /// The lease.
     pub lease: Option<i64>,
+    /// A wanted key as somebody else has put it; the first, if there are several. It is looked at
+    /// again, and put when it is free.
+    pub taken: Option<KeyValue>,
     /// What is in the way, and what to do; one line.
     pub error: Option<String>,
 }
@@ -51,12 +66,17 @@ pub struct KeeperState {
 impl Keeper {
     /// Begins to keep the keys. `wanted` is the whole set. Must be called within a tokio runtime;
     /// when the sender of `wanted` is dropped, the keys are deleted and the task ends.
-    pub fn spawn(settings: Arc<Settings>, ttl: Duration, wanted: Receiver<Wanted>) -> Self {
+    pub fn spawn(
+        settings: Arc<Settings>,
+        ttl: Duration,
+        wanted: Receiver<Wanted>,
+        take_over: TakeOver,
+    ) -> Self {
         let (sender, state) = watch::channel(KeeperState::default());
         // A member that hangs must not cost us the lease.
         let patience = (ttl / 3).clamp(SHORTEST_PATIENCE, CALL_TIMEOUT);
         let client = Client::new(settings).with_patience(patience);
-        let task = tokio::spawn(keep(Round::new(client, ttl), wanted, sender));
+        let task = tokio::spawn(keep(Round::new(client, ttl, take_over), wanted, sender));
         Self { state, task }
     }
 
@@ -109,16 +129,23 @@ fn publish(
     wanted: &BTreeMap<String, Vec<u8>>,
     error: Option<EtcdError>,
 ) {
+    let taken = round.taken();
     let now = KeeperState {
         registered: round.lives() && is_kept(wanted, round.kept()),
         lease: round.lease(),
-        error: error.map(|error| error.to_string()),
+        error: error.map(|error| error.to_string()).or_else(|| taken.map(anothers)),
+        taken: taken.cloned(),
     };
     state.send_if_modified(|before| {
         let changed = *before != now;
         *before = now;
         changed
     });
+}
+
+fn anothers(KeyValue { key, lease, .. }: &KeyValue) -> String {
+    let on = lease.map_or_else(|| "no lease".to_owned(), |lease| format!("lease {lease:x}"));
+    format!("{key} was put by somebody else (on {on}); it is put again when that one is gone")
 }
 
 /// Ends the lease, and with it the keys that hang on it; those alone: a key may be another's by now.

@@ -16,6 +16,6 @@ pub mod watch;
 pub use self::client::Client;
 pub use self::error::EtcdError;
 pub use self::kv::{Change, Condition, KeyValue, Listing, Operation};
-pub use self::lease::{Keeper, KeeperState};
+pub use self::lease::{Keeper, KeeperState, TakeOver};
 pub use self::settings::{Endpoint, Settings, Tls, User};
 pub use self::watch::{Event, follow};

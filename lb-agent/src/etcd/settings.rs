@@ -65,6 +65,13 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // Before anything is shown: a password may have any characters.
+        if let Some((_, after)) = text.rsplit_once('@') {
+            return Err(format!(
+                "`...@{after}`: an endpoint has no name and password; put them under `user`, \
+                 the password in a file"
+            ));
+        }
         let (tls, rest) = match text.split_once("://") {
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
@@ -127,10 +134,26 @@ mod tests {
             ("http://x:0", "not an endpoint"),
             ("http://x:y", "not an endpoint"),
             ("fd00::1:2379", "not an endpoint"),
-            ("http://user:secret@x:2379", "not an endpoint"),
             ("http://[x]:2379", "not an endpoint"),
         ] {
             assert!(text.parse::<Endpoint>().unwrap_err().contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for text in [
+            "http://user:secret@x:2379",
+            "https://secret@x",
+            "user:secret@x:2379",
+            "ftp://user:secret@x",
+            "http://user:secret/?#secret@x:2379",
+            "http://user:secret@secret@x",
+            "secret://secret@x",
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert!(error.contains("put them under `user`"), "{text}: {error}");
+            assert!(!error.contains("secret"), "{text}: {error}");
         }
     }
 }

@@ -14,7 +14,6 @@ use super::error::EtcdError;
 use super::kv::{Change, KeyValue, Listing};
 use super::position::Position;
 use super::settings::Settings;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -41,7 +40,7 @@ pub enum Event {
         /// The changes.
         changes: Vec<Change>,
     },
-    /// The store can't be followed now; why and what to do, one line. Sent once per distinct reason.
+    /// The store can't be followed now; why and what to do, one line. Sent again when that changes.
     Down(String),
     /// It is followed again. Comes before the next `Changed`.
     Up,
@@ -73,8 +72,6 @@ impl Default for Timing {
 
 /// Events on their way to the receiver; while it is full, the member waits.
 const EVENTS: usize = 64;
-/// Reasons that are remembered as said.
-const REASONS: usize = 64;
 
 /// Follows all keys under `prefix`, which ends in `/`. Must be called within a tokio runtime; the
 /// task ends when the receiver is dropped.
@@ -95,7 +92,7 @@ pub fn follow_at(settings: Arc<Settings>, prefix: String, timing: Timing) -> Rec
         relist_at: Instant::now(),
         backoff: Backoff::new(),
         down: false,
-        said: BTreeSet::new(),
+        said: None,
     };
     tokio::spawn(follower.run());
     receiver
@@ -115,8 +112,8 @@ struct Follower {
     backoff: Backoff,
     /// Whether `Down` was the last that was said of the store.
     down: bool,
-    /// The reasons given since it was last followed.
-    said: BTreeSet<String>,
+    /// The reason given last, since it was last followed.
+    said: Option<String>,
 }
 
 /// Why a session is over.
@@ -253,14 +250,16 @@ impl Follower {
     async fn down(&mut self, error: EtcdError) -> Result<(), End> {
         self.down = true;
         let reason = error.to_string();
-        if self.said.len() >= REASONS || !self.said.insert(reason.clone()) {
+        // Whoever shows it shows the last one.
+        if self.said.as_ref() == Some(&reason) {
             return Ok(());
         }
+        self.said = Some(reason.clone());
         self.deliver(Event::Down(reason)).await
     }
 
     async fn up(&mut self) -> Result<(), End> {
-        self.said.clear();
+        self.said = None;
         if std::mem::take(&mut self.down) { self.deliver(Event::Up).await } else { Ok(()) }
     }
 

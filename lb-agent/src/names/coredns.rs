@@ -9,7 +9,7 @@
 use super::records::{Records, dashed};
 use super::{Facts, Report};
 use crate::config;
-use crate::etcd::{Keeper, KeeperState};
+use crate::etcd::{Keeper, KeeperState, TakeOver};
 use serde::Serialize;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,11 @@ impl Writer {
     ) -> Self {
         let wanted = Arc::new(Sender::new(Wanted::default()));
         let cluster = Arc::clone(&settings.settings);
-        let keeper = Keeper::spawn(cluster, settings.ttl, wanted.subscribe());
+        let keeper = {
+            // The names are this agent's alone; what is there, the one before has left.
+            let wanted = wanted.subscribe();
+            Keeper::spawn(cluster, settings.ttl, wanted, TakeOver::Any)
+        };
         let id = host_id(agent);
         tasks.spawn(translate(settings, id, facts, Arc::clone(&wanted), keeper.state(), report));
         Self { wanted, keeper }
@@ -91,7 +95,7 @@ async fn translate(
             report.update(|status| status.problems = entangled(&now.records));
             last = Some(now);
         }
-        let KeeperState { registered, lease: _, error } = keeper.borrow_and_update().clone();
+        let KeeperState { registered, error, .. } = keeper.borrow_and_update().clone();
         report.update(|status| {
             if let Some(last) = last.as_ref().filter(|_| registered) {
                 status.records = last.records.len();

@@ -74,6 +74,11 @@ pub(super) fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
+/// The exit code of a command that a signal has ended, as in shells.
+pub(super) fn code_of(signal: Signal) -> u8 {
+    u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)
+}
+
 // === impl NotStarted ===
 
 impl NotStarted {

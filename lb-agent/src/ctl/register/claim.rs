@@ -30,8 +30,9 @@ struct Seen {
 /// What a look at the key has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// Nobody has it, or somebody with our own address.
-    Free,
+    /// Nobody has it, or somebody with our own address, whose last change was at this revision. It
+    /// is ours to take as long as that is so.
+    Free(Option<i64>),
     /// It is another's; who, and what to do.
     Taken(String),
 }
@@ -48,20 +49,22 @@ impl Seen {
     }
 }
 
-/// Looks until it is clear whose the key is; a lease that nobody renews is waited out.
+/// Looks until it is clear whose the key is; a lease that nobody renews is waited out, which is
+/// `announced` if that has not happened yet.
 pub(super) async fn look(
     client: &mut Client,
     key: &str,
     ours: SocketAddr,
+    announced: &mut bool,
 ) -> Result<Claim, EtcdError> {
     let mut seen: Option<Seen> = None;
     loop {
         let Some(found) = client.get(key).await? else {
-            return Ok(Claim::Free);
+            return Ok(Claim::Free(None));
         };
         let traces = Traces::of(&found.value);
         if traces.address() == Some(ours) {
-            return Ok(Claim::Free);
+            return Ok(Claim::Free(Some(found.modified)));
         }
         let Some(lease) = found.lease else {
             return Ok(taken(&found, &traces, "it hangs on no lease"));
@@ -76,7 +79,9 @@ pub(super) async fn look(
             }
             (None, Some(left)) => {
                 let whose = whose(&traces);
-                say(&format!("{key} is held by {whose}; its lease has {left:?} left, waiting"));
+                if !std::mem::replace(announced, true) {
+                    say(&format!("{key} is held by {whose}; its lease has {left:?} left, waiting"));
+                }
                 seen = Some(Seen { lease, left, ends: now + left + SLACK });
             }
             (_, None) => {}
@@ -85,13 +90,18 @@ pub(super) async fn look(
     }
 }
 
-/// Looks until the key is ours to take; says each reason why it is not, once.
-pub(super) async fn settle(mut client: Client, key: String, ours: SocketAddr) {
-    let mut told = None;
+/// Looks until the key is ours to take, and returns the revision at which it is; says each reason
+/// why it is not, once. `told` was said already.
+pub(super) async fn settle(
+    mut client: Client,
+    key: String,
+    ours: SocketAddr,
+    mut told: Option<String>,
+) -> Option<i64> {
+    let mut announced = false;
     loop {
-        sleep(AGAIN).await;
-        let reason = match look(&mut client, &key, ours).await {
-            Ok(Claim::Free) => return,
+        let reason = match look(&mut client, &key, ours, &mut announced).await {
+            Ok(Claim::Free(modified)) => return modified,
             Ok(Claim::Taken(reason)) => reason,
             Err(error) => error.to_string(),
         };
@@ -99,7 +109,21 @@ pub(super) async fn settle(mut client: Client, key: String, ours: SocketAddr) {
             say(&format!("not registered yet: {reason}"));
             told = Some(reason);
         }
+        sleep(AGAIN).await;
     }
+}
+
+/// What is said when somebody else has taken the key while we had it.
+pub(super) fn lost(found: &KeyValue, ours: SocketAddr) -> String {
+    let KeyValue { key, value, .. } = found;
+    let traces = Traces::of(value);
+    let whose = whose(&traces);
+    let what_now = if traces.address() == Some(ours) {
+        "it is left to that registrar, and put again when it is free"
+    } else {
+        "it is put again when it is free; give one of the two another --id"
+    };
+    format!("{key} was taken over by {whose}; {what_now}")
 }
 
 fn taken(found: &KeyValue, traces: &Traces, why: &str) -> Claim {

@@ -11,7 +11,7 @@ use super::claim::{self, Claim};
 use super::record::Record;
 use super::signals::{Signals, asks_to_stop};
 use super::told::Told;
-use crate::etcd::{Client, Keeper, KeeperState, Settings};
+use crate::etcd::{Client, Keeper, KeeperState, KeyValue, Settings, TakeOver};
 use crate::model::AdminState;
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
@@ -41,7 +41,7 @@ pub(super) struct Session {
 }
 
 /// Something that will be done at some time.
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Task<T = ()> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A session under way.
 struct Run {
@@ -51,7 +51,11 @@ struct Run {
     /// What the checks say, if there are any.
     verdict: Option<watch::Receiver<Verdict>>,
     /// Finds out whether the key is ours to take; `None` once it is.
-    claiming: Option<Task>,
+    claiming: Option<Task<Option<i64>>>,
+    /// The revision at which another's key is ours to take.
+    free_at: Option<i64>,
+    /// The lease on which we last kept it; what hangs there is our own.
+    left_on: Option<i64>,
     keeping: Option<Keeping>,
     /// Removes what was kept.
     leaving: Option<Task>,
@@ -90,7 +94,7 @@ enum Event {
     Ended(io::Result<ExitStatus>),
     Signal(Signal),
     Verdict,
-    Claimed,
+    Claimed(Option<i64>),
     Kept,
     Left,
     Drained,
@@ -108,17 +112,27 @@ impl Session {
         let mut signals = Signals::listen().context("cannot wait for signals")?;
         let address = self.record.address();
         let mut client = Client::new(Arc::clone(&self.settings));
+        let mut announced = false;
         let first = tokio::select! {
-            claim = claim::look(&mut client, &self.key, address) => claim,
-            () = stop(&mut signals, !command.is_empty()) => return Ok(ExitCode::SUCCESS),
+            claim = claim::look(&mut client, &self.key, address, &mut announced) => claim,
+            signal = stop(&mut signals, !command.is_empty()) => {
+                // As if the command had been there to hear it.
+                let code = if command.is_empty() { 0 } else { child::code_of(signal) };
+                return Ok(code.into());
+            }
         };
-        let claiming: Option<Task> = match first {
-            Ok(Claim::Free) => None,
+        let mut free_at = None;
+        let claiming: Option<Task<Option<i64>>> = match first {
+            Ok(Claim::Free(modified)) => {
+                free_at = modified;
+                None
+            }
             // Before the command is started: nobody is hurt by the refusal yet.
             Ok(Claim::Taken(reason)) => anyhow::bail!(reason),
             Err(error) => {
-                say(&format!("not registered yet: {error}"));
-                Some(Box::pin(claim::settle(client, self.key.clone(), address)))
+                let reason = error.to_string();
+                say(&format!("not registered yet: {reason}"));
+                Some(Box::pin(claim::settle(client, self.key.clone(), address, Some(reason))))
             }
         };
         let child = match command {
@@ -142,6 +156,8 @@ impl Session {
             child,
             verdict,
             claiming,
+            free_at,
+            left_on: None,
             keeping: None,
             leaving: None,
             phase: Phase::Up,
@@ -152,8 +168,13 @@ impl Session {
 }
 
 /// Waits for a signal that asks for an end.
-async fn stop(signals: &mut Signals, command: bool) {
-    while !asks_to_stop(signals.next().await, command) {}
+async fn stop(signals: &mut Signals, command: bool) -> Signal {
+    loop {
+        let signal = signals.next().await;
+        if asks_to_stop(signal, command) {
+            return signal;
+        }
+    }
 }
 
 // === impl Run ===
@@ -192,8 +213,9 @@ impl Run {
                 keeping.want(self.session.keys(state));
                 self.keeping = Some(keeping);
             }
-            (None, Some(Keeping { wanted, keeper, state: _ })) => {
+            (None, Some(Keeping { wanted, keeper, state })) => {
                 drop(wanted);
+                self.left_on = state.borrow().lease;
                 self.told.given_up();
                 self.leaving = Some(Box::pin(keeper.ended()));
             }
@@ -201,7 +223,10 @@ impl Run {
             (Some(state), None) if self.leaving.is_none() => {
                 let Session { settings, ttl, .. } = &self.session;
                 let (wanted, keys) = watch::channel(self.session.keys(state));
-                let keeper = Keeper::spawn(Arc::clone(settings), *ttl, keys);
+                // What stood there when we looked is ours to take, and nothing that came after.
+                let free = self.free_at.map(|modified| (self.session.key.clone(), modified));
+                let take_over = TakeOver::At(free.into_iter().collect());
+                let keeper = Keeper::spawn(Arc::clone(settings), *ttl, keys, take_over);
                 let state = keeper.state();
                 self.keeping = Some(Keeping { wanted, keeper, state });
             }
@@ -220,7 +245,7 @@ impl Run {
             status = given(child, |child| child.end()), if !ended => Event::Ended(status),
             signal = signals.next() => Event::Signal(signal),
             () = given(verdict, changed) => Event::Verdict,
-            () = given(claiming, |task| task.as_mut()) => Event::Claimed,
+            modified = given(claiming, |task| task.as_mut()) => Event::Claimed(modified),
             () = given(keeping, |keeping| changed(&mut keeping.state)) => Event::Kept,
             () = given(leaving, |task| task.as_mut()) => Event::Left,
             () = given(&mut until, |until| sleep_until(*until)) => Event::Drained,
@@ -239,12 +264,11 @@ impl Run {
                     self.told.verdict(&verdict.borrow_and_update(), self.keeping.is_some());
                 }
             }
-            Event::Claimed => self.claiming = None,
-            Event::Kept => {
-                if let Some(keeping) = &mut self.keeping {
-                    self.told.state(&keeping.state.borrow_and_update(), &self.session.key);
-                }
+            Event::Claimed(modified) => {
+                self.claiming = None;
+                self.free_at = modified;
             }
+            Event::Kept => self.take_state(),
             Event::Left => self.leaving = None,
             Event::Drained => {
                 if let Phase::Draining { with, .. } = self.phase {
@@ -253,6 +277,28 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    fn take_state(&mut self) {
+        let Some(keeping) = &mut self.keeping else { return };
+        let state = keeping.state.borrow_and_update().clone();
+        let Session { key, record, settings, .. } = &self.session;
+        let left = |found: &KeyValue| found.lease.is_some() && found.lease == self.left_on;
+        if let Some(found) = &state.taken {
+            match self.phase {
+                // It came between our look and our first put, or is our own from before.
+                Phase::Up if !self.told.ever() || left(found) => {
+                    let client = Client::new(Arc::clone(settings));
+                    let claim = claim::settle(client, key.clone(), record.address(), None);
+                    self.claiming = Some(Box::pin(claim));
+                    return;
+                }
+                // Nobody is sent here any more, or whoever is, is sent by another.
+                Phase::Draining { with, .. } => self.phase = Phase::Removing { with: Some(with) },
+                _ => {}
+            }
+        }
+        self.told.state(&state, key, record.address());
     }
 
     fn take_signal(&mut self, signal: Signal) -> anyhow::Result<()> {

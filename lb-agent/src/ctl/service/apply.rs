@@ -57,6 +57,7 @@ pub(super) async fn apply(
         return Ok(Misused(wrong).tell());
     }
     let mut client = store.client();
+    let mut tried: Vec<Fate> = Vec::new();
     for tries in 1.. {
         let there = client.list(&store.services()).await?;
         let there: BTreeMap<&str, &KeyValue> =
@@ -67,14 +68,16 @@ pub(super) async fn apply(
                 tries < TRIES,
                 "others write the same services all the time; try again"
             );
+            tried = told(&fates, &tried);
             continue;
         }
         let note = if dry_run { " (dry run)" } else { "" };
         let line = |(proposal, fate): (&Proposal, &Fate)| {
             format!("{} {}{note}\n", proposal.name, fate.word())
         };
-        let told: String = proposals.iter().zip(&fates).map(line).collect();
-        let (Reader::Listening | Reader::Gone) = show(&told)?;
+        let fates = told(&fates, &tried);
+        let lines: String = proposals.iter().zip(&fates).map(line).collect();
+        let (Reader::Listening | Reader::Gone) = show(&lines)?;
         break;
     }
     Ok(ExitCode::SUCCESS)
@@ -109,6 +112,14 @@ async fn write(
         }
     }
     Ok(true)
+}
+
+/// What is said of each, after tries that were said to have come to nothing: one may have been done,
+/// in part or its answer lost, and what it was to write is there.
+fn told(now: &[Fate], tried: &[Fate]) -> Vec<Fate> {
+    let before = tried.iter().copied().chain(std::iter::repeat(Fate::Unchanged));
+    let one = |(now, before): (&Fate, Fate)| if *now == Fate::Unchanged { before } else { *now };
+    now.iter().zip(before).map(one).collect()
 }
 
 fn fate(store: &Store, proposal: &Proposal, there: &BTreeMap<&str, &KeyValue>) -> Fate {
@@ -327,6 +338,17 @@ services:
         let problems = judge(&store(Some("10.97.0.0/16")), &parse("f", TWO).unwrap());
         let [outside] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(outside.contains("10.96.0.1:5432") && outside.contains("outside"), "{outside}");
+    }
+
+    #[test]
+    fn what_an_earlier_try_has_written_is_told_as_its_doing() {
+        use Fate::{Configured, Created, Unchanged};
+        let first = [Created, Configured, Unchanged, Created];
+        assert_eq!(told(&first, &[]), first);
+        let second = [Unchanged, Unchanged, Configured, Configured];
+        let both = told(&second, &first);
+        assert_eq!(both, [Created, Configured, Configured, Configured]);
+        assert_eq!(told(&[Unchanged; 4], &both), both);
     }
 
     #[test]

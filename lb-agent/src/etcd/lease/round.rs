@@ -2,7 +2,10 @@
 
 use super::super::client::Client;
 use super::super::error::EtcdError;
-use super::super::kv::{Operation, release, transaction};
+use super::super::kv::{
+    Condition, KeyValue, Operation, in_the_way, release, transaction, transaction_or_read,
+};
+use super::TakeOver;
 use etcd_client::LeaseTimeToLiveOptions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +15,10 @@ use tokio::time::Instant;
 const BATCH: usize = 60;
 /// Bytes per transaction; the store takes 1.5 MiB unless it is told otherwise.
 const BATCH_BYTES: usize = 512 << 10;
+/// Bytes of keys that an answer about a lease may have: the client takes no answer above 4 MiB.
+const LISTED_BYTES: usize = 2 << 20;
+/// How often a key that changes at the same moment is tried at once.
+const GUESSES: usize = 4;
 /// The shortest lease.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -23,9 +30,13 @@ pub(super) struct Round {
     lease: Option<i64>,
     /// What we have put on the lease.
     kept: BTreeMap<String, Vec<u8>>,
+    /// Which keys of others we may overwrite.
+    take_over: TakeOver,
+    /// The keys that are wanted, but another's.
+    taken: BTreeMap<String, KeyValue>,
     /// When the store was last asked to renew it, and did.
     renewed: Instant,
-    /// Whether the keys on a lease may not be read, and that was said.
+    /// Whether the keys on a lease can't be read, and that was said.
     blind: bool,
 }
 
@@ -35,11 +46,11 @@ type Batch<'a> = Vec<(&'a str, &'a [u8])>;
 // === impl Round ===
 
 impl Round {
-    pub(super) fn new(client: Client, ttl: Duration) -> Self {
+    pub(super) fn new(client: Client, ttl: Duration, take_over: TakeOver) -> Self {
         // The store makes none shorter than that, nor do we ask it more often.
         let ttl = ttl.max(SHORTEST);
-        let (kept, renewed) = (BTreeMap::new(), Instant::now());
-        Self { client, ttl, lease: None, kept, renewed, blind: false }
+        let (kept, taken, renewed) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+        Self { client, ttl, lease: None, kept, take_over, taken, renewed, blind: false }
     }
 
     /// Does what is missing.
@@ -64,6 +75,7 @@ impl Round {
         if let Some(lease) = self.lease {
             self.remove(lease, wanted).await?;
         }
+        self.taken.retain(|key, _| wanted.contains_key(key));
         let missing: Batch<'_> = wanted
             .iter()
             .filter(|(key, value)| self.kept.get(*key) != Some(value))
@@ -98,23 +110,26 @@ impl Round {
 
     /// Forgets keys that no longer hang on the lease.
     async fn look(&mut self, lease: i64) -> Result<(), EtcdError> {
+        let listed = self.kept.keys().map(String::len).sum::<usize>() < LISTED_BYTES;
         let answer = self
             .client
             .call("read the keys of a lease", |mut connection| async move {
-                let options = LeaseTimeToLiveOptions::new().with_keys();
-                Ok(connection.lease.time_to_live(lease, Some(options)).await?)
+                let options = listed.then(|| LeaseTimeToLiveOptions::new().with_keys());
+                Ok(connection.lease.time_to_live(lease, options).await?)
             })
             .await;
         let found: BTreeSet<Vec<u8>> = match answer {
             Ok(answer) if answer.ttl() < 0 => {
                 return Err(EtcdError::LeaseGone(format!("no lease {lease:x}")));
             }
+            Ok(_) if !listed => {
+                self.go_blind("there are too many for one answer");
+                return Ok(());
+            }
             Ok(answer) => answer.keys().iter().cloned().collect(),
             // Who may write a key need not be allowed to read it.
             Err(EtcdError::Refused(why)) => {
-                if !std::mem::replace(&mut self.blind, true) {
-                    tracing::warn!(%why, "keys that others delete will not be put again");
-                }
+                self.go_blind(&why);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -123,11 +138,17 @@ impl Round {
         self.kept.retain(|key, _| {
             let there = found.contains(key.as_bytes());
             if !there {
-                tracing::warn!(key, "deleted or taken over by somebody else; putting it again");
+                tracing::warn!(key, "deleted or taken over by somebody else");
             }
             there
         });
         Ok(())
+    }
+
+    fn go_blind(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.blind, true) {
+            tracing::warn!(why, "keys that others delete will not be put again");
+        }
     }
 
     /// Deletes what is no longer wanted, unless it is another's by now.
@@ -170,6 +191,12 @@ impl Round {
     }
 
     async fn put_batch(&mut self, lease: i64, batch: &[(&str, &[u8])]) -> Result<(), EtcdError> {
+        if self.take_over != TakeOver::Any {
+            for (key, value) in batch {
+                self.put_if_free(lease, key, value).await?;
+            }
+            return Ok(());
+        }
         let puts: Vec<Operation> = batch
             .iter()
             .map(|(key, value)| Operation::Put {
@@ -183,6 +210,49 @@ impl Round {
         let put = batch.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec()));
         self.kept.extend(put);
         Ok(())
+    }
+
+    /// Puts a key unless it is another's. One key at a time, without transactions in transactions:
+    /// members before 3.4.42 ask nobody for permission there.
+    async fn put_if_free(&mut self, lease: i64, key: &str, value: &[u8]) -> Result<(), EtcdError> {
+        let put = Operation::Put { key: key.to_owned(), value: value.to_vec(), lease: Some(lease) };
+        let doing = format!("write {key}");
+        let mut when = match self.kept.get(key) {
+            Some(_) => Condition::OnLease { key: key.to_owned(), lease },
+            None => Condition::Absent(key.to_owned()),
+        };
+        for _ in 0..GUESSES {
+            let guarded = transaction_or_read(&when, &put, key);
+            let answer = self.client.transaction(&doing, guarded).await?;
+            let Some(found) = in_the_way(&answer) else {
+                self.taken.remove(key);
+                self.kept.insert(key.to_owned(), value.to_vec());
+                return Ok(());
+            };
+            when = match found {
+                None => Condition::Absent(key.to_owned()),
+                // Ours: an answer was lost, or the value is to change.
+                Some(found) if found.lease == Some(lease) => {
+                    Condition::OnLease { key: key.to_owned(), lease }
+                }
+                Some(found) if self.may_take(&found) => {
+                    Condition::Unchanged { key: key.to_owned(), modified: found.modified }
+                }
+                Some(found) => {
+                    self.kept.remove(key);
+                    self.taken.insert(key.to_owned(), found);
+                    return Ok(());
+                }
+            };
+        }
+        Err(EtcdError::Other(format!("{key} changes all the time; see who else writes it")))
+    }
+
+    fn may_take(&self, found: &KeyValue) -> bool {
+        match &self.take_over {
+            TakeOver::Any => true,
+            TakeOver::At(revisions) => revisions.get(&found.key) == Some(&found.modified),
+        }
     }
 
     /// How long there is nothing to do, if nothing changes.
@@ -209,6 +279,11 @@ impl Round {
 
     pub(super) fn kept(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.kept
+    }
+
+    /// A wanted key that is another's.
+    pub(super) fn taken(&self) -> Option<&KeyValue> {
+        self.taken.values().next()
     }
 
     pub(super) fn client(&mut self) -> &mut Client {

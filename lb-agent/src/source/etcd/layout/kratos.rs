@@ -100,15 +100,27 @@ impl Reading for Kratos {
 
 /// The scheme and the address of `grpc://127.0.0.1:9000?isSecure=false`.
 fn endpoint(url: &str) -> Result<(Box<str>, SocketAddr), String> {
-    let shown = || text::clean(url, 80);
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
-        let shown = shown();
+        let shown = shown(url);
         return Err(format!("endpoint `{shown}` is no URL such as grpc://10.0.0.1:9000"));
     };
     let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let address =
-        text::address(host).map_err(|reason| format!("endpoint `{}`: {reason}", shown()))?;
+    let address = text::address(host).map_err(|reason| {
+        let shown = shown(url);
+        if url.contains('@') {
+            return format!("endpoint `{shown}` names a user; register it without one");
+        }
+        format!("endpoint `{shown}`: {reason}")
+    })?;
     Ok((scheme.to_ascii_lowercase().into(), address))
+}
+
+/// An endpoint without what stands before its last `@`: there may be a password, of any characters.
+fn shown(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, after)) => format!("...@{}", text::clean(after, 80)),
+        None => text::clean(url, 80),
+    }
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -178,13 +178,20 @@ fn member(value: &[u8], notes: &mut Vec<Note>) -> Result<Member, String> {
 /// else's business, so they are not shown either.
 fn address(url: &str) -> Result<SocketAddr, String> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let host = authority.rsplit('@').next().unwrap_or(authority);
+    if let Ok(address) = text::address(host_of(rest)) {
+        return Ok(address);
+    }
+    // The last `@`, before anything else is cut off: a password may have any characters.
+    let host = host_of(rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
     let bare = host.rsplit(']').next().unwrap_or(host);
     if bare.contains(':') {
         return text::address(host).map_err(|reason| format!("conn_url: {reason}"));
     }
     text::address(&format!("{host}:{PORT}")).map_err(|reason| format!("conn_url: {reason}"))
+}
+
+fn host_of(rest: &str) -> &str {
+    rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
 /// Tags are YAML, so a truth may be written in several ways.

@@ -35,6 +35,7 @@ impl Store {
             Condition::Equals { key, value } => {
                 self.keys.get(key).is_some_and(|(now, _)| now == value)
             }
+            Condition::OnLease { .. } => panic!("addresses hang on no lease"),
         };
         if !step.when.iter().all(holds) {
             return false;

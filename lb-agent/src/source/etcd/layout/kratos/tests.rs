@@ -12,7 +12,7 @@ fn every_scheme_is_a_pool() {
     let mut lab = lab();
     lab.put_leased("/microservices/helloworld/1f3a", INSTANCE, Some(7)).put(
         "/microservices/helloworld/2",
-        r#"{"name":"helloworld","metadata":{"weight":"30"},"endpoints":["GRPC://[fd00::1]:9000/x"]}"#,
+        r#"{"name":"helloworld","metadata":{"weight":"30"},"endpoints":["GRPC://[fd00::1]:9000/x?by=a@b"]}"#,
     );
     assert_eq!(
         lab.pools(),
@@ -42,7 +42,9 @@ fn a_bad_endpoint_costs_only_itself() {
         ("10.0.0.1:9000", "is no URL such as grpc://10.0.0.1:9000"),
         ("://10.0.0.1:9000", "is no URL"),
         ("a b://10.0.0.1:9000", "is no URL"),
-        ("grpc://user:secret@10.0.0.1:9000", "is not an IP address"),
+        ("grpc://user:secret@10.0.0.1:9000", "`...@10.0.0.1:9000` names a user"),
+        ("grpc://user:secret/?#secret@10.0.0.1:9000", "`...@10.0.0.1:9000` names a user"),
+        ("user:secret@10.0.0.1:9000", "`...@10.0.0.1:9000` is no URL"),
     ] {
         let mut lab = lab();
         let value = format!(r#"{{"endpoints":["{endpoint}","http://10.0.0.1:80"]}}"#);
@@ -50,6 +52,7 @@ fn a_bad_endpoint_costs_only_itself() {
         assert_eq!(lab.pools(), ["a/http: 10.0.0.1:80"], "{endpoint}");
         let rejections = lab.rejections();
         assert!(rejections.len() == 1 && rejections[0].contains(part), "{rejections:?}");
+        assert!(!rejections[0].contains("secret"), "{rejections:?}");
     }
 }
 

@@ -129,6 +129,7 @@ fn what_is_wrong_costs_only_itself_and_shows_no_password() {
         ("batman/members/pg9", member("db.example:5432", "replica", ""), "names are not looked up"),
         ("batman/members/pg9", member("u:geheim@db.example", "replica", ""), "connect_address"),
         ("batman/members/pg9", member("u:geheim@x", "primary", ""), "names are not looked up"),
+        ("batman/members/pg9", member("u:geheim/?#geheim@x", "primary", ""), "names are not"),
         ("batman/members/pg9", "{x".to_owned(), "not valid JSON"),
         ("batman/members/pg9", r#"{"state":"running"}"#.to_owned(), "there is no `conn_url`"),
         ("batman/members/pg9", r#"{"state":1}"#.to_owned(), "expected a string"),
@@ -148,7 +149,7 @@ fn what_is_wrong_costs_only_itself_and_shows_no_password() {
         assert!(rejection.contains(part) && !rejection.contains("geheim"), "{rejection}");
     }
     let mut lab = lab();
-    lab.put("/service/b/members/x", &member("u:geheim@10.0.0.1:77", "replica", ""))
+    lab.put("/service/b/members/x", &member("u:ge/h@eim@10.0.0.1:77", "replica", ""))
         .put("/service/b/members/y", &member("[fd00::1]", "replica", ""));
     assert_eq!(lab.pools()[1], "b/replicas: 10.0.0.1:77 [fd00::1]:5432");
 }
