@@ -30,7 +30,7 @@ fn addr(text: &str) -> SocketAddr {
 
 #[track_caller]
 fn health(agent: &Agent<'_>, service: &str, backend: SocketAddr) -> HealthStatus {
-    agent.backend(service, backend).health.expect("something is known of it")
+    agent.backend(service, backend).health.map(|health| *health).expect("something is known of it")
 }
 
 #[track_caller]
@@ -40,7 +40,7 @@ fn check(agent: &Agent<'_>, service: &str, backend: SocketAddr) -> CheckStatus {
 
 #[track_caller]
 fn becomes(agent: &Agent<'_>, service: &str, backend: SocketAddr, why: Why) {
-    let found = |health: HealthStatus| (health.why == why).then_some(());
+    let found = |health: Box<HealthStatus>| (health.why == why).then_some(());
     let seen = || agent.backend(service, backend).health.and_then(found);
     wait_for(&format!("{backend} to be {why:?}"), DEADLINE, seen);
 }

@@ -4,8 +4,8 @@
 mod checked;
 mod probes;
 mod programs;
+mod removal;
 mod secured;
 mod steered;
-mod removal;
 mod storms;
 mod trial;
