@@ -200,8 +200,12 @@ async fn a_service_that_did_not_fit_is_served_when_ids_come_free() {
     while setup.reconciler.grace.is_some() {
         setup.end_grace().await;
     }
+    let result = setup.reconciler.removals.ended().await;
+    setup.reconciler.destroyed(result);
     setup.reconciler.tick();
     assert_eq!(setup.reconciler.plan_rejections.len(), 1, "sockets name the ids that it needs");
+    let result = setup.reconciler.removals.ended().await;
+    setup.reconciler.destroyed(result);
     setup.fake.set_active([3].into());
     setup.reconciler.tick();
     assert_eq!(setup.reconciler.plan_rejections, []);
@@ -234,7 +238,7 @@ async fn what_was_said_is_saved_beside_the_loop_and_at_its_end() {
 async fn what_is_connected_to_removed_backends_is_ended_after_the_grace_period() {
     let mut setup = Setup::new();
     setup.take(&[A_CHANGED, B]);
-    setup.end_grace().await;
+    setup.fake.set_active((0..4).collect());
     assert!(setup.fake.destroyed().is_empty());
     setup.take(&[A]);
     let id = |service: &str, address: &str| {
@@ -273,6 +277,7 @@ async fn what_is_connected_to_removed_backends_is_ended_after_the_grace_period()
 async fn backends_that_came_back_are_spared() {
     let mut setup = Setup::new();
     setup.take(&[A_CHANGED, B]);
+    setup.fake.set_active((0..4).collect());
     setup.take(&[A, B]);
     setup.take(&[A_CHANGED, ("c", B.1, B.2)]);
     while setup.reconciler.grace.is_some() {
@@ -288,7 +293,7 @@ async fn backends_that_came_back_are_spared() {
 async fn removals_outlive_a_failure() {
     let mut setup = Setup::new();
     setup.take(&[A_CHANGED]);
-    setup.end_grace().await;
+    setup.fake.set_active((0..4).collect());
     setup.fake.fail_grace(1);
     setup.take(&[A]);
     setup.end_grace().await;
