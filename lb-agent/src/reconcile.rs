@@ -320,7 +320,7 @@ impl<D: Dataplane> Reconciler<D> {
                     );
                     self.publish();
                 }
-                for problem in problems {
+                for problem in self.removals.new_problems(problems) {
                     tracing::warn!(%problem, "some sockets to removed backends may not have been ended");
                 }
             }

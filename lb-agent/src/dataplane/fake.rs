@@ -249,7 +249,11 @@ impl Dataplane for Fake {
         })
     }
 
-    fn destroy(&self, doomed: Vec<Doomed>) -> Option<Destroy> {
+    fn destroy(&self, mut doomed: Vec<Doomed>) -> Option<Destroy> {
+        self.with(|state| doomed.retain(|doomed| state.active.contains(&doomed.id)));
+        if doomed.is_empty() {
+            return None;
+        }
         let udp = doomed.len() as u64;
         self.with(|state| state.destroyed.push(doomed));
         Some(Box::new(move || Ok(Destroyed { udp, ..Destroyed::default() })))

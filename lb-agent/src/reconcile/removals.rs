@@ -4,7 +4,7 @@
 
 use crate::dataplane::{DataplaneError, Destroy, Destroyed, Doomed};
 use crate::plan::Left;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// How often each backend's sockets are looked for.
@@ -25,6 +25,8 @@ pub(super) struct Removals {
     /// They have had a pass, and wait for the next.
     again: BTreeMap<u32, (Left, u8)>,
     job: Option<Job>,
+    /// What has been complained of.
+    problems: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Removals {
 
     /// Whether the id must not be given to another backend yet.
     pub(super) fn names(&self, id: u32) -> bool {
-        let Self { fresh, waiting, ready, again, job } = self;
+        let Self { fresh, waiting, ready, again, job, problems: _ } = self;
         let keys = |map: &BTreeMap<u32, (Left, u8)>| map.contains_key(&id);
         fresh.contains_key(&id)
             || waiting.contains_key(&id)
@@ -114,6 +116,11 @@ impl Removals {
             self.passed(job.backends);
         }
         result
+    }
+
+    /// Those that have not been complained of: most last, and come up with every pass.
+    pub(super) fn new_problems(&mut self, problems: BTreeSet<String>) -> Vec<String> {
+        problems.into_iter().filter(|problem| self.problems.insert(problem.clone())).collect()
     }
 
     fn passed(&mut self, backends: BTreeMap<u32, (Left, u8)>) {

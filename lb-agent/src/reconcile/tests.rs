@@ -1,5 +1,5 @@
 use super::*;
-use crate::dataplane::Fake;
+use crate::dataplane::{Doomed, Fake};
 use crate::model::{Backend, Scope, Service, Snapshot};
 use lb_common::rows::FrontendKey;
 use std::collections::BTreeMap;
@@ -200,8 +200,12 @@ async fn a_service_that_did_not_fit_is_served_when_ids_come_free() {
     while setup.reconciler.grace.is_some() {
         setup.end_grace().await;
     }
+    let result = setup.reconciler.removals.ended().await;
+    setup.reconciler.destroyed(result);
     setup.reconciler.tick();
     assert_eq!(setup.reconciler.plan_rejections.len(), 1, "sockets name the ids that it needs");
+    let result = setup.reconciler.removals.ended().await;
+    setup.reconciler.destroyed(result);
     setup.fake.set_active([3].into());
     setup.reconciler.tick();
     assert_eq!(setup.reconciler.plan_rejections, []);
@@ -227,4 +231,77 @@ async fn what_was_said_is_saved_beside_the_loop_and_at_its_end() {
     assert!(setup.reconciler.unsaved);
     run_until(&mut setup, |_| true).await;
     assert_eq!(saved(), ["a", "b"]);
+}
+
+/// Removed backends, once a grace period has passed, and again a little later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_connected_to_removed_backends_is_ended_after_the_grace_period() {
+    let mut setup = Setup::new();
+    setup.take(&[A_CHANGED, B]);
+    setup.fake.set_active((0..4).collect());
+    assert!(setup.fake.destroyed().is_empty());
+    setup.take(&[A]);
+    let id = |service: &str, address: &str| {
+        let ids = setup.reconciler.planner.backend_ids(&service.parse().unwrap());
+        ids.and_then(|ids| ids.get(&address.parse().unwrap())).copied()
+    };
+    assert_eq!((id("a", "10.0.0.1:2"), id("b", "10.0.0.1:3")), (None, None));
+    assert!(setup.fake.destroyed().is_empty(), "a program may still send sockets there");
+    // What was under way did not cover the removal.
+    while setup.reconciler.grace.is_some() {
+        setup.end_grace().await;
+    }
+    let first = setup.fake.destroyed();
+    let backends = |doomed: &[Doomed]| -> Vec<String> {
+        doomed.iter().map(|doomed| doomed.backend.to_string()).collect()
+    };
+    assert_eq!(
+        first.iter().flat_map(|d| backends(d)).collect::<Vec<_>>(),
+        ["10.0.0.1:2", "10.0.0.1:3"]
+    );
+    assert!(first.iter().flatten().all(|doomed| !doomed.tcp), "services drain by default");
+
+    let result = setup.reconciler.removals.ended().await;
+    setup.reconciler.destroyed(result);
+    assert_eq!(setup.reconciler.work.destroyed_udp, 2);
+    setup.reconciler.tick();
+    assert_eq!(setup.fake.destroyed().len(), 2, "once more");
+    let result = setup.reconciler.removals.ended().await;
+    setup.reconciler.destroyed(result);
+    setup.reconciler.tick();
+    assert_eq!(setup.fake.destroyed().len(), 2, "and not again");
+}
+
+/// Neither a backend that is back in time, nor one whose service has another name, is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_came_back_are_spared() {
+    let mut setup = Setup::new();
+    setup.take(&[A_CHANGED, B]);
+    setup.fake.set_active((0..4).collect());
+    setup.take(&[A, B]);
+    setup.take(&[A_CHANGED, ("c", B.1, B.2)]);
+    while setup.reconciler.grace.is_some() {
+        setup.end_grace().await;
+    }
+    assert_eq!(setup.found(B.1), Some(vec![3]));
+    assert_eq!(setup.fake.destroyed(), Vec::<Vec<Doomed>>::new());
+    assert!(!setup.reconciler.removals.names(0), "nothing is kept waiting");
+}
+
+/// A plan that fails on its way does not lose who left with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn removals_outlive_a_failure() {
+    let mut setup = Setup::new();
+    setup.take(&[A_CHANGED]);
+    setup.fake.set_active((0..4).collect());
+    setup.fake.fail_grace(1);
+    setup.take(&[A]);
+    setup.end_grace().await;
+    assert!(setup.reconciler.lost);
+    setup.reconciler.round(Instant::now());
+    assert!(setup.fake.destroyed().is_empty());
+    while setup.reconciler.grace.is_some() {
+        setup.end_grace().await;
+    }
+    assert_eq!(setup.fake.destroyed().concat().len(), 1);
 }

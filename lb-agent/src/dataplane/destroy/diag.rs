@@ -33,8 +33,8 @@ const INET_ULP_INFO_MPTCP: u16 = 3;
 const MPTCP_SUBFLOW_ATTR_TOKEN_LOC: u16 = 2;
 const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
 const SK_DIAG_BPF_STORAGE: u16 = 1;
-const SK_DIAG_BPF_STORAGE_MAP_ID: u16 = 1;
-const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 2;
+const SK_DIAG_BPF_STORAGE_MAP_ID: u16 = 2;
+const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
 
 /// Asks for [`INET_DIAG_INFO`], and with it for what lies above TCP.
 const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);

@@ -124,10 +124,9 @@ pub(super) fn run(pins: &Path, doomed: &[Doomed]) -> Result<Destroyed, Dataplane
     let left: Vec<File> = queue.into_inner().unwrap_or_else(PoisonError::into_inner).collect();
     let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !left.is_empty() {
-        total.problems.insert(format!(
-            "{} network namespaces were not looked through within {DEADLINE:?}",
-            left.len()
-        ));
+        total
+            .problems
+            .insert(format!("not all network namespaces were looked through within {DEADLINE:?}"));
     }
     if hidden > 0 {
         total.problems.insert(
