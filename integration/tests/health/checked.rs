@@ -78,7 +78,7 @@ fn flapping(first: usize) -> (Server, Arc<AtomicUsize>) {
     let turns = Arc::clone(&turn);
     let server = Server::start(move |mut stream| {
         request(&mut stream);
-        let good = turns.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        let good = turns.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
         let status = if good { "200 OK" } else { "500 Oh no" };
         let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
     });

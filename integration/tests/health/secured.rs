@@ -24,11 +24,17 @@ use tonic_health::ServingStatus;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 fn config(pair: &Pair, protocols: &[&[u8]]) -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_file_iter(&pair.cert).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
+    let chain = CertificateDer::pem_file_iter(&pair.cert)
+        .expect("certificates fit")
+        .map(|one| one.expect("a certificate"))
+        .collect();
+    let key = PrivateKeyDer::from_pem_file(&pair.key).expect("certificates fit");
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key).unwrap();
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .expect("certificates fit")
+        .with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).expect("certificates fit");
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
 }
@@ -36,7 +42,7 @@ fn config(pair: &Pair, protocols: &[&[u8]]) -> Arc<ServerConfig> {
 fn https(pair: &Pair) -> Server {
     let config = config(pair, &[b"http/1.1"]);
     Server::start(move |stream| {
-        let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let session = ServerConnection::new(Arc::clone(&config)).expect("certificates fit");
         let mut stream = StreamOwned::new(session, stream);
         request(&mut stream);
         // The client may have gone.
@@ -127,22 +133,30 @@ enum Offer {
 impl Grpc {
     fn start(offer: Offer, pair: Option<&Pair>) -> Self {
         let identity = pair.map(|pair| {
-            Identity::from_pem(fs::read(&pair.cert).unwrap(), fs::read(&pair.key).unwrap())
+            Identity::from_pem(
+                fs::read(&pair.cert).expect("a server can be started"),
+                fs::read(&pair.key).expect("a server can be started"),
+            )
         });
         let (told, address) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a server can be started");
             runtime.block_on(async {
-                let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-                told.send(incoming.local_addr().unwrap()).unwrap();
+                let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address"))
+                    .expect("a server can be started");
+                told.send(incoming.local_addr().expect("a server can be started"))
+                    .expect("a server can be started");
                 tokio::select! {
                     () = serve(incoming, offer, identity) => {}
                     _ = stopped => {}
                 }
             });
         });
-        let address = address.recv().unwrap();
+        let address = address.recv().expect("a server can be started");
         Self { address, stop: Some(stop), thread: Some(thread) }
     }
 }
@@ -163,10 +177,12 @@ async fn serve(incoming: TcpIncoming, offer: Offer, identity: Option<Identity>) 
     reporter.set_service_status("odd", ServingStatus::Unknown).await;
     let mut server = tonic::transport::Server::builder();
     if let Some(identity) = identity {
-        server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        server = server
+            .tls_config(ServerTlsConfig::new().identity(identity))
+            .expect("a server can be started");
     }
     let router = server.add_optional_service((offer == Offer::Health).then_some(health));
-    router.serve_with_incoming(incoming).await.unwrap();
+    router.serve_with_incoming(incoming).await.expect("a server can be started");
 }
 
 fn grpc(service: &str, tls: Option<ProbeTls>) -> Probe {
