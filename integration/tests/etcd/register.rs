@@ -321,8 +321,8 @@ fn one_that_was_frozen_does_not_take_its_key_back() {
     lab::run("register-frozen", |lab| {
         let etcd = Etcd::start(lab.scratch());
         let other = "10.0.0.6:8080";
-        let mut first =
-            Registrar::start(lab, &etcd, &["--id", ADDRESS, "--", "sh", "-c", "sleep 600; exit 5"]);
+        let options = ["--id", ADDRESS, "--drain-wait", "0s", "--", "sleep", "600"];
+        let mut first = Registrar::start(lab, &etcd, &options);
         first.says("registered");
         first.signal(Signal::SIGSTOP);
         is_gone(&etcd);
@@ -341,9 +341,8 @@ fn one_that_was_frozen_does_not_take_its_key_back() {
         drop(second);
         first.says("registered again: ");
         is(&etcd, "ready");
-        first.signal(Signal::SIGINT);
-        first.signal(Signal::SIGINT);
-        first.end();
+        first.signal(Signal::SIGTERM);
+        first.ends_with(128 + 15);
         assert_eq!(etcd.get(KEY), None);
     });
 }
@@ -355,7 +354,7 @@ fn a_rolling_restart_keeps_the_key() {
         for seen in [false, true] {
             let mut first = Registrar::start(lab, &etcd, &["--drain-wait", "1s"]);
             first.says("registered");
-            let mut second = Registrar::start(lab, &etcd, &[]);
+            let mut second = Registrar::start(lab, &etcd, &["--drain-wait", "0s"]);
             second.says("registered: ");
             let revision = etcd.revision();
             if seen {
@@ -369,10 +368,9 @@ fn a_rolling_restart_keeps_the_key() {
             assert!(value["registered_by"].as_str().unwrap().ends_with(&by), "{value}");
             assert_eq!(etcd.revision(), revision, "the old one wrote over the new one's key");
             assert!(!second.log().contains("lost"), "{}", second.log());
-            second.signal(Signal::SIGINT);
-            second.signal(Signal::SIGINT);
-            second.end();
-            is_gone(&etcd);
+            second.signal(Signal::SIGTERM);
+            second.ends_with(0);
+            assert_eq!(etcd.get(KEY), None);
         }
     });
 }

@@ -7,6 +7,7 @@
 mod check;
 mod child;
 mod claim;
+mod keeping;
 mod record;
 mod session;
 mod signals;

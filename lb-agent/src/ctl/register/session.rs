@@ -8,10 +8,11 @@ use super::super::say;
 use super::check::{Checks, Verdict};
 use super::child::{self, Child};
 use super::claim::{self, Claim};
+use super::keeping::Keeping;
 use super::record::Record;
 use super::signals::{Signals, asks_to_stop};
 use super::told::Told;
-use crate::etcd::{Client, Keeper, KeeperState, KeyValue, Settings, TakeOver};
+use crate::etcd::{Client, KeyValue, Settings, TakeOver};
 use crate::model::AdminState;
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
@@ -61,13 +62,6 @@ struct Run {
     leaving: Option<Task>,
     phase: Phase,
     told: Told,
-}
-
-/// A key in the store.
-struct Keeping {
-    wanted: watch::Sender<Arc<BTreeMap<String, Vec<u8>>>>,
-    keeper: Keeper,
-    state: watch::Receiver<KeeperState>,
 }
 
 /// How far it is from its end.
@@ -222,16 +216,18 @@ impl Run {
             // What was kept must be gone before: it would take the new key with it.
             (Some(state), None) if self.leaving.is_none() => {
                 let Session { settings, ttl, .. } = &self.session;
-                let (wanted, keys) = watch::channel(self.session.keys(state));
-                // What stood there when we looked is ours to take, and nothing that came after.
-                let free = self.free_at.map(|modified| (self.session.key.clone(), modified));
-                let take_over = TakeOver::At(free.into_iter().collect());
-                let keeper = Keeper::spawn(Arc::clone(settings), *ttl, keys, take_over);
-                let state = keeper.state();
-                self.keeping = Some(Keeping { wanted, keeper, state });
+                let keys = self.session.keys(state);
+                let keeping = Keeping::begin(settings, *ttl, keys, self.take_over());
+                self.keeping = Some(keeping);
             }
             (_, None) => {}
         }
+    }
+
+    /// What stood there when we looked is ours to take, and nothing that came after.
+    fn take_over(&self) -> TakeOver {
+        let free = self.free_at.map(|modified| (self.session.key.clone(), modified));
+        TakeOver::At(free.into_iter().collect())
     }
 
     async fn event(&mut self) -> Event {
@@ -334,18 +330,6 @@ impl Run {
 impl Session {
     fn keys(&self, state: AdminState) -> Arc<BTreeMap<String, Vec<u8>>> {
         Arc::new(BTreeMap::from([(self.key.clone(), self.record.value(state))]))
-    }
-}
-
-// === impl Keeping ===
-
-impl Keeping {
-    fn want(&self, keys: Arc<BTreeMap<String, Vec<u8>>>) {
-        self.wanted.send_if_modified(|wanted| {
-            let new = *wanted != keys;
-            *wanted = keys;
-            new
-        });
     }
 }
 
