@@ -29,8 +29,8 @@ fn addr(text: &str) -> SocketAddr {
 /// A resolver's socket: connected, and it has been answered.
 fn connected(to: &str) -> (UdpSocket, String) {
     let socket = udp(if addr(to).is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
-    socket.connect(addr(to)).unwrap();
-    let tag = ask_connected(&socket).unwrap().tag;
+    socket.connect(addr(to)).expect("a UDP socket connects");
+    let tag = ask_connected(&socket).expect("an answer").tag;
     (socket, tag)
 }
 
@@ -162,8 +162,8 @@ fn tcp_of_a_removed_backend(lab: &Lab, settings: &str, reset: bool) {
         if settings.is_empty() { web } else { web.with(settings) }
     };
     let agent = Agent::start(lab, &services(&[web(&old), canary.spec()]));
-    let mut calls = [WEB, WEB_MAPPED].map(|to| dial(addr(to)).unwrap());
-    let mut direct = dial(old.at(0)).unwrap();
+    let mut calls = [WEB, WEB_MAPPED].map(|to| dial(addr(to)).expect("a connection"));
+    let mut direct = dial(old.at(0)).expect("a connection");
     let (canary_client, _) = connected(CANARY);
     agent.reload(&services(&[web(&new)]));
     ended(&agent, 1, if reset { 2 } else { 0 });
@@ -176,7 +176,7 @@ fn tcp_of_a_removed_backend(lab: &Lab, settings: &str, reset: bool) {
         }
     }
     assert!(direct.echoes("a bystander"));
-    assert_eq!(dial(addr(WEB)).unwrap().tag, "new");
+    assert_eq!(dial(addr(WEB)).expect("a connection").tag, "new");
 }
 
 #[test]
