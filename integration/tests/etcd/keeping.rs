@@ -16,7 +16,7 @@ const TTL: Duration = Duration::from_secs(5);
 type Wanted = Arc<BTreeMap<String, Vec<u8>>>;
 
 /// A keeper, who wants what of it, and its threads.
-struct Kept {
+pub(crate) struct Kept {
     wanted: Sender<Wanted>,
     keeper: Keeper,
     runtime: Runtime,
@@ -30,7 +30,7 @@ fn wanted(keys: &[(&str, &str)]) -> Wanted {
 // === impl Kept ===
 
 impl Kept {
-    fn spawn(settings: Settings, ttl: Duration, keys: &[(&str, &str)]) -> Self {
+    pub(crate) fn spawn(settings: Settings, ttl: Duration, keys: &[(&str, &str)]) -> Self {
         Self::spawn_all(settings, ttl, wanted(keys), TakeOver::Any)
     }
 
@@ -59,7 +59,7 @@ impl Kept {
     }
 
     #[track_caller]
-    fn until_registered(&self) {
+    pub(crate) fn until_registered(&self) {
         let good = |state: KeeperState| state.registered && state.error.is_none();
         eventually("the keys to be registered", DEADLINE, || good(self.state()));
     }

@@ -57,7 +57,10 @@ async fn a_port_takes_connections_or_not() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     assert_eq!(error(&["tcp"], &address).await, None);
-    drop(listener);
+    // Bound but not listening: nobody else can get the port meanwhile.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = deaf.local_addr().unwrap().to_string();
     let refused = error(&["tcp"], &address).await.unwrap();
     assert!(refused.contains("check tcp: ") && refused.contains("refused"), "{refused}");
 }
