@@ -24,7 +24,11 @@ fn pin(lab: &Lab, name: &str) -> PathBuf {
 
 #[track_caller]
 fn outcomes(agent: &Agent<'_>, service: &str, backend: SocketAddr) -> OutcomeCounts {
-    agent.backend(service, backend).outcomes.map(|outcomes| *outcomes).expect("outcomes are followed")
+    agent
+        .backend(service, backend)
+        .outcomes
+        .map(|outcomes| *outcomes)
+        .expect("outcomes are followed")
 }
 
 #[test]
