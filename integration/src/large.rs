@@ -4,6 +4,7 @@ use crate::agent::Agent;
 use crate::client::dial;
 use crate::etcd::Etcd;
 use crate::lab::Lab;
+use crate::process::Memory;
 use crate::server::Backends;
 use crate::wait::{let_pass, wait_for};
 use etcd_client::{Client, Txn, TxnOp};
@@ -47,8 +48,8 @@ pub struct Seen {
 pub struct Cost {
     /// Share of a core, 1 being all of one.
     pub core: f64,
-    /// Resident memory in kB.
-    pub resident: u64,
+    /// Its memory.
+    pub memory: Memory,
 }
 
 impl<'a> Large<'a> {
@@ -131,7 +132,7 @@ impl<'a> Large<'a> {
         let used = spent(agent.pid()) - before;
         Cost {
             core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
-            resident: resident(agent.pid()),
+            memory: Memory::of(agent.pid()),
         }
     }
 
@@ -183,14 +184,6 @@ pub fn spent(pid: u32) -> Duration {
     let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
     let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>());
     Duration::from_millis(10 * ticks.map(|ticks| ticks.expect("a number")).sum::<u64>())
-}
-
-/// Resident memory of a process in kB.
-#[track_caller]
-pub fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a known field");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// The value that this share of the values does not exceed.

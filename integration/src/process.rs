@@ -17,6 +17,15 @@ pub struct Finished {
     pub stderr: String,
 }
 
+/// Memory of a process in kB. Kernel tables that it has mapped are not its own, and are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now.
+    pub now: u64,
+    /// Most that was resident at any time so far.
+    pub peak: u64,
+}
+
 /// The path of one of the workspace's binaries, in the profile that the test was built in.
 pub fn binary(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a process knows its own path");
@@ -68,4 +77,36 @@ pub fn kill(child: &mut Child) {
     // Killing one that has ended already is refused, which is as good.
     let _ = child.kill();
     child.wait().expect("a child can be waited for");
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Of a process that runs.
+    #[track_caller]
+    pub fn of(pid: u32) -> Self {
+        let read = |file: &str| {
+            fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process runs")
+        };
+        let kilobytes = |text: &str| -> u64 {
+            text.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+        };
+        let status = read("status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            kilobytes(line.expect("a known field"))
+        };
+        // Each mapping is a line that ends in its name, and after it `Rss:` and other fields.
+        let mut table = false;
+        let mut tables = 0;
+        for line in read("smaps").lines() {
+            match line.strip_prefix("Rss:") {
+                Some(resident) if table => tables += kilobytes(resident),
+                Some(_) => {}
+                None if line.contains('-') => table = line.ends_with("anon_inode:bpf-map"),
+                None => {}
+            }
+        }
+        Self { now: field("VmRSS:") - tables, peak: field("VmHWM:") - tables }
+    }
 }

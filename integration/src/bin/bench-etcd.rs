@@ -62,7 +62,7 @@ fn measure(lab: &lab::Lab, cli: &Cli) -> Vec<Row> {
     rows.extend(latencies("backend changed", &changes));
     rows.extend(latencies("service added", &additions));
     rows.push(row("idle, share of a core", "%", idle.core * 100.0, Some(0.5)));
-    rows.push(row("idle, resident memory", "MB", idle.resident as f64 / 1024.0, None));
+    rows.push(row("idle, memory", "MB", idle.memory.now as f64 / 1024.0, None));
     rows
 }
 
