@@ -6,7 +6,8 @@ use anyhow::Context;
 use clap::Parser;
 use integration::agent::Agent;
 use integration::lab::{self, Lab};
-use integration::large::{resident, spent};
+use integration::large::spent;
+use integration::process::Memory;
 use integration::spec::{service, services};
 use integration::wait::let_pass;
 use serde::Serialize;
@@ -134,7 +135,7 @@ fn measure(
         tries: tries as f64 / span,
         core: 100.0 * used / span,
         micros: if tries == 0 { 0.0 } else { 1e6 * used / tries as f64 },
-        resident: resident(agent.pid()) as f64 / 1024.0,
+        resident: Memory::of(agent.pid()).now as f64 / 1024.0,
         bound,
     })
 }
