@@ -125,3 +125,51 @@ fn all_down_fails_open_and_back() {
         dial(VIP.parse().unwrap()).unwrap();
     });
 }
+
+/// From the fifth refused connect to tables without the backend. The best of a few: both CPUs may
+/// be busy with other tests.
+#[test]
+fn the_fifth_refusal_ejects_at_once() {
+    lab::run("storm-fifth", |lab| {
+        let good = Backends::tcp("127.0.0.1", ["good"]);
+        let refusing = Refusing::new();
+        let vip = |n: u8| SocketAddr::from(([10, 96, 1, n], 80));
+        let all: Vec<_> = (1..=5)
+            .map(|n| {
+                let spec = service(format!("web-{n}")).frontend(vip(n));
+                spec.backend(good.at(0)).backend(refusing.address)
+            })
+            .collect();
+        let agent = Agent::start(lab, &services(&all));
+        let took = |n: u8| {
+            let mut refused = 0;
+            while refused < 5 {
+                refused += u32::from(dial(vip(n)).is_err());
+            }
+            let begin = Instant::now();
+            let out =
+                || (agent.service(&format!("web-{n}")).frontends[0].usable == 1).then_some(());
+            within(DEADLINE, out).expect("the backend is ejected");
+            begin.elapsed()
+        };
+        let best = (1..=5).map(took).min().expect("five were tried");
+        assert!(best < Duration::from_millis(50), "{best:?} from the fifth refusal to the tables");
+    });
+}
+
+/// An address that refuses connections, and that nobody else can take.
+struct Refusing {
+    address: SocketAddr,
+    _socket: socket2::Socket,
+}
+
+impl Refusing {
+    fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        socket.bind(&any.into()).expect("a port");
+        let address = socket.local_addr().expect("an address").as_socket().expect("an IP address");
+        Self { address, _socket: socket }
+    }
+}
