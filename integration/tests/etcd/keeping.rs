@@ -219,16 +219,20 @@ fn a_member_that_hangs_does_not_cost_the_lease() {
         let cluster = Cluster::start(lab.scratch(), 3);
         let kept = Kept::spawn(settings(cluster.endpoints()), TTL, &[("/lb/a", "1")]);
         kept.until_registered();
-        let lease = kept.state().lease;
+        let mut lease = kept.state().lease;
         for index in 0..3 {
             cluster.member(index).stop_signal();
             let_pass(TTL + Duration::from_secs(2));
+            let other = cluster.member((index + 1) % 3);
+            assert_eq!(other.lease_of("/lb/a"), lease, "without member {index}");
             cluster.member(index).cont();
             cluster.wait_ready();
-            assert_eq!(cluster.any().lease_of("/lb/a"), lease, "without member {index}");
+            // A leader that wakes up may still end leases as if it were one, depending on its version
+            // (etcd-io/etcd#15247); they are granted anew.
+            let there = || kept.state().registered && other.lease_of("/lb/a") == kept.state().lease;
+            eventually("the key on its lease", DEADLINE, there);
+            lease = kept.state().lease;
         }
-        kept.until_registered();
-        assert_eq!(kept.state().lease, lease);
     });
 }
 
