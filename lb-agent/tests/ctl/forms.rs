@@ -340,6 +340,8 @@ Rejected:
     "publishes": 7,
     "grace_periods": 2,
     "failures": 0,
+    "destroyed_udp": 4,
+    "destroyed_tcp": 1,
     "last_round_micros": 850,
     "longest_round_micros": 12540,
     "last_error": "membarrier: refused"
