@@ -80,8 +80,9 @@ fn real_connects_eject_what_refuses_them() {
     lab::run("storm-passive", |lab| {
         let ejection = "ejection: {failures: 5, max_ejected: 100%}";
         let (before, after, took) = three_of_four(lab, &[ejection]);
-        // Five in a row each, and what four threads had under way.
-        assert!((15..=150).contains(&before), "{before} connects failed in {took:?}");
+        // Five in a row each at least; how many more depends on how fast four threads are.
+        let soon = took < Duration::from_secs(1);
+        assert!(before >= 15 && soon, "{before} connects failed in {took:?}");
         // A connect that was chosen before the last publication may end after it.
         assert!(after <= 4, "{after} connects failed after the ejection");
     });
