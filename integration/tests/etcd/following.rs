@@ -220,11 +220,16 @@ fn lists_for_safety_amid_changes() {
         let timing = Timing { relist: Duration::from_millis(50), ..Timing::default() };
         let mut mirror = Mirror::follow_at(one(&etcd), timing);
         mirror.until_same(&etcd);
+        let mut story = Vec::new();
+        let enough = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             let netns = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
             let writer = scope.spawn(|| {
                 nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                for round in 0..60 {
+                for round in 0..600 {
+                    if round >= 60 && enough.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
                     let keys = (round * 37..round * 37 + 200).map(|number| format!("/lb/{number}"));
                     etcd.put_many(keys.clone().map(|key| (key, round.to_string())));
                     etcd.delete_many(keys.take(50));
@@ -233,11 +238,13 @@ fn lists_for_safety_amid_changes() {
             while !writer.is_finished() {
                 // Order and existence of what is deleted are asserted on the way.
                 mirror.listen(Duration::from_millis(20));
+                story.extend(mirror.told());
+                enough.store(story.len() > 3, std::sync::atomic::Ordering::Relaxed);
             }
         });
         mirror.until_same(&etcd);
-        let story = mirror.told();
-        assert!(story.len() > 2, "{story:?}");
+        story.extend(mirror.told());
+        assert!(story.len() > 3, "{story:?}");
         assert!(story[1..].iter().all(|line| line == "gap"), "{story:?}");
     });
 }
