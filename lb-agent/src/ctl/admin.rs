@@ -1,7 +1,7 @@
 //! The verbs that steer backends: `drain`, `undrain`, `disable`, `weight`. They tell the agent, and
 //! wait until it does what it was told.
 
-use super::client::Client;
+use super::client::{AskError, Client};
 use super::{Places, say, show};
 use crate::admin::{Change, Kept};
 use crate::model::{AdminState, ServiceName, parse_socket_addr};
@@ -177,7 +177,12 @@ async fn tell(
 ) -> anyhow::Result<(Kept, BackendStatus)> {
     let BackendName { service, address } = backend.clone();
     let change = Change { service, backend: address, state, weight };
-    let kept: Kept = client.post("/v1/overrides", &change).await?;
+    let kept: Kept = match client.post("/v1/overrides", &change).await {
+        Err(absent @ AskError::Absent { .. }) => anyhow::bail!(
+            "{absent}; start it with `lb-agent run -c FILE`, or name its socket with --socket"
+        ),
+        answer => answer?,
+    };
     let end = Instant::now() + PATIENCE;
     loop {
         let now = find(client, backend).await?;
