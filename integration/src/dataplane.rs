@@ -104,11 +104,12 @@ fn desired(services: &[(SocketAddr, SocketAddr)]) -> Desired {
     for (number, (frontend, backend)) in services.iter().enumerate() {
         let frontend = Frontend::new(frontend.ip(), frontend.port(), Protocol::Tcp);
         let service = Service {
-            frontends: [(frontend, Scope::Everywhere)].into(),
+            frontends: [(frontend, Scope::Everywhere.into())].into(),
             backends: [(*backend, Backend::default())].into(),
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            no_node_backend: Default::default(),
             backends_from: Vec::new(),
             health: Default::default(),
         };

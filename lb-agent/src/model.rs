@@ -50,6 +50,40 @@ pub enum Scope {
     Host,
 }
 
+/// Which of a service's backends a frontend leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Those that any node may use. All there are, unless the service's source says otherwise.
+    #[default]
+    Cluster,
+    /// Those on this node.
+    Node,
+}
+
+/// How a frontend is offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Exposure {
+    /// Whose sockets it is for.
+    pub scope: Scope,
+    /// Which backends it leads to.
+    #[serde(default)]
+    pub reach: Reach,
+}
+
+/// Which frontends of its service lead to a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lists {
+    /// Those with [`Reach::Cluster`].
+    #[default]
+    Cluster,
+    /// Those with [`Reach::Node`].
+    Node,
+    /// All of them.
+    Both,
+}
+
 /// What the operator says of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +113,9 @@ pub struct Backend {
     /// The lease its registration hangs on, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// Which frontends lead to it.
+    #[serde(default)]
+    pub lists: Lists,
 }
 
 /// What keeps a registration alive: when it ends, the backend is gone.
@@ -141,10 +178,10 @@ pub struct Affinity {
 /// A named set of frontends and the backends behind them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// What clients dial, and whose sockets each is for.
+    /// What clients dial, and how each is offered.
     #[serde(with = "as_pairs")]
-    pub frontends: BTreeMap<Frontend, Scope>,
-    /// Where connections end up; a frontend uses those of its own family.
+    pub frontends: BTreeMap<Frontend, Exposure>,
+    /// Where connections end up; a frontend uses those of its own family and reach.
     #[serde(with = "as_pairs")]
     pub backends: BTreeMap<SocketAddr, Backend>,
     /// Further backends, kept by another source; a backend that stands above too is as it stands
@@ -157,6 +194,9 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// What a caller sees when no backend is usable.
     pub no_backend: NoBackend,
+    /// The same for frontends with [`Reach::Node`].
+    #[serde(default)]
+    pub no_node_backend: NoBackend,
     /// How its backends' health is told and what follows from it.
     #[serde(default, skip_serializing_if = "HealthPolicy::is_default")]
     pub health: HealthPolicy,
@@ -302,6 +342,11 @@ impl Frontend {
     pub fn scope(&self, asked: Scope) -> Scope {
         if self.address.ip().is_loopback() { Scope::Host } else { asked }
     }
+
+    /// How this frontend is offered when `asked` is configured.
+    pub fn exposure(&self, asked: Exposure) -> Exposure {
+        Exposure { scope: self.scope(asked.scope), ..asked }
+    }
 }
 
 /// `10.96.0.10:53/udp`, `[fd00::1]:80/tcp`; without a protocol it is TCP.
@@ -374,11 +419,38 @@ fn explain_address(text: &str) -> String {
     format!("`{text}`: `{host}` is not an IP address and names are not looked up; {example}")
 }
 
+// === impl Exposure ===
+
+impl From<Scope> for Exposure {
+    fn from(scope: Scope) -> Self {
+        Self { scope, reach: Reach::default() }
+    }
+}
+
+// === impl Lists ===
+
+impl Lists {
+    /// Whether a frontend of this reach leads there.
+    pub const fn contains(self, reach: Reach) -> bool {
+        matches!(
+            (self, reach),
+            (Self::Both, _) | (Self::Cluster, Reach::Cluster) | (Self::Node, Reach::Node)
+        )
+    }
+}
+
 // === impl Backend ===
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { weight: 1, state: AdminState::Ready, zone: None, priority: 0, lease: None }
+        Self {
+            weight: 1,
+            state: AdminState::Ready,
+            zone: None,
+            priority: 0,
+            lease: None,
+            lists: Lists::default(),
+        }
     }
 }
 
@@ -386,18 +458,25 @@ impl Default for Backend {
 
 impl Service {
     /// Whether this is a backend of the service that any of its frontends can lead to.
-    pub fn uses(&self, backend: &SocketAddr) -> bool {
-        self.backends.contains_key(backend)
-            && self.frontends.keys().any(|f| f.address.is_ipv4() == backend.is_ipv4())
+    pub fn uses(&self, address: &SocketAddr) -> bool {
+        let leads = |(frontend, exposure): (&Frontend, &Exposure), backend: &Backend| {
+            frontend.address.is_ipv4() == address.is_ipv4()
+                && backend.lists.contains(exposure.reach)
+        };
+        let backend = self.backends.get(address);
+        backend.is_some_and(|backend| self.frontends.iter().any(|f| leads(f, backend)))
     }
 
-    /// Backends of the family of `frontend`.
+    /// Where a frontend leads: the backends of its family and reach.
     pub fn backends_for(
         &self,
         frontend: &Frontend,
     ) -> impl Iterator<Item = (&SocketAddr, &Backend)> {
         let v4 = frontend.address.is_ipv4();
-        self.backends.iter().filter(move |(address, _)| address.is_ipv4() == v4)
+        let reach = self.frontends.get(frontend).map_or(Reach::default(), |e| e.reach);
+        self.backends
+            .iter()
+            .filter(move |(a, backend)| a.is_ipv4() == v4 && backend.lists.contains(reach))
     }
 }
 

@@ -263,13 +263,21 @@ fn service_status(
     planner: &Planner,
     since: impl Fn(&SocketAddr, AdminState) -> SystemTime,
 ) -> ServiceStatus {
-    let Service { frontends, backends, backends_from: _, policy, affinity, no_backend, health: _ } =
-        &*entry.service;
+    let Service {
+        frontends,
+        backends,
+        backends_from: _,
+        policy,
+        affinity,
+        no_backend,
+        no_node_backend: _,
+        health: _,
+    } = &*entry.service;
     let frontends = frontends
         .iter()
         .map(|(frontend, asked)| FrontendStatus {
             frontend: *frontend,
-            scope: frontend.scope(*asked),
+            scope: frontend.exposure(*asked).scope,
             installed: planner.is_installed(frontend),
             usable: entry
                 .effective

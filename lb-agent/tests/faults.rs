@@ -6,8 +6,8 @@
 use lb_agent::dataplane::{Dataplane, Fake, Grace};
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{
-    AdminState, Affinity, Backend, Client, Frontend, NoBackend, Policy, Protocol, Rejection, Scope,
-    Service, ServiceName,
+    AdminState, Affinity, Backend, Client, Exposure, Frontend, Lists, NoBackend, Policy, Protocol,
+    Reach, Rejection, Scope, Service, ServiceName,
 };
 use lb_agent::plan::{Action, Limits, Planner};
 use lb_common::rows::FrontendKey;
@@ -101,7 +101,7 @@ impl Driver {
                     .collect();
                 assert_eq!(found, expect, "{name}: {frontend}");
                 assert!(block.rows[..usable].is_sorted_by_key(|row| row.id));
-                let host = frontend.scope(*asked) == Scope::Host;
+                let host = frontend.exposure(*asked).scope == Scope::Host;
                 assert_eq!(block.header.scope == lb_common::scope::HOST, host);
             }
         }
@@ -146,27 +146,31 @@ fn ip(v6: bool, net: u8, host: u8) -> IpAddr {
     }
 }
 
+fn any_exposure() -> impl Strategy<Value = Exposure> {
+    let scope = prop_oneof![Just(Scope::Everywhere), Just(Scope::Host)];
+    let reach = prop_oneof![2 => Just(Reach::Cluster), 1 => Just(Reach::Node)];
+    (scope, reach).prop_map(|(scope, reach)| Exposure { scope, reach })
+}
+
 fn any_service() -> impl Strategy<Value = Service> {
     let state = prop_oneof![
         4 => Just(AdminState::Ready),
         1 => Just(AdminState::Drain),
         1 => Just(AdminState::Disabled),
     ];
-    let backend = (0u8..20, any::<bool>(), 1u16..5, state);
-    let frontends = prop::collection::btree_map(
-        any_frontend(),
-        prop_oneof![Just(Scope::Everywhere), Just(Scope::Host)],
-        0..4,
-    );
+    let lists =
+        prop_oneof![2 => Just(Lists::Cluster), 1 => Just(Lists::Both), 1 => Just(Lists::Node)];
+    let backend = (0u8..20, any::<bool>(), 1u16..5, state, lists);
+    let frontends = prop::collection::btree_map(any_frontend(), any_exposure(), 0..4);
     (frontends, prop::collection::vec(backend, 0..8), any::<bool>(), 0u32..3).prop_map(
         |(frontends, backends, least, affinity)| Service {
             frontends,
             backends: backends
                 .into_iter()
-                .map(|(n, v6, weight, state)| {
+                .map(|(n, v6, weight, state, lists)| {
                     (
                         SocketAddr::new(ip(v6, 1, n), 8080),
-                        Backend { weight, state, ..Backend::default() },
+                        Backend { weight, state, lists, ..Backend::default() },
                     )
                 })
                 .collect(),
@@ -174,6 +178,7 @@ fn any_service() -> impl Strategy<Value = Service> {
             affinity: (affinity > 0)
                 .then_some(Affinity { client: Client::Netns, timeout_seconds: affinity }),
             no_backend: NoBackend::Refuse,
+            no_node_backend: Default::default(),
             backends_from: Vec::new(),
             health: Default::default(),
         },
@@ -248,7 +253,8 @@ proptest! {
 
 /// So many frontends and backends, all IPv4.
 fn full_service(frontends: u8, backends: u8) -> Service {
-    let frontend = |n| (Frontend::new(ip(false, 96, n), 80, Protocol::Tcp), Scope::Everywhere);
+    let frontend =
+        |n| (Frontend::new(ip(false, 96, n), 80, Protocol::Tcp), Scope::Everywhere.into());
     let backend = |n| {
         let backend = Backend::default();
         (SocketAddr::new(ip(false, 1, n), 80), backend)
@@ -259,6 +265,7 @@ fn full_service(frontends: u8, backends: u8) -> Service {
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        no_node_backend: Default::default(),
         backends_from: Vec::new(),
         health: Default::default(),
     }

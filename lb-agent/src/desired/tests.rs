@@ -7,11 +7,15 @@ mod keepers;
 fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
     let backend = Backend::default();
     Arc::new(Service {
-        frontends: frontends.iter().map(|f| (f.parse().unwrap(), Scope::Everywhere)).collect(),
+        frontends: frontends
+            .iter()
+            .map(|f| (f.parse().unwrap(), Scope::Everywhere.into()))
+            .collect(),
         backends: backends.iter().map(|b| (b.parse().unwrap(), backend.clone())).collect(),
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        no_node_backend: Default::default(),
         backends_from: Vec::new(),
         health: Default::default(),
     })

@@ -35,9 +35,9 @@ fn bad_addresses_say_what_is_wrong() {
 #[test]
 fn loopback_is_the_hosts() {
     let scope = |text: &str| text.parse::<Frontend>().unwrap().scope(Scope::Everywhere);
-    assert_eq!(scope("127.0.0.1:80"), Scope::Host);
-    assert_eq!(scope("[::1]:80"), Scope::Host);
-    assert_eq!(scope("10.0.0.1:80"), Scope::Everywhere);
+    assert_eq!(scope("127.0.0.1:80"), Scope::Host.into());
+    assert_eq!(scope("[::1]:80"), Scope::Host.into());
+    assert_eq!(scope("10.0.0.1:80"), Scope::Everywhere.into());
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn names() {
 #[test]
 fn a_snapshot_survives_json() {
     let service = Service {
-        frontends: [("10.0.0.1:53/udp".parse().unwrap(), Scope::Host)].into(),
+        frontends: [("10.0.0.1:53/udp".parse().unwrap(), Scope::Host.into())].into(),
         backends: [(
             "[fd00::1]:53".parse().unwrap(),
             Backend { weight: 3, state: AdminState::Drain, ..Backend::default() },
@@ -67,6 +67,7 @@ fn a_snapshot_survives_json() {
         policy: Policy::LeastConnections,
         affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
         no_backend: NoBackend::Pass,
+        no_node_backend: Default::default(),
         health: HealthPolicy {
             slow_start: std::time::Duration::from_secs(9),
             ..Default::default()

@@ -1,6 +1,8 @@
 //! A service as the kernel reads it: header and rows. Pure encoding.
 
-use crate::model::{AdminState, Client, Frontend, NoBackend, Policy, Scope, Service};
+use crate::model::{
+    AdminState, Client, Exposure, Frontend, NoBackend, Policy, Reach, Scope, Service,
+};
 use lb_common::pick::alias_table;
 use lb_common::rows::{Address, BackendRow, BlockHeader, BlockWord};
 use lb_common::{affinity, no_backend, policy, scope};
@@ -17,19 +19,22 @@ pub struct Block {
     pub rows: Vec<BackendRow>,
 }
 
-/// Which block of a service a frontend uses: frontends of the same family and scope share one.
+/// Which block of a service a frontend uses: frontends that are alike in this share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variant {
     /// IPv4 backends, or IPv6 ones.
     pub v4: bool,
     /// Whose sockets it is for.
     pub scope: Scope,
+    /// Which backends it leads to.
+    pub reach: Reach,
 }
 
 impl Variant {
-    /// The variant that `frontend` uses when `asked` is its configured scope.
-    pub fn of(frontend: &Frontend, asked: Scope) -> Self {
-        Self { v4: frontend.address.is_ipv4(), scope: frontend.scope(asked) }
+    /// The variant that `frontend` uses when it is offered as `asked`.
+    pub fn of(frontend: &Frontend, asked: Exposure) -> Self {
+        let Exposure { scope, reach } = frontend.exposure(asked);
+        Self { v4: frontend.address.is_ipv4(), scope, reach }
     }
 }
 
@@ -49,11 +54,15 @@ impl Block {
             policy,
             affinity,
             no_backend,
+            no_node_backend,
             health: _,
         } = service;
         let mut usable = Vec::new();
         let mut resting = Vec::new();
-        for (address, backend) in backends.iter().filter(|(a, _)| a.is_ipv4() == variant.v4) {
+        for (address, backend) in backends {
+            if address.is_ipv4() != variant.v4 || !backend.lists.contains(variant.reach) {
+                continue;
+            }
             let Some(id) = ids.get(address).copied() else { continue };
             let row = BackendRow {
                 address: Address::from(address.ip()),
@@ -75,12 +84,16 @@ impl Block {
             row.threshold = slot.threshold;
             row.alias = slot.alias;
         }
+        let verdict = match variant.reach {
+            Reach::Cluster => no_backend,
+            Reach::Node => no_node_backend,
+        };
         let header = BlockHeader {
             policy: match policy {
                 Policy::Random => policy::RANDOM,
                 Policy::LeastConnections => policy::LEAST_CONNECTIONS,
             },
-            no_backend: match no_backend {
+            no_backend: match verdict {
                 NoBackend::Refuse => no_backend::REFUSE,
                 NoBackend::Unreachable => no_backend::UNREACHABLE,
                 NoBackend::Pass => no_backend::PASS,
@@ -129,7 +142,7 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Affinity, Backend};
+    use crate::model::{Affinity, Backend, Lists};
 
     fn service() -> Service {
         let backend = |weight, state| Backend { weight, state, ..Backend::default() };
@@ -145,6 +158,7 @@ mod tests {
             policy: Policy::LeastConnections,
             affinity: Some(Affinity { client: Client::Cgroup, timeout_seconds: 60 }),
             no_backend: NoBackend::Unreachable,
+            no_node_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
             health: Default::default(),
         }
@@ -154,7 +168,8 @@ mod tests {
     fn rows_are_usable_first_and_sorted_by_id() {
         let service = service();
         let ids: BTreeMap<_, _> = service.backends.keys().copied().zip((2..6).rev()).collect();
-        let block = Block::encode(&service, 9, &ids, Variant { v4: true, scope: Scope::Host });
+        let variant = Variant { v4: true, scope: Scope::Host, reach: Reach::Cluster };
+        let block = Block::encode(&service, 9, &ids, variant);
         let summary: Vec<_> = block.rows.iter().map(|r| (r.id, r.weight)).collect();
         assert_eq!(summary, [(4, 3), (5, 1), (3, 2)]);
         assert_eq!((block.length(), block.usable(), block.header.resting), (4, 2, 1));
@@ -172,7 +187,26 @@ mod tests {
         };
         assert_eq!(block.header, header);
 
-        let v6 = Block::encode(&service, 9, &ids, Variant { v4: false, scope: Scope::Everywhere });
+        let variant = Variant { v4: false, scope: Scope::Everywhere, reach: Reach::Cluster };
+        let v6 = Block::encode(&service, 9, &ids, variant);
         assert_eq!((v6.length(), v6.usable(), v6.header.scope), (2, 1, scope::EVERYWHERE));
+    }
+
+    #[test]
+    fn each_reach_has_its_backends_and_its_verdict() {
+        let mut service = service();
+        let lists = [Lists::Cluster, Lists::Both, Lists::Node];
+        for (backend, lists) in service.backends.values_mut().zip(lists) {
+            backend.lists = lists;
+        }
+        let ids: BTreeMap<_, _> = service.backends.keys().copied().zip(2..6).collect();
+        let block = |reach| {
+            let variant = Variant { v4: true, scope: Scope::Everywhere, reach };
+            let block = Block::encode(&service, 9, &ids, variant);
+            let rows: Vec<u32> = block.rows.iter().map(|row| row.id).collect();
+            (rows, block.usable(), block.header.no_backend)
+        };
+        assert_eq!(block(Reach::Cluster), (vec![2, 3], 2, no_backend::UNREACHABLE));
+        assert_eq!(block(Reach::Node), (vec![3, 4], 1, no_backend::REFUSE));
     }
 }

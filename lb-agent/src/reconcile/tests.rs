@@ -57,12 +57,13 @@ fn say(source: &watch::Sender<SourceState>, services: &[(&str, &str, &[&str])]) 
     let service = |(name, frontend, backends): &(&str, &str, &[&str])| {
         let backends = backends.iter().map(|b| (b.parse().unwrap(), Backend::default()));
         let service = Service {
-            frontends: [(frontend.parse().unwrap(), Scope::Everywhere)].into(),
+            frontends: [(frontend.parse().unwrap(), Scope::Everywhere.into())].into(),
             backends: backends.collect(),
             backends_from: Vec::new(),
             policy: Default::default(),
             affinity: None,
             no_backend: Default::default(),
+            no_node_backend: Default::default(),
             health: Default::default(),
         };
         (name.parse().unwrap(), Arc::new(service))

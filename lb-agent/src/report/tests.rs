@@ -18,6 +18,7 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
             policy: Default::default(),
             affinity: None,
             no_backend: Default::default(),
+            no_node_backend: Default::default(),
             backends_from: Vec::new(),
             health: Default::default(),
         };

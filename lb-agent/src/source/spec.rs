@@ -173,7 +173,7 @@ fn settle(reader: &mut Reader<'_>, draft: Draft, taken: &mut Taken) -> Option<Se
             continue;
         }
         taken.frontends.insert(frontend, place.line);
-        service.frontends.insert(frontend, scope);
+        service.frontends.insert(frontend, scope.into());
         kept.push((frontend, place));
     }
     if service.frontends.is_empty() {

@@ -196,12 +196,15 @@ fn services_to_dial() -> anyhow::Result<Desired> {
         let affinity = Affinity { client: Client::Netns, timeout_seconds: 3600 };
         let service = Service {
             frontends: [Protocol::Tcp, Protocol::Udp]
-                .map(|protocol| (Frontend::new(frontend(number), 80, protocol), Scope::Everywhere))
+                .map(|protocol| {
+                    (Frontend::new(frontend(number), 80, protocol), Scope::Everywhere.into())
+                })
                 .into(),
             backends: (0..BACKENDS).map(backend).collect(),
             policy: Policy::Random,
             affinity: (number == SERVICES).then_some(affinity),
             no_backend: NoBackend::Refuse,
+            no_node_backend: Default::default(),
             backends_from: Vec::new(),
             health: Default::default(),
         };

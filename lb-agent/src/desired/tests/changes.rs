@@ -25,7 +25,7 @@ fn any_service() -> impl Strategy<Value = Service> {
     let references = prop_oneof![2 => Just(vec![]), 1 => vec(reference, 1..3)];
     (btree_set(frontend, 0..3), vec(backend, 0..3), references).prop_map(
         |(frontends, backends, backends_from)| Service {
-            frontends: frontends.into_iter().map(|f| (f, Scope::Everywhere)).collect(),
+            frontends: frontends.into_iter().map(|f| (f, Scope::Everywhere.into())).collect(),
             backends: backends.into_iter().collect(),
             backends_from,
             ..Service::clone(&service(&[], &[]))

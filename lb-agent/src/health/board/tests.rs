@@ -15,6 +15,7 @@ fn service(backends: &[SocketAddr], health: HealthPolicy) -> Arc<Service> {
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        no_node_backend: Default::default(),
         health,
     })
 }

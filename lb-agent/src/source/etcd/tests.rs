@@ -288,6 +288,7 @@ fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
         policy: Default::default(),
         affinity: None,
         no_backend: Default::default(),
+        no_node_backend: Default::default(),
         health: Default::default(),
     })
 }

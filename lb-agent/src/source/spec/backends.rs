@@ -1,6 +1,6 @@
 //! Backends of a service: those that it names, and the pools of other sources that it refers to.
 
-use crate::model::{AdminState, Backend, PoolRef, parse_socket_addr};
+use crate::model::{AdminState, Backend, Lists, PoolRef, parse_socket_addr};
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -100,7 +100,7 @@ pub(super) fn read_backend(
         _ => {}
     }
     let address = address.or_else(|| Some(SocketAddr::new(host?, port?)))?;
-    Some((address, Backend { weight, state, zone, priority, lease: None }))
+    Some((address, Backend { weight, state, zone, priority, lease: None, lists: Lists::default() }))
 }
 
 /// Reads references to backends that another source keeps.

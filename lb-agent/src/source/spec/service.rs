@@ -129,6 +129,7 @@ pub(super) fn draft(
         policy,
         affinity,
         no_backend,
+        no_node_backend: Default::default(),
         health: policies,
     };
     Some(Draft { name: name?, place: item.place, frontends, doubles, service, asked, ports })

@@ -60,7 +60,7 @@ pub(crate) fn service(name: &ServiceName, text: &[u8], claims: &Claims) -> Readi
     };
     let mut warnings: Vec<_> = doubles.into_iter().map(|(_, reason)| reason).collect();
     for (frontend, scope, _) in frontends {
-        if service.frontends.insert(frontend, scope).is_some() {
+        if service.frontends.insert(frontend, scope.into()).is_some() {
             warnings.push(format!("frontend {frontend} stands twice; remove one"));
         }
     }

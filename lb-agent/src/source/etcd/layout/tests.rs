@@ -68,7 +68,7 @@ impl Lab {
 pub(super) fn backends(backends: &BTreeMap<SocketAddr, Backend>) -> String {
     let mut text = String::new();
     for (address, backend) in backends {
-        let Backend { weight, state, zone, priority, lease } = backend;
+        let Backend { weight, state, zone, priority, lease, lists: _ } = backend;
         write!(text, " {address}").unwrap();
         if *weight != 1 {
             write!(text, "*{weight}").unwrap();

@@ -39,10 +39,10 @@ services:
     assert_eq!(
         web.frontends,
         BTreeMap::from([
-            (frontend("10.96.0.10:80"), Scope::Everywhere),
-            (frontend("[fd00::1]:53/udp"), Scope::Everywhere),
-            (frontend("10.96.0.11:80/udp"), Scope::Host),
-            (frontend("10.96.0.12:80"), Scope::Everywhere),
+            (frontend("10.96.0.10:80"), Scope::Everywhere.into()),
+            (frontend("[fd00::1]:53/udp"), Scope::Everywhere.into()),
+            (frontend("10.96.0.11:80/udp"), Scope::Host.into()),
+            (frontend("10.96.0.12:80"), Scope::Everywhere.into()),
         ])
     );
     assert_eq!(
@@ -322,5 +322,5 @@ fn a_loopback_frontend_is_the_hosts_whatever_is_asked() {
     };
     let snapshot = translate("f.yaml", text, &claims, false).unwrap().snapshot;
     let scopes: Vec<_> = snapshot.services.values().flat_map(|s| s.frontends.values()).collect();
-    assert_eq!(scopes, [&Scope::Host, &Scope::Host]);
+    assert_eq!(scopes, [&Scope::Host.into(), &Scope::Host.into()]);
 }

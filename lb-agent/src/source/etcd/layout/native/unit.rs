@@ -1,7 +1,7 @@
 //! One service as far as it is stored: its value, its backends, and what becomes of them.
 
 use super::record::Books;
-use crate::model::{Backend, Frontend, Protocol, Scope, Service, ServiceName};
+use crate::model::{Backend, Exposure, Frontend, Protocol, Service, ServiceName};
 use crate::source::etcd::layout::build::Build;
 use crate::source::etcd::layout::notes::{Note, Origin};
 use crate::source::etcd::layout::shared::Shared;
@@ -148,6 +148,7 @@ impl Unit {
             policy: *policy,
             affinity: *affinity,
             no_backend: *no_backend,
+            no_node_backend: Default::default(),
             health: health.clone(),
         };
         (Some(service), notes)
@@ -161,7 +162,7 @@ fn allocated<'t>(
     shared: &Shared,
     books: &Books,
     build: &mut Build<'t>,
-    frontends: &mut BTreeMap<Frontend, Scope>,
+    frontends: &mut BTreeMap<Frontend, Exposure>,
 ) {
     let Some(allocation) = books.addresses().allocations.get(name) else { return };
     let origin = Origin { path: ["allocations", name.as_str()], modified: allocation.modified };
@@ -190,11 +191,11 @@ fn claim(
     port: u16,
     protocol: Protocol,
     shared: &Shared,
-    frontends: &mut BTreeMap<Frontend, Scope>,
+    frontends: &mut BTreeMap<Frontend, Exposure>,
 ) -> Result<(), String> {
     let frontend = Frontend::new(address, port, protocol);
     shared.claims().check(&frontend)?;
-    frontends.insert(frontend, frontend.scope(Scope::default()));
+    frontends.insert(frontend, frontend.exposure(Exposure::default()));
     Ok(())
 }
 
