@@ -49,10 +49,7 @@ impl Connection {
             .with_keep_alive_while_idle(true)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        let channel = match tls {
-            Some(identities) => Some(identities.channel(endpoint, tuned)),
-            None => None,
-        };
+        let channel = tls.map(|identities| identities.channel(endpoint, tuned));
         let channel = channel.transpose().map_err(|error| EtcdError::of(at, &error))?;
         let connect = async |options| {
             let connecting = async {
