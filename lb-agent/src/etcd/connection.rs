@@ -8,6 +8,7 @@ use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tonic::transport;
 
 /// A member that is pinged more often than every five seconds hangs up.
 const PING: Duration = Duration::from_secs(10);
@@ -42,23 +43,25 @@ impl Connection {
         let endpoint = &settings.endpoints[member];
         let at = At { endpoint, settings, doing: "log in" };
         let Credentials { tls, user } = Credentials::read(settings, endpoint).await?;
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING, PONG)
             .with_keep_alive_while_idle(true)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some(tls) = tls {
-            options = options.with_tls(tls);
-        }
-        let connect = async |options| match timeout(
-            CALL_TIMEOUT,
-            Client::connect([endpoint.to_string()], Some(options)),
-        )
-        .await
-        {
-            Ok(connected) => connected.map_err(Failure::Theirs),
-            Err(_) => Err(Failure::Ours(EtcdError::silent(at, CALL_TIMEOUT))),
+        let channel = tls.map(|identities| identities.channel(endpoint, tuned));
+        let channel = channel.transpose().map_err(|error| EtcdError::of(at, &error))?;
+        let connect = async |options| {
+            let connecting = async {
+                match &channel {
+                    Some(channel) => Client::from_channel(channel.clone(), Some(options)).await,
+                    None => Client::connect([endpoint.to_string()], Some(options)).await,
+                }
+            };
+            match timeout(CALL_TIMEOUT, connecting).await {
+                Ok(connected) => connected.map_err(Failure::Theirs),
+                Err(_) => Err(Failure::Ours(EtcdError::silent(at, CALL_TIMEOUT))),
+            }
         };
         let connected = match user {
             None => connect(options).await,
@@ -89,6 +92,15 @@ impl Connection {
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.settings.endpoints[self.member]
     }
+}
+
+/// The limits of a channel that is not the client library's own.
+fn tuned(endpoint: transport::Endpoint) -> transport::Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        .keep_alive_while_idle(true)
 }
 
 // === impl Failure ===

@@ -1,16 +1,16 @@
 //! The files that say whom to trust and who we are. Read anew for each connection, so a file that
 //! was replaced counts from the next one on; what is in them leaves this module only towards
-//! `etcd_client`.
+//! whoever connects.
 
-use super::error::EtcdError;
-use super::settings::{Endpoint, Settings, Tls, User};
-use etcd_client::{Certificate, Identity, TlsOptions};
+use super::error::{At, EtcdError, tls_files};
+use super::settings::{Endpoint, Settings, User};
+use super::tls::Identities;
 use std::path::Path;
 
 /// What the files say now. Has no `Debug`: there are secrets in it.
 pub(super) struct Credentials {
     /// For a member that speaks TLS.
-    pub(super) tls: Option<TlsOptions>,
+    pub(super) tls: Option<Identities>,
     /// Name and password.
     pub(super) user: Option<(String, String)>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Credentials {
 impl Credentials {
     /// Reads what is needed for a connection to this member.
     pub(super) async fn read(settings: &Settings, to: &Endpoint) -> Result<Self, EtcdError> {
-        let tls = if to.tls { Some(tls(&settings.tls, to).await?) } else { None };
+        let tls = if to.tls { Some(tls(settings, to).await?) } else { None };
         let user = match &settings.user {
             Some(user) => Some((user.name.clone(), password(user).await?)),
             None => None,
@@ -29,30 +29,30 @@ impl Credentials {
     }
 }
 
-async fn tls(tls: &Tls, to: &Endpoint) -> Result<TlsOptions, EtcdError> {
+async fn tls(settings: &Settings, to: &Endpoint) -> Result<Identities, EtcdError> {
+    let tls = &settings.tls;
     let ca = tls.ca.as_deref().ok_or_else(|| {
         EtcdError::Certificate(format!(
             "{to}: tls.ca is not set; name the PEM file of the authority that its certificate \
              comes from"
         ))
     })?;
-    let mut options = TlsOptions::new()
-        .ca_certificate(Certificate::from_pem(pem("tls.ca", ca, "CERTIFICATE").await?));
-    if let Some(name) = &tls.server_name {
-        options = options.domain_name(name);
-    }
-    match (&tls.cert, &tls.key) {
+    let authorities = pem("tls.ca", ca, "CERTIFICATE").await?;
+    let own = match (&tls.cert, &tls.key) {
         (Some(cert), Some(key)) => {
             let cert = pem("tls.cert", cert, "CERTIFICATE").await?;
-            options = options.identity(Identity::from_pem(cert, pem("tls.key", key, "KEY").await?));
+            Some((cert, pem("tls.key", key, "KEY").await?))
         }
-        (None, None) => {}
+        (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
             let problem = "tls.cert and tls.key go together; set both or none".to_owned();
             return Err(EtcdError::Certificate(problem));
         }
-    }
-    Ok(options)
+    };
+    let own = own.as_ref().map(|(cert, key)| (cert.as_slice(), key.as_slice()));
+    let name = tls.server_name.as_deref().unwrap_or(&to.host);
+    Identities::new(&authorities, own, name)
+        .map_err(|cause| tls_files(At { endpoint: to, settings, doing: "connect" }, &cause))
 }
 
 /// The text of a PEM file that has a block of this kind.
@@ -108,6 +108,7 @@ async fn read(setting: &str, file: &Path) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etcd::settings::Tls;
     use std::path::PathBuf;
 
     async fn password_of(content: &[u8]) -> Result<String, EtcdError> {
@@ -146,11 +147,10 @@ mod tests {
         let cert = file("cert", "-----BEGIN CERTIFICATE-----\nsecret\n-----END CERTIFICATE-----\n");
         let text = file("text", "secret");
         let endpoint: Endpoint = "https://h:1".parse().unwrap();
-        let set = |ca: Option<&PathBuf>, cert: Option<&PathBuf>, key: Option<&PathBuf>| Tls {
-            ca: ca.cloned(),
-            cert: cert.cloned(),
-            key: key.cloned(),
-            server_name: None,
+        let set = |ca: Option<&PathBuf>, cert: Option<&PathBuf>, key: Option<&PathBuf>| Settings {
+            endpoints: vec![endpoint.clone()],
+            tls: Tls { ca: ca.cloned(), cert: cert.cloned(), key: key.cloned(), server_name: None },
+            user: None,
         };
         let gone = directory.path().join("gone");
         for (settings, part) in [
@@ -159,11 +159,11 @@ mod tests {
             (set(Some(&text), None, None), "no PEM block of kind CERTIFICATE"),
             (set(Some(&cert), Some(&cert), None), "go together"),
             (set(Some(&cert), Some(&cert), Some(&cert)), "no PEM block of kind KEY"),
+            (set(Some(&cert), None, None), "check that they are PEM"),
         ] {
             let error = tls(&settings, &endpoint).await.map(drop).unwrap_err();
             let error = error.to_string();
             assert!(error.contains(part) && !error.contains("secret"), "{error}");
         }
-        assert!(tls(&set(Some(&cert), None, None), &endpoint).await.is_ok());
     }
 }

@@ -95,8 +95,7 @@ impl EtcdError {
                 etcd_says(at, Some(number), status.message())
                     .unwrap_or_else(|| transport_says(at, cause))
             }
-            // The files were not taken, or a URL that we have made was not.
-            E::TransportError(error) => tls_files(at, &innermost(error)),
+            E::TransportError(error) => transport_says(at, &innermost(error)),
             E::LeaseKeepAliveError(text) if text == "lease not found" => lease_gone(at),
             E::WatchError(text) | E::LeaseKeepAliveError(text) => transport_says(at, text),
             E::IoError(error) => transport_says(at, &error.to_string()),
@@ -245,7 +244,7 @@ fn bad_server(at: At<'_>, problem: &str) -> EtcdError {
 }
 
 /// Our files were read but can't be used.
-fn tls_files(at: At<'_>, cause: &str) -> EtcdError {
+pub(super) fn tls_files(at: At<'_>, cause: &str) -> EtcdError {
     let tls = &at.settings.tls;
     let files = [("tls.ca", &tls.ca), ("tls.cert", &tls.cert), ("tls.key", &tls.key)];
     let named = files

@@ -11,6 +11,7 @@ pub mod kv;
 pub mod lease;
 mod position;
 pub mod settings;
+mod tls;
 pub mod watch;
 
 pub use self::client::Client;
