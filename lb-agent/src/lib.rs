@@ -9,6 +9,7 @@
 //! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
+pub mod addresses;
 pub mod admin;
 pub mod api;
 pub mod app;

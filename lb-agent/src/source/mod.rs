@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 pub mod etcd;
 pub mod file;
+pub mod kubernetes;
 pub mod spec;
 
 /// What a source says now.
