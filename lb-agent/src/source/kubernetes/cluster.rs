@@ -457,3 +457,6 @@ impl Unit {
         Some(HealthCheck { port, local_endpoints })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
