@@ -151,6 +151,7 @@ fn the_etcd_sources_of_the_guide_are_good() {
     let names = config.sources.iter().map(|source| match source {
         Source::Etcd(source) => &*source.name,
         Source::File(_) => "a file",
+        Source::Kubernetes(_) => "a cluster",
     });
     assert_eq!(names.collect::<Vec<_>>(), ["etcd:registry", "etcd:greeters"]);
 }
