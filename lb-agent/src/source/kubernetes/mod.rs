@@ -7,6 +7,11 @@
 
 pub mod client;
 pub mod cluster;
+pub mod endpoints;
+pub mod intern;
+mod listing;
+pub mod node_ports;
+mod notes;
 pub mod objects;
 pub mod progress;
 pub mod topology;
