@@ -1,0 +1,4 @@
+//! The agent in a Kubernetes cluster that the tests play.
+
+mod api_itself;
+mod watching;
