@@ -4,6 +4,7 @@
 use crate::lab::Lab;
 use aya::programs::loaded_programs;
 use lb_agent::config::TableSizes;
+use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{
     Dataplane as _, Failure, FailureReader, Kernel, Outcomes, Settings, preflight,
 };
@@ -49,7 +50,8 @@ impl Dataplane {
     ) -> Self {
         let host = preflight::check(Some(cgroup), lab.pin_dir()).expect("the host is fit");
         let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
-        let settings = Settings { sizes, features, netns, sk_err };
+        let excluded = Excluded::default();
+        let settings = Settings { sizes, features, netns, sk_err, excluded };
         let mut kernel = Kernel::open(lab.pin_dir(), cgroup, &settings).expect("the tables open");
         let refused = host.warnings.iter().map(String::as_str).chain(kernel.warning());
         assert_eq!(refused.collect::<Vec<_>>(), [""; 0], "this kernel can't do everything");

@@ -19,6 +19,7 @@ fn every_setting_is_read_and_paths_are_relative_to_the_file() {
     let config = read(
         r#"
 cgroup: /sys/fs/cgroup/unified/x
+exclude_cgroups: [mesh.slice, /sys/fs/cgroup/unified/x/y]
 pin_dir: /sys/fs/bpf/x
 state_dir: state
 socket: "run/a.sock"
@@ -39,6 +40,7 @@ services: []
     .unwrap();
     let expected = Config {
         cgroup: Some("/sys/fs/cgroup/unified/x".into()),
+        exclude_cgroups: vec!["mesh.slice".into(), "/sys/fs/cgroup/unified/x/y".into()],
         pin_dir: "/sys/fs/bpf/x".into(),
         state_dir: "/etc/lb/state".into(),
         socket: "/etc/lb/run/a.sock".into(),
