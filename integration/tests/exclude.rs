@@ -52,13 +52,13 @@ fn addr(text: &str) -> SocketAddr {
 fn answers() -> [String; 6] {
     let by = |to: SocketAddr| {
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let call = dial(to).unwrap();
+        let call = dial(to).expect("an answer");
         assert_eq!(call.peer(), to);
-        let unconnected = ask(&udp(any), to).unwrap();
+        let unconnected = ask(&udp(any), to).expect("an answer");
         assert_eq!(unconnected.source, to);
         let socket = udp(any);
-        socket.connect(to).unwrap();
-        [call.tag, unconnected.tag, ask_connected(&socket).unwrap().tag]
+        socket.connect(to).expect("connect");
+        [call.tag, unconnected.tag, ask_connected(&socket).expect("an answer").tag]
     };
     let [[a, b, c], [d, e, f]] = WEB.map(|to| by(addr(to)));
     [a, b, c, d, e, f]
@@ -71,7 +71,7 @@ fn expect(cgroup: &Cgroup, tag: &str) {
         cgroup.enter();
         answers()
     };
-    let answers = thread::scope(|scope| scope.spawn(inside).join().unwrap());
+    let answers = thread::scope(|scope| scope.spawn(inside).join().expect("no panic"));
     assert_eq!(answers, [tag; 6], "in {}", cgroup.path().display());
 }
 
