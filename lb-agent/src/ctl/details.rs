@@ -270,7 +270,7 @@ fn has_lists(service: &ServiceStatus) -> bool {
         || service.backends.iter().any(|backend| !backend.lists.is_cluster())
 }
 
-fn labelled<'l>(pairs: impl IntoIterator<Item = (&'l str, String)>) -> String {
+pub(super) fn labelled<'l>(pairs: impl IntoIterator<Item = (&'l str, String)>) -> String {
     let mut table = Table::new([]);
     for (label, value) in pairs {
         table.push([label.to_owned(), value]);
@@ -278,13 +278,13 @@ fn labelled<'l>(pairs: impl IntoIterator<Item = (&'l str, String)>) -> String {
     table.text(false, 0)
 }
 
-fn section(text: &mut String, title: &str, table: &Table, look: Look) {
+pub(super) fn section(text: &mut String, title: &str, table: &Table, look: Look) {
     if !table.is_empty() {
         text.push_str(&format!("\n{title}:\n{}", table.text(look.headers, INDENT)));
     }
 }
 
-fn lines(text: &mut String, title: &str, lines: &[String]) {
+pub(super) fn lines(text: &mut String, title: &str, lines: &[String]) {
     if !lines.is_empty() {
         text.push_str(&format!("\n{title}:\n"));
         lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
