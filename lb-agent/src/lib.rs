@@ -20,6 +20,7 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+pub mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;

@@ -9,13 +9,14 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 30] = [
+const PURE: [&str; 31] = [
     "claims",
     "config",
     "desired",
     "etcd::backoff",
     "etcd::position",
     "etcd::settings",
+    "explain",
     "health",
     "model",
     "names::records",
