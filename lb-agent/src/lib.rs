@@ -23,6 +23,7 @@ pub mod etcd;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+pub mod kubeproxy;
 pub mod leases;
 pub mod model;
 pub mod monitor;

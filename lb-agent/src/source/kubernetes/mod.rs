@@ -5,6 +5,7 @@
 //! endpoints are for this node, [`translate`] makes services of both.
 
 pub mod cluster;
+pub mod events;
 pub mod objects;
 pub mod progress;
 pub mod topology;

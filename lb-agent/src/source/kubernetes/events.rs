@@ -1,0 +1,136 @@
+//! Events on objects of the cluster: what operators see with `kubectl describe`.
+//!
+//! They are told, not promised: what can't be written is logged and forgotten.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Events that wait to be written; more than that are a flood that nobody reads.
+const WAITING: usize = 64;
+
+/// What to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Of which object.
+    pub about: About,
+    /// Whether something is wrong.
+    pub warning: bool,
+    /// The reason, in one word.
+    pub reason: &'static str,
+    /// What was being done, in one word.
+    pub action: &'static str,
+    /// One line.
+    pub note: String,
+}
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The own Node.
+    Node,
+    /// A Service.
+    Service {
+        /// Its namespace.
+        namespace: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+    },
+}
+
+/// Takes events.
+#[derive(Clone, Debug)]
+pub struct Events(mpsc::Sender<Event>);
+
+/// A place for events, and where they come out.
+pub fn channel() -> (Events, mpsc::Receiver<Event>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (Events(sender), receiver)
+}
+
+/// Writes what comes until nobody is left who tells anything. `node` is the name of the own Node.
+pub async fn write(client: Client, node: String, mut events: mpsc::Receiver<Event>) {
+    let reporter = Reporter { controller: "kube-proxy".to_owned(), instance: Some(node.clone()) };
+    let recorder = Recorder::new(client, reporter);
+    while let Some(event) = events.recv().await {
+        let Event { about, warning, reason, action, note } = event;
+        let kind = if warning { EventType::Warning } else { EventType::Normal };
+        let event = KubeEvent {
+            type_: kind,
+            reason: reason.to_owned(),
+            note: Some(note).filter(|note| !note.is_empty()),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &about.reference(&node)).await {
+            tracing::warn!(
+                %error, reason,
+                "an event is not written; let the service account create and patch events"
+            );
+        }
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    /// The agent has started.
+    pub fn starting() -> Self {
+        Self::of_node(false, "Starting", String::new())
+    }
+
+    /// The port for health can't be had.
+    pub fn health_failed(note: String) -> Self {
+        Self::of_node(true, "FailedToStartProxierHealthcheck", note)
+    }
+
+    /// The port for metrics can't be had.
+    pub fn metrics_failed(note: String) -> Self {
+        Self::of_node(true, "FailedToStartMetricServer", note)
+    }
+
+    /// A healthCheckNodePort can't be had.
+    pub fn service_healthcheck_failed(namespace: Arc<str>, name: Arc<str>, note: String) -> Self {
+        let about = About::Service { namespace, name };
+        let reason = "FailedToStartServiceHealthcheck";
+        Self { about, warning: true, reason, action: "Listen", note }
+    }
+
+    fn of_node(warning: bool, reason: &'static str, note: String) -> Self {
+        Self { about: About::Node, warning, reason, action: "StartKubeProxy", note }
+    }
+}
+
+// === impl About ===
+
+impl About {
+    fn reference(&self, node: &str) -> ObjectReference {
+        let reference = |kind: &str, name: &str| ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some(kind.to_owned()),
+            name: Some(name.to_owned()),
+            ..ObjectReference::default()
+        };
+        match self {
+            // kubelet names a Node by its name for want of the uid, and so does `kubectl describe`.
+            Self::Node => ObjectReference { uid: Some(node.to_owned()), ..reference("Node", node) },
+            Self::Service { namespace, name } => {
+                let namespace = Some(namespace.to_string());
+                ObjectReference { namespace, ..reference("Service", name) }
+            }
+        }
+    }
+}
+
+// === impl Events ===
+
+impl Events {
+    /// Tells something, without waiting.
+    pub fn tell(&self, event: Event) {
+        if let Err(error) = self.0.try_send(event) {
+            tracing::debug!(%error, "an event is lost");
+        }
+    }
+}
