@@ -5,6 +5,7 @@
 //! them, [`health`] what the ports answer (pure).
 
 pub mod applied;
+pub mod cleanup;
 pub mod config;
 pub mod decision;
 pub mod flags;
