@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 18] = [
+const PURE: [&str; 23] = [
     "claims",
     "config",
     "desired",
@@ -25,13 +25,18 @@ const PURE: [&str; 18] = [
     "source::etcd::layout",
     "source::etcd::memory",
     "source::etcd::vips",
+    "source::kubernetes::cluster",
+    "source::kubernetes::objects",
+    "source::kubernetes::progress",
+    "source::kubernetes::topology",
+    "source::kubernetes::translate",
     "source::spec",
     "status",
     "yaml",
 ];
 
 /// Not every planned module exists from the first day; these do, and a rename must not free them.
-const EXIST: [&str; 15] = [
+const EXIST: [&str; 17] = [
     "claims",
     "config",
     "desired",
@@ -39,6 +44,8 @@ const EXIST: [&str; 15] = [
     "source",
     "source::etcd",
     "source::file",
+    "source::kubernetes",
+    "source::kubernetes::cluster",
     "source::spec",
     "status",
     "store",
@@ -77,7 +84,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -85,6 +92,7 @@ const ONLY: [(&str, &[&str]); 7] = [
     ("etcd_client", &["etcd"]),
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
+    ("rtnetlink", &["addresses"]),
 ];
 
 /// Who must not know whom.
