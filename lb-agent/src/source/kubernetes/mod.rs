@@ -7,7 +7,12 @@
 
 pub mod client;
 pub mod cluster;
+pub mod endpoints;
 pub mod events;
+pub mod intern;
+mod listing;
+pub mod node_ports;
+mod notes;
 pub mod objects;
 pub mod progress;
 pub mod topology;
