@@ -6,6 +6,7 @@ use crate::addresses;
 use crate::admin::{self, Admin};
 use crate::api;
 use crate::config::{self, Config, Source};
+use crate::dataplane::exclude;
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
@@ -35,6 +36,9 @@ pub struct Overrides {
     /// Attach to this cgroup2 directory instead of the root of the hierarchy
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Leave the sockets of this cgroup2 directory and those below it alone; may be given 4 times
+    #[arg(long = "exclude-cgroup", value_name = "PATH")]
+    pub exclude_cgroups: Vec<PathBuf>,
     /// Pin tables and links below this directory of bpffs
     #[arg(long, value_name = "DIR")]
     pub pin_dir: Option<PathBuf>,
@@ -71,8 +75,12 @@ fn read_config(path: &Path, overrides: &Overrides) -> Result<Config, Failure> {
     })?;
     let mut config = config::parse(path, &text)
         .map_err(|problems| Failure::Configuration(problems.iter().map(one_line).collect()))?;
-    let Overrides { cgroup, pin_dir, state_dir, socket, detach_on_exit } = overrides.clone();
+    let Overrides { cgroup, exclude_cgroups, pin_dir, state_dir, socket, detach_on_exit } =
+        overrides.clone();
     config.cgroup = cgroup.or(config.cgroup);
+    if !exclude_cgroups.is_empty() {
+        config.exclude_cgroups = exclude_cgroups;
+    }
     config.pin_dir = pin_dir.unwrap_or(config.pin_dir);
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.socket = socket.unwrap_or(config.socket);
@@ -97,6 +105,8 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
             PreflightError::Configuration(problem) => Failure::Configuration(vec![problem]),
             PreflightError::Host(problem) => Failure::Other(anyhow::anyhow!(problem)),
         })?;
+    let excluded = exclude::resolve(&config.exclude_cgroups, &host.cgroup)
+        .map_err(|problem| Failure::Configuration(vec![problem]))?;
     for warning in &host.warnings {
         tracing::warn!("{warning}");
     }
@@ -109,6 +119,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         features: host.features,
         netns: host.netns,
         sk_err: host.sk_err,
+        excluded,
     };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
     let mut warnings = host.warnings;
