@@ -31,8 +31,6 @@ pub struct Decided {
     pub mode: Mode,
     /// Where NodePorts are served.
     pub node_ports: NodePorts,
-    /// The node's primary address, if its operator says so.
-    pub primary: Option<IpAddr>,
     /// Whose sockets are translated.
     pub scope: Scope,
     /// cgroup subtrees whose sockets are left alone.
@@ -150,7 +148,7 @@ impl Settings {
         let json_logs = self.word("logging.format", &["", "text", "json"]) == "json";
         let scope = self.word("socket-scope", &["", "everywhere", "host"]);
         let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
-        let server = Some(self.text("master")).filter(|server| !server.is_empty());
+        let server = self.server();
         let mut document = self.given.clone();
         let shown = |address: Option<SocketAddr>| {
             Value::from(address.map_or(String::new(), |address| address.to_string()))
@@ -163,8 +161,7 @@ impl Settings {
             server,
             node: self.node(),
             mode,
-            node_ports: self.node_ports(mode),
-            primary: primary.filter(|address| !address.is_unspecified()),
+            node_ports: self.node_ports(mode, primary.filter(|address| !address.is_unspecified())),
             scope: if scope == "host" { Scope::Host } else { Scope::Everywhere },
             exclude_cgroups: self.list("exclude-cgroup").into_iter().map(PathBuf::from).collect(),
             healthz,
@@ -185,6 +182,19 @@ impl Settings {
             "nftables" => Mode::Nftables,
             _ => Mode::Iptables,
         }
+    }
+
+    fn server(&mut self) -> Option<String> {
+        let text = self.text("master");
+        if text.is_empty() {
+            return None;
+        }
+        if !["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+            let problem =
+                format!("`--master`: `{text}` is no URL; write it as https://10.0.0.1:6443");
+            self.problems.push(problem);
+        }
+        Some(text.trim_end_matches('/').to_owned())
     }
 
     fn node(&mut self) -> Option<String> {
@@ -249,16 +259,15 @@ impl Settings {
         Some(address).filter(|address| address.port() != 0)
     }
 
-    fn node_ports(&mut self, mode: Mode) -> NodePorts {
+    fn node_ports(&mut self, mode: Mode, primary: Option<IpAddr>) -> NodePorts {
         let wanted = self.list("nodePortAddresses");
         let nftables = mode == Mode::Nftables;
         let loopback = !nftables && self.flag("iptables.localhostNodePorts");
+        let primary = primary.map_or(NodePortAddresses::Primary, NodePortAddresses::PrimaryIs);
         match wanted.as_slice() {
-            [] if nftables => NodePorts { addresses: NodePortAddresses::Primary, localhost: false },
+            [] if nftables => NodePorts { addresses: primary, localhost: false },
             [] => NodePorts { addresses: NodePortAddresses::All, localhost: loopback },
-            [word] if word == "primary" => {
-                NodePorts { addresses: NodePortAddresses::Primary, localhost: false }
-            }
+            [word] if word == "primary" => NodePorts { addresses: primary, localhost: false },
             _ => {
                 let ranges: Vec<IpNet> =
                     wanted.iter().filter_map(|text| self.range(text)).collect();

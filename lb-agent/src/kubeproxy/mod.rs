@@ -2,7 +2,7 @@
 //! The services come from [`crate::source::kubernetes`].
 //!
 //! [`table`] lists all settings, [`flags`] and [`config`] read them, [`decision`] says what comes of
-//! them, [`health`] what the ports answer (pure).
+//! them, [`health`] what the ports answer, [`node`] when to begin anew (pure).
 
 pub mod applied;
 pub mod cleanup;
@@ -12,6 +12,7 @@ pub mod flags;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+pub mod node;
 pub mod node_port_health;
 mod process;
 pub mod servers;

@@ -37,8 +37,6 @@ pub struct Settings {
     pub node: String,
     /// Where NodePorts are served.
     pub node_ports: NodePorts,
-    /// The node's primary address, over what the Node object says.
-    pub primary: Option<IpAddr>,
     /// What the cluster says.
     pub facts: watch::Receiver<Arc<Facts>>,
     /// This node's addresses.
@@ -125,7 +123,7 @@ fn wanted(
     local: &BTreeSet<IpAddr>,
 ) -> BTreeMap<Name, BTreeSet<SocketAddr>> {
     let node = facts.node.as_ref().map(|node| node.addresses.as_slice()).unwrap_or_default();
-    let addresses = listen_on(&settings.node_ports.addresses, settings.primary, node, local);
+    let addresses = listen_on(&settings.node_ports.addresses, node, local);
     let at = |port| addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     facts.health_checks.iter().map(|(name, check)| (name.clone(), at(check.port))).collect()
 }
@@ -133,7 +131,6 @@ fn wanted(
 /// The addresses that NodePorts are served on, with the unspecified one for all of a family.
 fn listen_on(
     wanted: &NodePortAddresses,
-    primary: Option<IpAddr>,
     node: &[IpAddr],
     local: &BTreeSet<IpAddr>,
 ) -> BTreeSet<IpAddr> {
@@ -143,8 +140,11 @@ fn listen_on(
         match wanted {
             NodePortAddresses::All => vec![any],
             NodePortAddresses::Primary => {
-                let first = primary.filter(of_family(any));
-                first.or_else(|| node.iter().copied().find(of_family(any))).into_iter().collect()
+                node.iter().copied().find(of_family(any)).into_iter().collect()
+            }
+            NodePortAddresses::PrimaryIs(first) => {
+                let all = std::iter::once(first).chain(node).copied();
+                all.filter(of_family(any)).take(1).collect()
             }
             NodePortAddresses::Ranges(ranges) => {
                 let ranges: Vec<&IpNet> =

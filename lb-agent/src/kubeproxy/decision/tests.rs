@@ -29,7 +29,6 @@ fn nothing_given_is_kube_proxys_default() {
         node: None,
         mode: Mode::Iptables,
         node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
-        primary: None,
         scope: Scope::Everywhere,
         exclude_cgroups: Vec::new(),
         healthz: address("0.0.0.0:10256"),
@@ -49,7 +48,7 @@ fn nothing_given_is_kube_proxys_default() {
 
 #[test]
 fn where_node_ports_are_served() {
-    use NodePortAddresses::{All, Primary, Ranges};
+    use NodePortAddresses::{All, Primary, PrimaryIs, Ranges};
     let ranges = |texts: &[&str]| Ranges(texts.iter().map(|text| text.parse().unwrap()).collect());
     for (arguments, addresses, localhost) in [
         (vec!["--proxy-mode=iptables"], All, true),
@@ -57,6 +56,12 @@ fn where_node_ports_are_served() {
         (vec!["--proxy-mode=nftables"], Primary, false),
         (vec!["--iptables-localhost-nodeports=false"], All, false),
         (vec!["--nodeport-addresses=primary"], Primary, false),
+        (
+            vec!["--nodeport-addresses=primary", "--bind-address=192.0.2.1"],
+            PrimaryIs("192.0.2.1".parse().unwrap()),
+            false,
+        ),
+        (vec!["--proxy-mode=nftables", "--bind-address=::"], Primary, false),
         (vec!["--nodeport-addresses=10.1.2.3/8"], ranges(&["10.0.0.0/8"]), false),
         (vec!["--nodeport-addresses=127.0.0.0/8"], ranges(&["127.0.0.0/8"]), true),
         (vec!["--nodeport-addresses=0.0.0.0/0"], ranges(&["0.0.0.0/0"]), true),

@@ -21,18 +21,17 @@ fn where_to_listen() {
     let ranges = |texts: &[&str]| {
         NodePortAddresses::Ranges(texts.iter().map(|text| text.parse().unwrap()).collect())
     };
-    for (wanted, primary, expected) in [
-        (NodePortAddresses::All, None, vec!["0.0.0.0", "::"]),
-        (NodePortAddresses::Primary, None, vec!["192.0.2.1", "fd00::1"]),
-        (NodePortAddresses::Primary, Some("10.0.0.1"), vec!["10.0.0.1", "fd00::1"]),
-        (ranges(&["10.0.0.0/8"]), None, vec!["10.0.0.1", "::"]),
-        (ranges(&["10.0.0.0/8", "fd00::/8"]), None, vec!["10.0.0.1", "fd00::1"]),
-        (ranges(&["0.0.0.0/0", "::/0"]), None, vec!["0.0.0.0", "::"]),
-        (ranges(&["203.0.113.0/24", "fe80::/10"]), None, vec![]),
+    for (wanted, expected) in [
+        (NodePortAddresses::All, vec!["0.0.0.0", "::"]),
+        (NodePortAddresses::Primary, vec!["192.0.2.1", "fd00::1"]),
+        (NodePortAddresses::PrimaryIs("10.0.0.1".parse().unwrap()), vec!["10.0.0.1", "fd00::1"]),
+        (ranges(&["10.0.0.0/8"]), vec!["10.0.0.1", "::"]),
+        (ranges(&["10.0.0.0/8", "fd00::/8"]), vec!["10.0.0.1", "fd00::1"]),
+        (ranges(&["0.0.0.0/0", "::/0"]), vec!["0.0.0.0", "::"]),
+        (ranges(&["203.0.113.0/24", "fe80::/10"]), vec![]),
     ] {
-        let primary = primary.map(|text| text.parse().unwrap());
-        let found = listen_on(&wanted, primary, &node, &local);
-        assert_eq!(found, ips(&expected).into_iter().collect(), "{wanted:?} {primary:?}");
+        let found = listen_on(&wanted, &node, &local);
+        assert_eq!(found, ips(&expected).into_iter().collect(), "{wanted:?}");
     }
 }
 
@@ -77,7 +76,6 @@ async fn servers_come_move_and_go_with_their_services() {
     let settings = Settings {
         node: "n1".to_owned(),
         node_ports: NodePorts { addresses: NodePortAddresses::Ranges(ranges), localhost: true },
-        primary: None,
         facts: facts_now,
         addresses,
         applied,

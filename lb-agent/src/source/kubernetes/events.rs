@@ -2,8 +2,8 @@
 //!
 //! They are told, not promised: what can't be written is logged and forgotten.
 
+use super::Connection;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -51,26 +51,45 @@ pub fn channel() -> (Events, mpsc::Receiver<Event>) {
 }
 
 /// Writes what comes until nobody is left who tells anything. `node` is the name of the own Node.
-pub async fn write(client: Client, node: String, mut events: mpsc::Receiver<Event>) {
-    let reporter = Reporter { controller: "kube-proxy".to_owned(), instance: Some(node.clone()) };
-    let recorder = Recorder::new(client, reporter);
+pub async fn write(connection: Connection, node: String, mut events: mpsc::Receiver<Event>) {
+    let mut recorder = None;
     while let Some(event) = events.recv().await {
-        let Event { about, warning, reason, action, note } = event;
-        let kind = if warning { EventType::Warning } else { EventType::Normal };
-        let event = KubeEvent {
-            type_: kind,
-            reason: reason.to_owned(),
-            note: Some(note).filter(|note| !note.is_empty()),
-            action: action.to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = recorder.publish(&event, &about.reference(&node)).await {
+        let reason = event.reason;
+        if let Err(error) = write_one(&mut recorder, &connection, &node, event).await {
+            // Made anew for the next one: what is known of the server may have changed.
+            recorder = None;
             tracing::warn!(
-                %error, reason,
-                "an event is not written; let the service account create and patch events"
+                error,
+                reason,
+                "an event is not written; see that the API server is up and lets the service account \
+                 create and patch events of events.k8s.io"
             );
         }
     }
+}
+
+async fn write_one(
+    recorder: &mut Option<Recorder>,
+    connection: &Connection,
+    node: &str,
+    Event { about, warning, reason, action, note }: Event,
+) -> Result<(), String> {
+    let recorder = match recorder {
+        Some(recorder) => recorder,
+        None => {
+            let instance = Some(node.to_owned());
+            let reporter = Reporter { controller: "kube-proxy".to_owned(), instance };
+            recorder.insert(Recorder::new(connection.client().await?, reporter))
+        }
+    };
+    let event = KubeEvent {
+        type_: if warning { EventType::Warning } else { EventType::Normal },
+        reason: reason.to_owned(),
+        note: Some(note).filter(|note| !note.is_empty()),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    recorder.publish(&event, &about.reference(node)).await.map_err(|error| error.to_string())
 }
 
 // === impl Event ===
