@@ -3,9 +3,9 @@
 //! A test runs inside [`lab::run`]: on a thread of its own, which has its own network namespace and
 //! its own cgroup, so that tests run beside each other in one process and beside a live agent.
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
-//! [`client`] dials them, [`traffic`] without end; [`etcd`] is the store, [`apiserver`] the cluster, [`large`] one with
-//! very much in it. A fixture that can't be set
-//! up panics with the reason: a test that can't run has failed.
+//! [`client`] dials them, [`traffic`] without end; [`etcd`] is the store, [`large`] one with very
+//! much in it, [`apiserver`] the API of a Kubernetes cluster. A fixture that can't be set up panics
+//! with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod apiserver;

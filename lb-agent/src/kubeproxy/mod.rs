@@ -18,3 +18,6 @@ mod process;
 pub mod servers;
 pub mod table;
 mod values;
+
+#[cfg(test)]
+mod tests;
