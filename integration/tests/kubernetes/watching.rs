@@ -54,9 +54,9 @@ impl Scene {
     /// All backends, as `service address`.
     fn backends(&self) -> BTreeSet<String> {
         let state = self.state();
-        let services = state.snapshot.iter().flat_map(|snapshot| snapshot.services.values());
-        let backends = services.flat_map(|service| {
-            service.backends.iter().map(|backend| format!("{} {}", service.name, backend.address))
+        let services = state.snapshot.iter().flat_map(|snapshot| snapshot.services.iter());
+        let backends = services.flat_map(|(name, service)| {
+            service.backends.keys().map(move |address| format!("{name} {address}"))
         });
         backends.collect()
     }
