@@ -24,6 +24,7 @@ pub mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+pub mod kubeproxy;
 pub mod leases;
 pub mod model;
 pub mod monitor;
