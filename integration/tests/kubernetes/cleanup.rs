@@ -11,7 +11,7 @@ fn tool(name: &str, arguments: &[&str]) -> String {
     });
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} {arguments:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("the tools print UTF-8")
 }
 
 /// What kube-proxy's iptables mode and others leave in a table.

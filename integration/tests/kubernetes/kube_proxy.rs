@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,15 +35,16 @@ impl<'a> Proxy<'a> {
     /// Starts one as kubeadm does, with `settings` in its configuration.
     fn start(lab: &'a Lab, api: &ApiServer, settings: &str) -> Self {
         write_config(lab, api, settings);
-        let log = OpenOptions::new().create(true).append(true).open(lab.log_file()).unwrap();
+        let log = OpenOptions::new().create(true).append(true).open(lab.log_file());
+        let log = log.expect("the scratch directory is writable");
         let child = Command::new(binary("lb-agent"))
             .arg("kube-proxy")
             .args(arguments(lab))
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
+            .stdout(log.try_clone().expect("a file can be duplicated"))
             .stderr(log)
             .spawn()
-            .unwrap();
+            .expect("the agent was built before the tests");
         Self { lab, child }
     }
 
@@ -57,7 +58,7 @@ impl<'a> Proxy<'a> {
     #[track_caller]
     fn until(&mut self, what: &str, mut holds: impl FnMut(&Lab) -> bool) {
         let reached = within(DEADLINE, || {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
                 panic!("the proxy ended with {status}; it logged\n{}", self.log());
             }
             holds(self.lab).then_some(())
@@ -108,7 +109,7 @@ fn arguments(lab: &Lab) -> Vec<String> {
 
 /// Code, head and body, if somebody answers.
 fn get(address: &str, path: &str) -> Option<(u16, String, String)> {
-    get_tcp(address.parse().unwrap(), path).ok()
+    get_tcp(address.parse().expect("an address and a port"), path).ok()
 }
 
 fn code(address: &str, path: &str) -> Option<u16> {
@@ -141,14 +142,12 @@ fn cluster(at: SocketAddr, health_port: u16) -> ApiServer {
 }
 
 fn put_endpoint(api: &ApiServer, at: SocketAddr, ready: bool) {
-    let now = String::from_utf8(
-        Command::new("date").arg("-u").arg("+%FT%T.%NZ").output().unwrap().stdout,
-    );
+    let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
     api.put(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "name": "web-1", "labels": {"kubernetes.io/service-name": "web"},
-            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": now.unwrap().trim()},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": now},
         },
         "addressType": "IPv4",
         "ports": [{"name": "", "port": at.port(), "protocol": "TCP"}],
@@ -161,9 +160,9 @@ fn put_endpoint(api: &ApiServer, at: SocketAddr, ready: bool) {
 
 /// The value of a metric with exactly this name and these labels.
 fn metric(name: &str) -> f64 {
-    let (_, _, text) = get(METRICS, "/metrics").unwrap();
+    let (_, _, text) = get(METRICS, "/metrics").expect("the server answers");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
 }
 
 #[test]
