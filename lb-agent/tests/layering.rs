@@ -9,9 +9,12 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 18] = [
+const PURE: [&str; 23] = [
+    "api::page::view",
     "claims",
     "config",
+    "ctl::top::state",
+    "ctl::top::view",
     "desired",
     "etcd::backoff",
     "etcd::position",
@@ -21,12 +24,14 @@ const PURE: [&str; 18] = [
     "names::records",
     "pairs",
     "plan",
+    "shown",
     "source::etcd::keys",
     "source::etcd::layout",
     "source::etcd::memory",
     "source::etcd::vips",
     "source::spec",
     "status",
+    "summary",
     "yaml",
 ];
 

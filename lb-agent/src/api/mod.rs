@@ -15,9 +15,11 @@
 //! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`].
 
 mod closest;
+mod page;
 mod socket;
 
 pub(crate) use closest::closest;
+pub use page::Page;
 pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};

@@ -6,6 +6,7 @@ use crate::model::{AdminState, Frontend, Lease, Rejection};
 use crate::status::{
     AgentStatus, BackendStatus, HealthStatus, OutcomeCounts, ServiceStatus, TableStatus,
 };
+use crate::summary::shares;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -149,23 +150,8 @@ fn sort_parts(service: &mut ServiceStatus) {
 
 /// The backends of a service, each with its share.
 pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
-    let known = service.backends.iter().all(|backend| backend.health.is_some());
-    let share = |backend: &BackendStatus| match &backend.health {
-        Some(health) if known => u64::from(health.share),
-        _ if backend.state == AdminState::Ready => u64::from(backend.weight),
-        _ => 0,
-    };
-    let total = |v4: bool| -> u64 {
-        let counting = service.backends.iter().filter(|b| b.address.is_ipv4() == v4);
-        counting.map(share).sum()
-    };
-    let (total_v4, total_v6) = (total(true), total(false));
-    let line = |backend: &BackendStatus| {
+    let line = |(backend, share_percent): (&BackendStatus, f64)| {
         let v4 = backend.address.is_ipv4();
-        let share_percent = match share(backend) {
-            0 => 0.0,
-            share => 100.0 * share as f64 / (if v4 { total_v4 } else { total_v6 }) as f64,
-        };
         let frontends = service.frontends.iter().map(|f| f.frontend);
         BackendLine {
             service: service.name.clone(),
@@ -186,7 +172,7 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             lease_left: backend.lease_left,
         }
     };
-    service.backends.iter().map(line).collect()
+    service.backends.iter().zip(shares(service)).map(line).collect()
 }
 
 #[cfg(test)]
