@@ -29,6 +29,7 @@ pub mod monitor;
 pub mod names;
 mod pairs;
 pub mod plan;
+pub mod pulse;
 pub mod reconcile;
 pub mod report;
 mod shown;

@@ -10,6 +10,7 @@ use crate::desired::{Input, Merger};
 use crate::model::{Rejection, ServiceName};
 use crate::monitor::{Monitor, News};
 use crate::plan::{Action, AdoptError, Limits, Planner};
+use crate::pulse::Pulse;
 use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
@@ -77,6 +78,7 @@ pub struct Reconciler<D> {
     stale: bool,
     /// and of these in any case.
     touched: BTreeSet<ServiceName>,
+    pulse: Pulse,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -118,12 +120,18 @@ impl<D: Dataplane> Reconciler<D> {
             fresh: true,
             stale: true,
             touched: BTreeSet::new(),
+            pulse: Pulse::default(),
         })
     }
 
     /// What the loop publishes after each round.
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
         self.reporter.subscribe()
+    }
+
+    /// Tells whether the loop still comes round.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Runs until `shutdown` completes, or until the programs can't be attached at first.
@@ -143,6 +151,7 @@ impl<D: Dataplane> Reconciler<D> {
         let mut shutdown = std::pin::pin!(shutdown);
         self.absorb();
         loop {
+            self.pulse.beat();
             let retry = self.retry_at;
             tokio::select! {
                 biased;

@@ -12,9 +12,11 @@
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
 //! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
-//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`].
+//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]. What only shows
+//! is served by [`http`], too.
 
 mod closest;
+pub mod http;
 mod page;
 mod socket;
 
@@ -24,6 +26,7 @@ pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
 use crate::leases::Leases;
+use crate::pulse::Pulse;
 use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
@@ -61,6 +64,8 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
+    /// Whether the loop still comes round.
+    pub pulse: Pulse,
 }
 
 /// What may be asked for besides.
@@ -100,17 +105,22 @@ pub async fn serve(
 }
 
 fn router(parts: Parts) -> Router {
+    reading()
+        .route("/v1/overrides", post(say))
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(parts)
+}
+
+/// What only shows, and may be shown anywhere.
+fn reading() -> Router<Parts> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/services/{*name}", get(service))
         .route("/v1/maps", get(maps))
-        .route("/v1/overrides", post(say))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .fallback(no_such_endpoint)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(parts)
 }
 
 // === handlers ===
@@ -190,9 +200,10 @@ async fn livez() -> Response {
 }
 
 async fn readyz(State(shared): State<Parts>) -> Response {
-    let agent = &shared.now().agent;
-    let status = if agent.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": agent.ready, "pending": agent.pending }))).into_response()
+    let pending = shared.pending();
+    let ready = pending.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "pending": pending }))).into_response()
 }
 
 async fn no_such_endpoint(uri: Uri) -> Failure {
@@ -211,6 +222,13 @@ impl Parts {
     /// What was published last.
     fn now(&self) -> Arc<Published> {
         Arc::clone(&self.published.borrow())
+    }
+
+    /// What readiness waits for.
+    fn pending(&self) -> Vec<String> {
+        let mut pending = self.now().agent.pending.clone();
+        pending.extend(self.pulse.complaint());
+        pending
     }
 
     async fn filled(
