@@ -8,6 +8,7 @@
 //! up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
+pub mod browser;
 pub mod cgroup;
 pub mod client;
 pub mod dataplane;

@@ -116,7 +116,7 @@ fn level(service: &ServiceStatus) -> (Level, String) {
         [first, ..] => return (Level::Down, format!("no backend for {}", first.frontend)),
     }
     if service.fails_open {
-        return (Level::FailOpen, with("fails open"));
+        return (Level::FailOpen, "too few healthy backends".to_owned());
     }
     let missing = service.backends.iter().any(|b| matches!(why(b), Why::Failing | Why::Ejected));
     (if missing { Level::Degraded } else { Level::Ok }, counts)

@@ -77,7 +77,7 @@ fn levels_and_reasons() {
         ..service(one(2), vec![a(Why::FailOpen), b(Why::FailOpen)])
     };
     let found = summary(&open);
-    assert_eq!((found.level, found.why.as_str()), (Level::FailOpen, "fails open: 2 fail-open"));
+    assert_eq!((found.level, found.why.as_str()), (Level::FailOpen, "too few healthy backends"));
     assert_eq!((found.usable, found.active), (2, 4));
 }
 

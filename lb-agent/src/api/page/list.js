@@ -162,7 +162,7 @@ function newRow() {
   const name = make("th", { scope: "row" }, make("button", { type: "button", class: "name" }));
   const connects = cell("number rate", newPlot(), make("span"));
   row.append(cell("", make("span"), make("span", { class: "why" })), name, cell("extra mono"), cell("number"), connects,
-    cell("number"), cell("number"), cell("number extra"), cell("extra quiet"));
+    cell("number"), cell("number"), cell("number extra"), cell("extra origin quiet"));
   return row;
 }
 

@@ -32,7 +32,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
-const SCRIPT: &str = "text/javascript";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -62,8 +62,11 @@ impl Page {
     /// What the page needs from the server that serves it.
     pub fn routes(&self) -> Router {
         Router::new()
-            .route("/", get(|| asset("text/html", include_str!("index.html"))))
-            .route("/style.css", get(|| asset("text/css", include_str!("style.css"))))
+            .route("/", get(|| asset("text/html; charset=utf-8", include_str!("index.html"))))
+            .route(
+                "/style.css",
+                get(|| asset("text/css; charset=utf-8", include_str!("style.css"))),
+            )
             .route("/icon.svg", get(|| asset("image/svg+xml", include_str!("icon.svg"))))
             .route("/page.js", get(|| asset(SCRIPT, include_str!("page.js"))))
             .route("/model.js", get(|| asset(SCRIPT, include_str!("model.js"))))
