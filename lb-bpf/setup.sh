@@ -50,6 +50,9 @@ need protoc protobuf-compiler
 need etcd etcd-server
 need etcdctl etcd-client
 need dig bind9-dnsutils
+# What people look at is looked at: the status page in a browser, `lbctl top` in a terminal.
+need chromium chromium
+need tmux tmux
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"

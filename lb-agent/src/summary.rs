@@ -151,4 +151,4 @@ fn srtt(service: &ServiceStatus) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

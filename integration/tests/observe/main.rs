@@ -1,3 +1,4 @@
 //! What people and programs see of the agent.
 
 mod page;
+mod top;

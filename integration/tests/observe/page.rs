@@ -8,9 +8,8 @@ use integration::server::{Backends, closed};
 use integration::spec::{Spec, service, services};
 use std::net::SocketAddr;
 
-/// The default address, in the test's own network namespace.
 const TCP: &str = "checks: [{tcp: {interval: 100ms, fast_interval: 50ms}}]";
-
+/// The default address, in the test's own network namespace.
 const PAGE: &str = "http://127.0.0.1:9777/";
 
 /// What the first row says.
@@ -45,11 +44,6 @@ fn many(number: u32) -> Vec<Spec> {
             .backends((0..3).map(backend))
     };
     (0..number).map(spec).collect()
-}
-
-#[track_caller]
-fn connect(to: &str) {
-    dial(to.parse::<SocketAddr>().expect("an address")).expect("somebody answers");
 }
 
 #[test]
@@ -144,12 +138,59 @@ fn changes_appear_by_themselves() {
         // Trouble comes first, and alone if asked.
         browser.value("document.getElementById('trouble').click()");
         browser.until("document.querySelectorAll('#list tbody tr').length === 1");
-        connect("10.96.0.10:80");
         expect_quiet(&browser);
         // The agent goes, and comes back.
         agent.kill9();
         browser.until("document.getElementById('stream').dataset.how === 'lost'");
         let _agent = Agent::adopt(lab);
         browser.until("document.getElementById('stream').dataset.how === 'live'");
+    });
+}
+
+#[test]
+fn hostile_texts_are_text_and_who_cannot_see_is_told() {
+    lab::run("page-hostile", |lab| {
+        let evil = "<img src=x onerror=document.title=1><script>document.title=2</script>";
+        let web = service("web")
+            .frontend("10.96.0.10:80")
+            .backend_with("127.0.0.1:9", format!("zone: \"{evil}\""));
+        let long = format!("\"{evil}\\n\\e[2J\\u202e{}\"", "x".repeat(10_000));
+        let refused = service(long).frontend("10.96.0.11:80").backend("127.0.0.1:9");
+        let _agent = Agent::start(lab, &services(&[web, refused]));
+        let browser = open(lab);
+        let rejections = "document.getElementById('rejections').innerText";
+        browser.until(&format!("{rejections}.includes('<img src=x onerror=')"));
+        assert!(browser.text(rejections).len() < 2_000);
+        let odd = "/[\\u0000-\\u0009\\u000b-\\u001f\\u202e]/.test(document.body.textContent)";
+        assert_eq!(browser.value(odd), false);
+        browser.value("document.querySelector('#list tbody button').click()");
+        browser
+            .until("document.getElementById('details-backends').innerText.includes('zone <img')");
+        assert_eq!(browser.value("document.querySelectorAll('img, aside script').length"), 0);
+        assert_eq!(browser.text("document.title"), "lb 127.0.0.1:9777");
+        // Everything has a role and a name.
+        let columns = browser.named("columnheader");
+        for column in ["State", "Service", "Connects/s", "Open"] {
+            assert!(columns.iter().any(|name| name == column), "{column}: {columns:?}");
+        }
+        let buttons = browser.named("button");
+        assert!(!buttons.iter().any(String::is_empty), "{buttons:?}");
+        assert_eq!(browser.named("searchbox"), ["Filter"]);
+        assert!(browser.named("table").contains(&"Services".to_owned()));
+        assert!(browser.named("log").iter().any(|name| name.starts_with("Events")));
+        // Whoever goes through by keyboard gets to the filter first, and sees where they are.
+        browser.value("document.activeElement.blur()");
+        browser.value("document.querySelector('.skip').focus()");
+        browser.press("Tab");
+        browser.until("document.activeElement.id === 'filter'");
+        let outline = "getComputedStyle(document.activeElement).outlineStyle";
+        assert_eq!(browser.text(outline), "solid");
+        // Dark and light.
+        let ground = || browser.text("getComputedStyle(document.body).backgroundColor");
+        browser.prefer("light");
+        let light = ground();
+        browser.prefer("dark");
+        assert_ne!(light, ground());
+        expect_quiet(&browser);
     });
 }

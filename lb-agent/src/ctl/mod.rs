@@ -20,6 +20,7 @@ mod report;
 mod service;
 mod store;
 mod table;
+mod top;
 mod watch;
 
 use crate::config::Config;
@@ -56,6 +57,8 @@ struct Cli {
 enum Verb {
     #[command(flatten)]
     Show(Shown),
+    /// Show what goes on in a live table: services and backends by new connections per second
+    Top,
     #[command(flatten)]
     Steer(admin::Verb),
     /// Register a backend in etcd for as long as this, or a command, runs
@@ -186,6 +189,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     match verb {
         Verb::Show(verb) => show_from(places, verb, &output).await,
+        Verb::Top => match top::refusal() {
+            Some(refusal) => {
+                say(refusal);
+                Ok(BAD_USAGE.into())
+            }
+            None => top::run(places.socket).await,
+        },
         Verb::Steer(verb) => verb.run(places).await,
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,

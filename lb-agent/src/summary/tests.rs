@@ -4,12 +4,16 @@ use super::*;
 use crate::model::{NoBackend, Policy, Scope};
 use crate::status::{FrontendStatus, HealthStatus, OutcomeCounts, ServiceCounts};
 
-fn frontend(text: &str, usable: usize) -> FrontendStatus {
+pub(crate) fn frontend(text: &str, usable: usize) -> FrontendStatus {
     let frontend = text.parse().unwrap();
     FrontendStatus { frontend, scope: Scope::Everywhere, installed: true, usable }
 }
 
-fn backend(address: &str, state: AdminState, health: Option<(Why, u16)>) -> BackendStatus {
+pub(crate) fn backend(
+    address: &str,
+    state: AdminState,
+    health: Option<(Why, u16)>,
+) -> BackendStatus {
     BackendStatus {
         address: address.parse().unwrap(),
         id: None,
@@ -29,7 +33,10 @@ fn backend(address: &str, state: AdminState, health: Option<(Why, u16)>) -> Back
     }
 }
 
-fn service(frontends: Vec<FrontendStatus>, backends: Vec<BackendStatus>) -> ServiceStatus {
+pub(crate) fn service(
+    frontends: Vec<FrontendStatus>,
+    backends: Vec<BackendStatus>,
+) -> ServiceStatus {
     ServiceStatus {
         name: "web".to_owned(),
         id: None,
