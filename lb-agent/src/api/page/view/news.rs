@@ -141,7 +141,8 @@ fn backends(
     for pair in pairs {
         match pair {
             (None, Some((address, why))) => {
-                news.push(of(name, Tone::Note, format!("{address} added, {}", word(*why))));
+                let tone = if tone(*why) == Tone::Bad { Tone::Bad } else { Tone::Note };
+                news.push(of(name, tone, format!("{address} added, {}", word(*why))));
             }
             (Some((address, _)), None) => {
                 news.push(of(name, Tone::Note, format!("{address} removed")));
@@ -149,17 +150,20 @@ fn backends(
             (Some((_, was)), Some((address, is))) if was != is => {
                 let backend =
                     status.and_then(|s| s.backends.iter().find(|b| b.address == *address));
-                let tone = match is {
-                    Why::Serving => Tone::Good,
-                    Why::Failing | Why::Ejected | Why::FailOpen => Tone::Bad,
-                    Why::Draining | Why::Disabled | Why::Standby | Why::OtherZone => Tone::Note,
-                };
                 let because = backend.and_then(|backend| reason(backend, *is)).unwrap_or_default();
                 let text = format!("{address} {}{because}", word(*is));
-                news.push(of(name, tone, text));
+                news.push(of(name, tone(*is), text));
             }
             _ => {}
         }
+    }
+}
+
+fn tone(why: Why) -> Tone {
+    match why {
+        Why::Serving => Tone::Good,
+        Why::Failing | Why::Ejected | Why::FailOpen => Tone::Bad,
+        Why::Draining | Why::Disabled | Why::Standby | Why::OtherZone => Tone::Note,
     }
 }
 
