@@ -162,7 +162,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         pulse: reconciler.pulse(),
     };
     let http = http.map(|listener| {
-        let router = api::http::router(parts.clone());
+        let router = api::http::router(parts.clone(), config.metrics);
         tokio::spawn(api::http::serve(listener, router, async move {
             drop(http_stopped.changed().await);
         }))

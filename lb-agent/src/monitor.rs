@@ -12,6 +12,7 @@ use crate::desired::{Desired, Merger};
 use crate::health::board::{Board, Wanted};
 use crate::health::ejection::Decision;
 use crate::health::prober::Reports;
+use crate::metrics::own;
 use crate::model::{Overrides, ServiceName, Snapshot};
 use crate::plan::Planner;
 use std::collections::{BTreeSet, HashMap};
@@ -123,6 +124,7 @@ impl Monitor {
                     match board.failed(&name, &entry.service, backend, count, now) {
                         Decision::Stays => {}
                         Decision::Ejected(until) => {
+                            own::ejection();
                             let time = humantime::format_duration(until.duration_since(now));
                             tracing::warn!(service = %name, %backend, %time, failures = count, kind = ?failure.kind, "ejected: connects to it fail");
                         }

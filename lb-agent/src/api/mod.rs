@@ -24,6 +24,7 @@ pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
 use crate::leases::Leases;
+use crate::metrics::own::{self, ErrorKind};
 use crate::pulse::Pulse;
 use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
 use axum::extract::rejection::JsonRejection;
@@ -253,7 +254,7 @@ impl Parts {
             Ok(result) => result,
             Err(panicked) => Err(panicked.into()),
         };
-        result.map_err(|error| Failure {
+        result.inspect_err(|_| own::error(ErrorKind::Read)).map_err(|error| Failure {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             error: format!("cannot read the kernel tables: {error:#}"),
         })
