@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "claims",
     "config",
     "desired",
@@ -17,6 +17,7 @@ const PURE: [&str; 18] = [
     "etcd::position",
     "etcd::settings",
     "health",
+    "metrics::tally",
     "model",
     "names::records",
     "pairs",
@@ -77,7 +78,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -85,6 +86,7 @@ const ONLY: [(&str, &[&str]); 7] = [
     ("etcd_client", &["etcd"]),
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
+    ("prometheus_client", &["metrics"]),
 ];
 
 /// Who must not know whom.
