@@ -76,7 +76,8 @@ fn a_line_per_change_and_none_per_connection() {
         let of = |agent: &Agent<'_>, backend: SocketAddr, word: &str| {
             let backend = format!("backend={backend}");
             let log = agent.log();
-            let has = |line: &&str| line.contains(&backend) && line.contains(word);
+            let word = format!("backend is {word} service=web");
+            let has = |line: &&str| line.contains(&backend) && line.contains(&word);
             log.lines().filter(has).count()
         };
         drop(one);
