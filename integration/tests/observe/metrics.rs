@@ -27,7 +27,7 @@ fn addr(text: &str) -> SocketAddr {
 
 #[track_caller]
 fn ask_metrics(headers: &str) -> Answer {
-    let answer = ask(address(), "GET /metrics", headers).unwrap();
+    let answer = ask(address(), "GET /metrics", headers).expect("the agent answers");
     assert_eq!(answer.code, 200, "{answer:?}");
     answer
 }
@@ -36,7 +36,7 @@ fn ask_metrics(headers: &str) -> Answer {
 pub(super) fn scrape() -> Exposition {
     let answer = ask_metrics("");
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
-    Exposition::parse(&answer.body, Format::Prometheus).unwrap()
+    Exposition::parse(&answer.body, Format::Prometheus).expect("it is well-formed")
 }
 
 /// Scrapes until a sample has this value.
@@ -61,7 +61,7 @@ pub(super) fn with_everything(lab: &lab::Lab) -> (Agent<'_>, Backends) {
         .backends(backends.addresses())
         .with("checks: [tcp]");
     let agent = Agent::start(lab, &services(&[web]));
-    dial(addr("10.96.0.10:80")).unwrap();
+    dial(addr("10.96.0.10:80")).expect("a backend answers");
     wait_for("what is only there after a while", DEADLINE, || {
         let metrics = scrape();
         let names = metrics.names();
