@@ -14,6 +14,7 @@ pub mod client;
 pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;
+pub mod exposition;
 pub mod http;
 pub mod lab;
 pub mod large;

@@ -163,7 +163,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     };
     let http = http.map(|listener| {
         let page = api::Page::new(parts.clone());
-        let router = api::http::router(parts.clone(), &page);
+        let router = api::http::router(parts.clone(), config.metrics, &page);
         tokio::spawn(api::http::serve(listener, router, async move {
             drop(http_stopped.changed().await);
             page.close();

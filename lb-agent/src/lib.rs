@@ -24,6 +24,7 @@ pub mod etcd;
 pub mod fuzzing;
 pub mod health;
 pub mod leases;
+pub mod metrics;
 pub mod model;
 pub mod monitor;
 pub mod names;

@@ -7,6 +7,7 @@ mod saver;
 
 use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed};
 use crate::desired::{Input, Merger};
+use crate::metrics::own::{self, ErrorKind};
 use crate::model::{Rejection, ServiceName};
 use crate::monitor::{Monitor, News};
 use crate::plan::{Action, AdoptError, Limits, Planner};
@@ -229,6 +230,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.plan_rejections = plan.rejections;
         self.removals.note(plan.left);
         let result = self.dataplane.apply(&plan.actions);
+        own::round(begin.elapsed());
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.work.last_round_micros = spent;
         self.work.longest_round_micros = self.work.longest_round_micros.max(spent);
@@ -272,6 +274,7 @@ impl<D: Dataplane> Reconciler<D> {
     fn failed(&mut self, error: &dyn std::fmt::Display) {
         self.work.failures += 1;
         self.work.last_error = Some(error.to_string());
+        own::error(ErrorKind::Apply);
         tracing::error!(%error, retry_in = ?self.backoff, "a change could not be applied");
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
@@ -330,10 +333,14 @@ impl<D: Dataplane> Reconciler<D> {
                     self.publish();
                 }
                 for problem in self.removals.new_problems(problems) {
+                    own::error(ErrorKind::Destroy);
                     tracing::warn!(%problem, "some sockets to removed backends may not have been ended");
                 }
             }
-            Err(error) => tracing::warn!(%error, "sockets to removed backends were not ended"),
+            Err(error) => {
+                own::error(ErrorKind::Destroy);
+                tracing::warn!(%error, "sockets to removed backends were not ended");
+            }
         }
         self.destroy();
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 23] = [
+const PURE: [&str; 24] = [
     "api::page::view",
     "claims",
     "config",
@@ -20,6 +20,7 @@ const PURE: [&str; 23] = [
     "etcd::position",
     "etcd::settings",
     "health",
+    "metrics::tally",
     "model",
     "names::records",
     "pairs",
@@ -82,7 +83,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -90,6 +91,7 @@ const ONLY: [(&str, &[&str]); 7] = [
     ("etcd_client", &["etcd"]),
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
+    ("prometheus_client", &["metrics"]),
 ];
 
 /// Who must not know whom.

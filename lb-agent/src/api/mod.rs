@@ -8,6 +8,8 @@
 //! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
 //! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
 //! | `POST /v1/overrides` | takes a [`Change`], something an operator says of a backend; answers where it is kept |
+//! | `GET /v1/log-level` | what is logged, and what was at the start |
+//! | `POST /v1/log-level` | logs by another filter; `{"filter": null}`: by that of the start |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
@@ -17,15 +19,18 @@
 
 mod closest;
 pub mod http;
+mod log_level;
 mod page;
 mod socket;
 
 pub(crate) use closest::closest;
+pub(crate) use log_level::NewFilter;
 pub use page::Page;
 pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
 use crate::leases::Leases;
+use crate::metrics::own::{self, ErrorKind};
 use crate::pulse::Pulse;
 use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
 use axum::extract::rejection::JsonRejection;
@@ -48,8 +53,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
 
-const ENDPOINTS: &str =
-    "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /livez and /readyz";
+const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /v1/log-level, /livez and /readyz";
 
 /// What is shown, and who takes what operators say.
 #[derive(Clone)]
@@ -107,6 +111,7 @@ pub async fn serve(
 fn router(parts: Parts) -> Router {
     reading()
         .route("/v1/overrides", post(say))
+        .merge(log_level::routes())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
         .with_state(parts)
@@ -255,7 +260,7 @@ impl Parts {
             Ok(result) => result,
             Err(panicked) => Err(panicked.into()),
         };
-        result.map_err(|error| Failure {
+        result.inspect_err(|_| own::error(ErrorKind::Read)).map_err(|error| Failure {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             error: format!("cannot read the kernel tables: {error:#}"),
         })

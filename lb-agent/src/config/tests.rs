@@ -96,7 +96,7 @@ fn bad_settings_name_line_and_remedy() {
     let long = format!("socket: /{}", "x".repeat(107));
     for (line, at, part) in [
         ("", "", "nothing to serve: add `services:`"),
-        ("pindir: /x", "1:1", "unknown field `pindir`; use `cgroup`, `pin_dir`"),
+        ("pindir: /x", "1:1", "unknown field `pindir`; use `cgroup`, `exclude_cgroups`, `pin_dir`"),
         ("pin_dir: [1]", "1:1", "expected a path for `pin_dir`, found a list"),
         ("pin_dir:", "1:1", "expected a path for `pin_dir`, found nothing"),
         ("cgroup: ''", "1:1", "expected a path for `cgroup`"),

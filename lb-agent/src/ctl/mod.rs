@@ -12,6 +12,7 @@ mod client;
 mod deregister;
 mod details;
 mod human;
+mod log_level;
 mod offline;
 mod origin;
 mod register;
@@ -61,6 +62,9 @@ enum Verb {
     Top,
     #[command(flatten)]
     Steer(admin::Verb),
+    /// Show or change what the agent logs, until it is restarted
+    #[command(override_usage = "lbctl log-level [OPTIONS] [FILTER]")]
+    LogLevel(log_level::LogLevel),
     /// Register a backend in etcd for as long as this, or a command, runs
     // clap would list the global options as required ones in the usage of an error.
     #[command(
@@ -197,6 +201,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             None => top::run(places.socket).await,
         },
         Verb::Steer(verb) => verb.run(places).await,
+        Verb::LogLevel(verb) => verb.run(places).await,
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,
         Verb::Service(verb) => verb.run(&output).await,

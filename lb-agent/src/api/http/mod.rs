@@ -2,6 +2,7 @@
 //!
 //! | endpoint | answers |
 //! |---|---|
+//! | `GET /metrics` | [metrics](crate::metrics) for Prometheus |
 //! | `GET /livez`, `/readyz`, `/v1/...` | as on the [Unix socket](super), what changes something left out |
 //! | `GET /` and what belongs to it | the status page, see [`super::page`] |
 //!
@@ -11,10 +12,11 @@
 //!
 //! A module that serves something here has its routes merged in [`router`].
 
+mod exposition;
 mod patience;
 
 use super::{Page, Parts, reading};
-use crate::config::Http;
+use crate::config::{self, Http};
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -88,8 +90,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// All that is served over HTTP.
-pub fn router(parts: Parts, page: &Page) -> Router {
+pub fn router(parts: Parts, metrics: config::Metrics, page: &Page) -> Router {
     Router::new()
+        .merge(exposition::routes(&parts, metrics))
         .merge(reading().with_state(parts))
         // Routes of other modules are merged here, each with its own state.
         .merge(page.routes())
