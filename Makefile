@@ -40,7 +40,7 @@ test-health: setup ## checks, ejection, drain and weight, in the real kernel and
 
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor::
+	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl::top summary:: shown::
 	$(CARGO) test -p integration --lib -- exposition
 	$(CARGO) test -p integration --test observe
 
