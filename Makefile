@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-etcd test-health check fmt bench-hooks bench-etcd bench-probes install clean
+.PHONY: help setup build run test test-etcd test-health test-observe check fmt bench-hooks bench-etcd bench-probes install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,12 @@ test-health: setup ## checks, ejection, drain and weight, in the real kernel and
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --lib -- health:: monitor:: admin::
 	$(CARGO) test -p integration --test health --test 'outcomes*' --test unanswered --test given_up
+
+test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
+	$(CARGO) build -p lb-agent --bins
+	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl::top summary:: shown::
+	$(CARGO) test -p integration --lib -- exposition
+	$(CARGO) test -p integration --test observe
 
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check

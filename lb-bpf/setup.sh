@@ -55,6 +55,9 @@ need nft nftables
 need iptables-nft iptables
 # Lists and applies against the API server of the tests.
 need kubectl kubernetes-client
+# What people look at is looked at: the status page in a browser, `lbctl top` in a terminal.
+need chromium chromium
+need tmux tmux
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"

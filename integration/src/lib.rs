@@ -3,23 +3,26 @@
 //! A test runs inside [`lab::run`]: on a thread of its own, which has its own network namespace and
 //! its own cgroup, so that tests run beside each other in one process and beside a live agent.
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
-//! [`client`] dials them, [`traffic`] without end; [`etcd`] is the store, [`large`] one with very
-//! much in it, [`apiserver`] the API of a Kubernetes cluster. A fixture that can't be set up panics
-//! with the reason: a test that can't run has failed.
+//! [`client`] dials them, [`traffic`] without end; [`browser`] and [`screen`] are what people look at;
+//! [`etcd`] is the store, [`large`] one with very much in it, [`apiserver`] the API of a Kubernetes
+//! cluster. A fixture that can't be set up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod apiserver;
+pub mod browser;
 pub mod cgroup;
 pub mod client;
 pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;
+pub mod exposition;
 pub mod http;
 pub mod lab;
 pub mod large;
 pub mod netns;
 pub mod process;
 pub mod router;
+pub mod screen;
 pub mod server;
 pub mod spec;
 pub mod stats;

@@ -30,7 +30,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Settings that the command line may give in place of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -50,6 +50,9 @@ pub struct Overrides {
     /// Serve the API on this Unix socket
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Serve metrics and the status page on this address, or `off`
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<config::Http>,
     /// Detach the programs and remove the tables when stopped
     #[arg(long)]
     pub detach_on_exit: bool,
@@ -82,7 +85,7 @@ fn read_config(path: &Path, overrides: &Overrides) -> Result<Config, Failure> {
 
 /// The configuration with what the command line says.
 fn overridden(mut config: Config, overrides: &Overrides) -> Config {
-    let Overrides { cgroup, exclude_cgroups, pin_dir, state_dir, socket, detach_on_exit } =
+    let Overrides { cgroup, exclude_cgroups, pin_dir, state_dir, socket, http, detach_on_exit } =
         overrides.clone();
     config.cgroup = cgroup.or(config.cgroup);
     if !exclude_cgroups.is_empty() {
@@ -91,6 +94,7 @@ fn overridden(mut config: Config, overrides: &Overrides) -> Config {
     config.pin_dir = pin_dir.unwrap_or(config.pin_dir);
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.socket = socket.unwrap_or(config.socket);
+    config.http = http.unwrap_or(config.http);
     config.detach_on_exit |= detach_on_exit;
     config
 }
@@ -149,6 +153,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     let lock = PinLock::acquire(&pins)?;
     let listener = api::bind(&config.socket)?;
+    let (http, http_warning) = api::http::bind(config.http)?;
 
     let settings = Settings {
         sizes: config.tables,
@@ -159,6 +164,10 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
     let mut warnings = host.warnings;
+    if let Some(warning) = http_warning {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
     if let Some(warning) = kernel.warning() {
         tracing::warn!("{warning}");
         warnings.push(warning.to_owned());
@@ -179,25 +188,37 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
     let counters = Arc::new(WithHealth { inner, board });
-    let (stop_api, api_stopped) = oneshot::channel::<()>();
-    let stopping = async {
-        // The sender is dropped when the loop has ended, which is the signal.
-        drop(api_stopped.await);
-    };
+    let (stop_api, mut api_stopped) = watch::channel(());
+    let mut http_stopped = api_stopped.clone();
     let parts = api::Parts {
         published: reconciler.published(),
         counters,
         leases: leases(config),
         admin: Arc::new(admin),
         names: names.status(),
+        pulse: reconciler.pulse(),
     };
-    let api = tokio::spawn(api::serve(listener, parts, stopping));
+    let http = http.map(|listener| {
+        let page = api::Page::new(parts.clone());
+        let router = api::http::router(parts.clone(), config.metrics, &page);
+        tokio::spawn(api::http::serve(listener, router, async move {
+            drop(http_stopped.changed().await);
+            page.close();
+        }))
+    });
+    let api = tokio::spawn(api::serve(listener, parts, async move {
+        // The sender is dropped when the loop has ended, which is the signal.
+        drop(api_stopped.changed().await);
+    }));
 
     let started = Started { published: reconciler.published(), clusters, addresses };
     let mut outcome = Ok(());
     let ended = reconciler.run(async { outcome = beside(started).await }).await;
     drop(stop_api);
     api.await.context("the API's task")?.context("the API")?;
+    if let Some(http) = http {
+        http.await.context("the task of the HTTP listener")?;
+    }
     ended?;
     // A socket that nobody listens on would only puzzle; the next agent would replace it anyway.
     if let Err(error) = std::fs::remove_file(&config.socket) {

@@ -14,18 +14,22 @@ use std::sync::Arc;
 mod etcd;
 mod kubernetes;
 mod names;
+mod observe;
 
 pub use self::etcd::EtcdSource;
 pub use self::kubernetes::KubernetesSource;
 pub use self::names::{Coredns, Dns, Names};
+pub use self::observe::{Http, Metrics};
 
 /// The keys of the main file.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "cgroup",
     "exclude_cgroups",
     "pin_dir",
     "state_dir",
     "socket",
+    "http",
+    "metrics",
     "detach_on_exit",
     "vip_ranges",
     "allow_exec",
@@ -61,6 +65,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The Unix socket of the API.
     pub socket: PathBuf,
+    /// Where metrics and the status page are served.
+    pub http: Http,
+    /// What `/metrics` has.
+    pub metrics: Metrics,
     /// Whether a graceful stop also detaches the programs.
     pub detach_on_exit: bool,
     /// What the services of this file may claim.
@@ -155,6 +163,8 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
                     );
                 }
             }
+            "http" => config.http = observe::read_http(&mut reader, item).unwrap_or_default(),
+            "metrics" => config.metrics = observe::read_metrics(&mut reader, item),
             "detach_on_exit" => config.detach_on_exit = reader.flag(item, key),
             "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item, key)),
             "allow_exec" => config.allow_exec = reader.flag(item, key),
@@ -186,6 +196,8 @@ impl Default for Config {
             pin_dir: "/sys/fs/bpf/lb".into(),
             state_dir: "/var/lib/lb-agent".into(),
             socket: "/run/lb-agent/agent.sock".into(),
+            http: Http::default(),
+            metrics: Metrics::default(),
             detach_on_exit: false,
             vip_ranges: None,
             allow_exec: false,
@@ -218,6 +230,8 @@ impl Config {
             pin_dir,
             state_dir,
             socket,
+            http,
+            metrics,
             detach_on_exit,
             vip_ranges,
             allow_exec,
@@ -233,6 +247,8 @@ impl Config {
             ("pin_dir", *pin_dir == now.pin_dir),
             ("state_dir", *state_dir == now.state_dir),
             ("socket", *socket == now.socket),
+            ("http", *http == now.http),
+            ("metrics", *metrics == now.metrics),
             ("detach_on_exit", *detach_on_exit == now.detach_on_exit),
             ("vip_ranges", *vip_ranges == now.vip_ranges),
             ("allow_exec", *allow_exec == now.allow_exec),

@@ -6,7 +6,7 @@
 //!                      --> names                     and for those who look services up
 //! ```
 //!
-//! Pure modules (`model`, `status`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
+//! Pure modules (`model`, `status`, `summary`, `config`, `desired`, `pairs`, `plan`, `source::spec`) name no runtime, no
 //! clock, no randomness, no logging and no kernel library; `tests/layering.rs` holds them to it.
 
 pub mod addresses;
@@ -26,15 +26,19 @@ pub mod fuzzing;
 pub mod health;
 pub mod kubeproxy;
 pub mod leases;
+pub mod metrics;
 pub mod model;
 pub mod monitor;
 pub mod names;
 mod pairs;
 pub mod plan;
+pub mod pulse;
 pub mod reconcile;
 pub mod report;
+mod shown;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod summary;
 pub mod telemetry;
 mod yaml;

@@ -3,15 +3,19 @@
 //!
 //! What follows is decided by [`crate::health::board`]; who is told is [`crate::reconcile`]'s to decide.
 
+mod changes;
 mod view;
 
 pub use view::WithHealth;
+
+use changes::Changes;
 
 use crate::dataplane::Failure;
 use crate::desired::{Desired, Merger};
 use crate::health::board::{Board, Wanted};
 use crate::health::ejection::Decision;
 use crate::health::prober::Reports;
+use crate::metrics::own;
 use crate::model::{Overrides, ServiceName, Snapshot};
 use crate::plan::Planner;
 use std::collections::{BTreeSet, HashMap};
@@ -59,6 +63,7 @@ pub struct Monitor {
     told: Vec<Arc<Snapshot>>,
     /// Whose backend ids these were when last looked for.
     owners: HashMap<u32, (ServiceName, SocketAddr)>,
+    changes: Changes,
 }
 
 /// Takes the board; what a panic elsewhere left of it is whole, since every change is one call.
@@ -74,7 +79,7 @@ impl Monitor {
         let mut board = Board::new(zone);
         board.set_overrides(Arc::clone(&links.overrides.borrow_and_update()));
         let board = Arc::new(Mutex::new(board));
-        Self { board, links, told: Vec::new(), owners: HashMap::new() }
+        Self { board, links, told: Vec::new(), owners: HashMap::new(), changes: Changes::default() }
     }
 
     /// One that hears of nothing.
@@ -123,6 +128,7 @@ impl Monitor {
                     match board.failed(&name, &entry.service, backend, count, now) {
                         Decision::Stays => {}
                         Decision::Ejected(until) => {
+                            own::ejection();
                             let time = humantime::format_duration(until.duration_since(now));
                             tracing::warn!(service = %name, %backend, %time, failures = count, kind = ?failure.kind, "ejected: connects to it fail");
                         }
@@ -158,7 +164,11 @@ impl Monitor {
         let mut board = lock(&self.board);
         follow(&mut board, merger, &self.links);
         let names: Vec<ServiceName> = board.watched().cloned().collect();
+        let stale: Vec<ServiceName> = board.stale().cloned().collect();
+        let watched: BTreeSet<&ServiceName> = names.iter().collect();
+        self.changes.keep_only(|name| watched.contains(name));
         settle(&mut board, merger, names, now);
+        stale.iter().for_each(|name| self.changes.look(&board, name, now));
     }
 
     /// Writes what changed by itself into `merger`'s result. The services that may look different.
@@ -169,6 +179,7 @@ impl Monitor {
         }
         let names: BTreeSet<ServiceName> = board.stale().cloned().collect();
         settle(&mut board, merger, names.iter().cloned(), now);
+        names.iter().for_each(|name| self.changes.look(&board, name, now));
         names
     }
 }

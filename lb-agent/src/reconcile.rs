@@ -7,9 +7,11 @@ mod saver;
 
 use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed};
 use crate::desired::{Input, Merger};
+use crate::metrics::own::{self, ErrorKind};
 use crate::model::{Rejection, ServiceName};
 use crate::monitor::{Monitor, News};
 use crate::plan::{Action, AdoptError, Limits, Planner};
+use crate::pulse::Pulse;
 use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
@@ -77,6 +79,7 @@ pub struct Reconciler<D> {
     stale: bool,
     /// and of these in any case.
     touched: BTreeSet<ServiceName>,
+    pulse: Pulse,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -118,12 +121,18 @@ impl<D: Dataplane> Reconciler<D> {
             fresh: true,
             stale: true,
             touched: BTreeSet::new(),
+            pulse: Pulse::default(),
         })
     }
 
     /// What the loop publishes after each round.
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
         self.reporter.subscribe()
+    }
+
+    /// Tells whether the loop still comes round.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Runs until `shutdown` completes, or until the programs can't be attached at first.
@@ -143,6 +152,7 @@ impl<D: Dataplane> Reconciler<D> {
         let mut shutdown = std::pin::pin!(shutdown);
         self.absorb();
         loop {
+            self.pulse.beat();
             let retry = self.retry_at;
             tokio::select! {
                 biased;
@@ -220,6 +230,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.plan_rejections = plan.rejections;
         self.removals.note(plan.left);
         let result = self.dataplane.apply(&plan.actions);
+        own::round(begin.elapsed());
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.work.last_round_micros = spent;
         self.work.longest_round_micros = self.work.longest_round_micros.max(spent);
@@ -263,6 +274,7 @@ impl<D: Dataplane> Reconciler<D> {
     fn failed(&mut self, error: &dyn std::fmt::Display) {
         self.work.failures += 1;
         self.work.last_error = Some(error.to_string());
+        own::error(ErrorKind::Apply);
         tracing::error!(%error, retry_in = ?self.backoff, "a change could not be applied");
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
@@ -321,10 +333,14 @@ impl<D: Dataplane> Reconciler<D> {
                     self.publish();
                 }
                 for problem in self.removals.new_problems(problems) {
+                    own::error(ErrorKind::Destroy);
                     tracing::warn!(%problem, "some sockets to removed backends may not have been ended");
                 }
             }
-            Err(error) => tracing::warn!(%error, "sockets to removed backends were not ended"),
+            Err(error) => {
+                own::error(ErrorKind::Destroy);
+                tracing::warn!(%error, "sockets to removed backends were not ended");
+            }
         }
         self.destroy();
     }

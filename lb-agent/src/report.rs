@@ -2,6 +2,7 @@
 
 use crate::dataplane::Attached;
 use crate::desired::{Desired, Entry};
+use crate::metrics::own::{self, ErrorKind};
 use crate::model::{AdminState, Exposure, Reach, Rejection, Service, ServiceName};
 use crate::pairs::side_by_side;
 use crate::plan::Planner;
@@ -235,7 +236,10 @@ fn date_errors(sources: &mut [SourceStatus], before: &[SourceStatus]) {
     for source in sources.iter_mut().filter(|source| source.error.is_some()) {
         let before = before.iter().find(|before| before.name == source.name);
         let since = before.and_then(|before| before.error_since);
-        source.error_since = Some(since.unwrap_or_else(SystemTime::now));
+        source.error_since = Some(since.unwrap_or_else(|| {
+            own::error(ErrorKind::Source);
+            SystemTime::now()
+        }));
     }
 }
 

@@ -354,4 +354,8 @@ pub trait Counters: Send + Sync {
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()>;
     /// The kernel tables, in the order of the contract.
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>>;
+    /// Events that were lost while somebody traced, where that can be told.
+    fn lost_events(&self) -> anyhow::Result<Option<u64>> {
+        Ok(None)
+    }
 }

@@ -1,31 +1,199 @@
-//! Logging: structured, to standard error.
+//! Logging: structured, to standard error or to the journal. What is logged can be changed while the agent
+//! runs: there is one log per process, and so one filter.
 
+use crate::metrics::own;
 use clap::ValueEnum;
+use nix::sys::stat::fstat;
 use std::io::{IsTerminal, stderr};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
+
+/// The filter in force, once logging has started.
+static LOG: OnceLock<Log> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// `journal` if systemd connected standard error to it, otherwise `text`
     #[default]
+    Auto,
+    /// For people
     Text,
-    /// One JSON object a line.
+    /// One JSON object a line
     Json,
+    /// Fields in the journal: MESSAGE, PRIORITY, LB_SERVICE, ...
+    Journal,
 }
+
+/// What is logged, and what was when the agent started.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Filters {
+    /// Now.
+    pub filter: String,
+    /// At the start.
+    pub started_with: String,
+}
+
+struct Log {
+    handle: reload::Handle<EnvFilter, Registry>,
+    filters: Mutex<Filters>,
+}
+
+/// Counts what somebody should read.
+struct Counting;
 
 /// Starts logging. `level` is the level of the agent's own lines (libraries stay at `warn`), or a
 /// filter such as `info,lb_agent::reconcile=debug`.
 pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = match level.parse::<LevelFilter>() {
-        Ok(level) => EnvFilter::try_new(format!("warn,lb_agent={level}"))?,
-        Err(_) => EnvFilter::try_new(level)?,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+    let (filter, handle) = reload::Layer::new(parse(level).map_err(anyhow::Error::msg)?);
+    let (lines, complaint) = lines(format);
+    tracing_subscriber::registry().with(filter).with(Counting).with(lines).init();
+    if let Some(error) = complaint {
+        tracing::warn!(%error, "the journal can't be reached; logging text to standard error");
     }
+    let filters = Filters { filter: level.to_owned(), started_with: level.to_owned() };
+    // `init` has panicked if this is the second time.
+    drop(LOG.set(Log { handle, filters: Mutex::new(filters) }));
     Ok(())
+}
+
+/// What is logged; `None` in a process that has not started logging.
+pub fn filters() -> Option<Filters> {
+    LOG.get().map(|log| log.filters.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Logs what `filter` lets through from now on; without one, what was logged at the start. `None` as
+/// for [`filters`].
+pub fn change(filter: Option<&str>) -> Option<Result<Filters, String>> {
+    let log = LOG.get()?;
+    // Held to the end: two who change it at the same time must not leave one's filter in force and
+    // the other's on show.
+    let mut filters = log.filters.lock().unwrap_or_else(PoisonError::into_inner);
+    let filter = filter.unwrap_or(&filters.started_with).to_owned();
+    let changed = parse(&filter).and_then(|parsed| {
+        log.handle.reload(parsed).map_err(|error| format!("the filter stays as it is: {error}"))
+    });
+    Some(changed.map(|()| {
+        filters.filter = filter;
+        filters.clone()
+    }))
+}
+
+/// A level, or a filter by target.
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    if let Ok(level) = text.parse::<LevelFilter>() {
+        // Not a number: nobody means those.
+        if text.bytes().all(|b| b.is_ascii_alphabetic()) {
+            let filter = format!("warn,lb_agent={level}");
+            return EnvFilter::try_new(filter).map_err(|error| error.to_string());
+        }
+    }
+    let remedy = "use off, error, warn, info, debug, trace, or a filter such as \
+                  info,lb_agent::reconcile=debug";
+    if text.len() > 1024 || text.contains(char::is_control) {
+        return Err(format!("this is no filter; {remedy}"));
+    }
+    // A word by itself would be taken for a target, and silence all others.
+    let word = text.split(',').map(str::trim).find(|part| {
+        let known = part.parse::<LevelFilter>().is_ok() || part.starts_with("lb_agent");
+        !known && !part.contains('=')
+    });
+    if let Some(word) = word {
+        return Err(format!("`{word}` is no level; {remedy}"));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("`{text}`: {error}; {remedy}"))
+}
+
+/// What writes the lines; and why it is not what was asked for.
+fn lines<S>(format: LogFormat) -> (Box<dyn Layer<S> + Send + Sync>, Option<std::io::Error>)
+where
+    S: Subscriber + for<'s> tracing_subscriber::registry::LookupSpan<'s>,
+{
+    let text = || {
+        let colours = stderr().is_terminal();
+        fmt::layer().with_writer(stderr).with_ansi(colours).with_target(false).boxed()
+    };
+    match format {
+        LogFormat::Json => (fmt::layer().with_writer(stderr).json().boxed(), None),
+        LogFormat::Auto if !is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) => {
+            (text(), None)
+        }
+        LogFormat::Text => (text(), None),
+        LogFormat::Auto | LogFormat::Journal => match tracing_journald::layer() {
+            Ok(layer) => {
+                let layer = layer
+                    .with_field_prefix(Some("LB".to_owned()))
+                    .with_syslog_identifier("lb-agent".to_owned());
+                (layer.boxed(), None)
+            }
+            Err(error) => (text(), Some(error)),
+        },
+    }
+}
+
+/// Whether `JOURNAL_STREAM` names what standard error is: it is inherited also by those whose standard
+/// error leads elsewhere.
+fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else {
+        return false;
+    };
+    let Ok(file) = fstat(stderr()) else { return false };
+    device.parse() == Ok(file.st_dev) && inode.parse() == Ok(file.st_ino)
+}
+
+// === impl Counting ===
+
+impl<S: Subscriber> Layer<S> for Counting {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        match *event.metadata().level() {
+            Level::ERROR => own::message("error"),
+            Level::WARN => own::message("warn"),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_journal, parse};
+    use nix::sys::stat::fstat;
+    use std::io::stderr;
+
+    #[test]
+    fn what_is_logged() {
+        for (text, expected) in [
+            ("info", Ok("lb_agent=info,warn")),
+            ("DEBUG", Ok("lb_agent=debug,warn")),
+            ("off", Ok("lb_agent=off,warn")),
+            ("info,lb_agent::reconcile=debug", Ok("lb_agent::reconcile=debug,info")),
+            ("hyper=trace", Ok("hyper=trace")),
+            ("inof", Err("`inof` is no level; use off, error")),
+            ("info,debgu", Err("`debgu` is no level")),
+            ("", Err("`` is no level")),
+            ("lb_agent=loud", Err("use off, error")),
+            ("a\x1b[2Jb=info", Err("this is no filter")),
+        ] {
+            match (parse(text), expected) {
+                (Ok(filter), Ok(expected)) => assert_eq!(filter.to_string(), expected, "{text}"),
+                (Err(error), Err(part)) => assert!(error.contains(part), "{text}: {error}"),
+                (found, expected) => panic!("{text}: {found:?}, not {expected:?}"),
+            }
+        }
+        assert!(parse(&"x=info,".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn the_journal_is_told_by_the_file_itself() {
+        let file = fstat(stderr()).unwrap();
+        let (device, inode) = (file.st_dev, file.st_ino);
+        assert!(is_journal(Some(&format!("{device}:{inode}"))));
+        let other = format!("{device}:{}", inode + 1);
+        for stream in [None, Some(""), Some(":"), Some("x:y"), Some(&other)] {
+            assert!(!is_journal(stream), "{stream:?}");
+        }
+    }
 }

@@ -9,9 +9,12 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 40] = [
+const PURE: [&str; 45] = [
+    "api::page::view",
     "claims",
     "config",
+    "ctl::top::state",
+    "ctl::top::view",
     "desired",
     "etcd::backoff",
     "etcd::position",
@@ -27,11 +30,12 @@ const PURE: [&str; 40] = [
     "kubeproxy::health",
     "kubeproxy::table",
     "kubeproxy::values",
+    "metrics::tally",
     "model",
     "names::records",
     "pairs",
     "plan",
-    "source::clean",
+    "shown",
     "source::etcd::keys",
     "source::etcd::layout",
     "source::etcd::memory",
@@ -49,6 +53,7 @@ const PURE: [&str; 40] = [
     "source::spec",
     "source::versions",
     "status",
+    "summary",
     "yaml",
 ];
 
@@ -104,7 +109,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 8] = [
+const ONLY: [(&str, &[&str]); 9] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -113,6 +118,7 @@ const ONLY: [(&str, &[&str]); 8] = [
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
     ("rtnetlink", &["addresses"]),
+    ("prometheus_client", &["kubeproxy::metrics", "metrics"]),
 ];
 
 /// Who must not know whom.

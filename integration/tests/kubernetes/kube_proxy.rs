@@ -2,7 +2,7 @@
 
 use integration::apiserver::ApiServer;
 use integration::client::dial;
-use integration::http::get_tcp;
+use integration::http::{Answer, ask};
 use integration::lab::{self, Lab};
 use integration::netns;
 use integration::process::{Finished, binary, exit_of, kill};
@@ -109,7 +109,9 @@ fn arguments(lab: &Lab) -> Vec<String> {
 
 /// Code, head and body, if somebody answers.
 fn get(address: &str, path: &str) -> Option<(u16, String, String)> {
-    get_tcp(address.parse().expect("an address and a port"), path).ok()
+    let address = address.parse().expect("an address and a port");
+    let Answer { code, head, body } = ask(address, &format!("GET {path}"), "").ok()?;
+    Some((code, head, body))
 }
 
 fn code(address: &str, path: &str) -> Option<u16> {

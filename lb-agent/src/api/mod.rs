@@ -8,20 +8,30 @@
 //! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
 //! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
 //! | `POST /v1/overrides` | takes a [`Change`], something an operator says of a backend; answers where it is kept |
+//! | `GET /v1/log-level` | what is logged, and what was at the start |
+//! | `POST /v1/log-level` | logs by another filter; `{"filter": null}`: by that of the start |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
 //! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
-//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`].
+//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]. What only shows
+//! is served by [`http`], too.
 
 mod closest;
+pub mod http;
+mod log_level;
+mod page;
 mod socket;
 
 pub(crate) use closest::closest;
+pub(crate) use log_level::NewFilter;
+pub use page::Page;
 pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
 use crate::leases::Leases;
+use crate::metrics::own::{self, ErrorKind};
+use crate::pulse::Pulse;
 use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
@@ -43,8 +53,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
 
-const ENDPOINTS: &str =
-    "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /livez and /readyz";
+const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /v1/log-level, /livez and /readyz";
 
 /// What is shown, and who takes what operators say.
 #[derive(Clone)]
@@ -59,6 +68,8 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
+    /// Whether the loop still comes round.
+    pub pulse: Pulse,
 }
 
 /// What may be asked for besides.
@@ -98,17 +109,23 @@ pub async fn serve(
 }
 
 fn router(parts: Parts) -> Router {
+    reading()
+        .route("/v1/overrides", post(say))
+        .merge(log_level::routes())
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(parts)
+}
+
+/// What only shows, and may be shown anywhere.
+fn reading() -> Router<Parts> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/services/{*name}", get(service))
         .route("/v1/maps", get(maps))
-        .route("/v1/overrides", post(say))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .fallback(no_such_endpoint)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(parts)
 }
 
 // === handlers ===
@@ -188,9 +205,10 @@ async fn livez() -> Response {
 }
 
 async fn readyz(State(shared): State<Parts>) -> Response {
-    let agent = &shared.now().agent;
-    let status = if agent.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": agent.ready, "pending": agent.pending }))).into_response()
+    let pending = shared.pending();
+    let ready = pending.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "pending": pending }))).into_response()
 }
 
 async fn no_such_endpoint(uri: Uri) -> Failure {
@@ -209,6 +227,13 @@ impl Parts {
     /// What was published last.
     fn now(&self) -> Arc<Published> {
         Arc::clone(&self.published.borrow())
+    }
+
+    /// What readiness waits for.
+    fn pending(&self) -> Vec<String> {
+        let mut pending = self.now().agent.pending.clone();
+        pending.extend(self.pulse.complaint());
+        pending
     }
 
     async fn filled(
@@ -235,7 +260,7 @@ impl Parts {
             Ok(result) => result,
             Err(panicked) => Err(panicked.into()),
         };
-        result.map_err(|error| Failure {
+        result.inspect_err(|_| own::error(ErrorKind::Read)).map_err(|error| Failure {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             error: format!("cannot read the kernel tables: {error:#}"),
         })

@@ -81,6 +81,7 @@ fn overrides(flags: &Given, exclude_cgroups: Vec<PathBuf>) -> Overrides {
         pin_dir: path("pin-dir"),
         state_dir: path("state-dir"),
         socket: path("socket"),
+        http: None,
         detach_on_exit: false,
     }
 }

@@ -25,6 +25,8 @@ exclude_cgroups: [mesh.slice, /sys/fs/cgroup/unified/x/y]
 pin_dir: /sys/fs/bpf/x
 state_dir: state
 socket: "run/a.sock"
+http: "[::1]:80"
+metrics: {per_backend: true}
 detach_on_exit: true
 vip_ranges: [10.96.0.0/12, "127.96.1.0/16", "fd00::/8"]
 allow_exec: true
@@ -46,6 +48,8 @@ services: []
         pin_dir: "/sys/fs/bpf/x".into(),
         state_dir: "/etc/lb/state".into(),
         socket: "/etc/lb/run/a.sock".into(),
+        http: Http::At("[::1]:80".parse().unwrap()),
+        metrics: Metrics { per_backend: true },
         detach_on_exit: true,
         vip_ranges: Some(
             ["10.96.0.0/12", "127.96.0.0/16", "fd00::/8"].map(|r| r.parse().unwrap()).to_vec(),
@@ -109,6 +113,12 @@ fn bad_settings_name_line_and_remedy() {
         ("vip_ranges: [all]", "1:14", "`all` is not a range"),
         ("vip_ranges: [10.0.0.0/33]", "1:14", "`10.0.0.0/33` is not a range"),
         ("vip_ranges: ['::ffff:10.0.0.0/104']", "1:14", "IPv4 in IPv6 clothes"),
+        ("http: 9777", "1:7", "`9777` is not an address and a port"),
+        ("http: 127.0.0.1:0", "1:7", "use 1 to 65535, or `off`"),
+        ("http: []", "1:1", "expected an address for `http`, such as 127.0.0.1:9777, or `off`"),
+        ("metrics: true", "1:10", "expected a mapping for `metrics`"),
+        ("metrics: {per_pod: true}", "1:11", "unknown field `per_pod`; use `per_backend`"),
+        ("metrics: {per_backend: 2}", "1:24", "expected true or false for `per_backend`"),
         ("tables: 5", "1:9", "expected a mapping for `tables`, found `5`"),
         (
             "tables: {rows: 0}",

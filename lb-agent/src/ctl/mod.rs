@@ -13,6 +13,7 @@ mod deregister;
 mod details;
 mod explain;
 mod human;
+mod log_level;
 mod offline;
 mod origin;
 mod register;
@@ -21,6 +22,7 @@ mod report;
 mod service;
 mod store;
 mod table;
+mod top;
 mod watch;
 
 use crate::config::Config;
@@ -57,6 +59,8 @@ struct Cli {
 enum Verb {
     #[command(flatten)]
     Show(Shown),
+    /// Show what goes on in a live table: services and backends by new connections per second
+    Top,
     #[command(flatten)]
     Steer(admin::Verb),
     /// Say what a Kubernetes node would do with a connection, and why, from manifests alone
@@ -64,6 +68,9 @@ enum Verb {
         override_usage = "lbctl explain [OPTIONS] --manifests <FILE>... --node <NAME> <ADDR:PORT[/PROTOCOL]>"
     )]
     Explain(explain::Explain),
+    /// Show or change what the agent logs, until it is restarted
+    #[command(override_usage = "lbctl log-level [OPTIONS] [FILTER]")]
+    LogLevel(log_level::LogLevel),
     /// Register a backend in etcd for as long as this, or a command, runs
     // clap would list the global options as required ones in the usage of an error.
     #[command(
@@ -192,8 +199,16 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     match verb {
         Verb::Show(verb) => show_from(places, verb, &output).await,
+        Verb::Top => match top::refusal() {
+            Some(refusal) => {
+                say(refusal);
+                Ok(BAD_USAGE.into())
+            }
+            None => top::run(places.socket).await,
+        },
         Verb::Steer(verb) => verb.run(places).await,
         Verb::Explain(explain) => explain.run(&output),
+        Verb::LogLevel(verb) => verb.run(places).await,
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,
         Verb::Service(verb) => verb.run(&output).await,

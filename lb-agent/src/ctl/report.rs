@@ -2,13 +2,13 @@
 //! order and what is derived (a backend's share); holds no text. Pure.
 
 use super::service::Stored;
-use crate::model::{AdminState, Frontend, Lease, Lists, Reach, Rejection};
+use crate::model::{AdminState, Frontend, Lease, Lists, Rejection};
 use crate::status::{
     AgentStatus, BackendStatus, FrontendStatus, HealthStatus, OutcomeCounts, ServiceStatus,
     TableStatus,
 };
+use crate::summary::shares;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -155,31 +155,8 @@ fn sort_parts(service: &mut ServiceStatus) {
 
 /// The backends of a service, each with its share.
 pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
-    let known = service.backends.iter().all(|backend| backend.health.is_some());
-    let share = |backend: &BackendStatus| match &backend.health {
-        Some(health) if known => u64::from(health.share),
-        _ if backend.state == AdminState::Ready => u64::from(backend.weight),
-        _ => 0,
-    };
-    let list = |backend: &BackendStatus| match backend.lists {
-        Lists::Cluster | Lists::Both => Reach::Cluster,
-        Lists::Node => Reach::Node,
-    };
-    let mut totals: BTreeMap<(bool, Reach), u64> = BTreeMap::new();
-    for backend in &service.backends {
-        for reach in
-            [Reach::Cluster, Reach::Node].into_iter().filter(|r| backend.lists.contains(*r))
-        {
-            *totals.entry((backend.address.is_ipv4(), reach)).or_default() += share(backend);
-        }
-    }
-    let line = |backend: &BackendStatus| {
+    let line = |(backend, share_percent): (&BackendStatus, f64)| {
         let v4 = backend.address.is_ipv4();
-        let total = totals.get(&(v4, list(backend))).copied().unwrap_or_default();
-        let share_percent = match share(backend) {
-            0 => 0.0,
-            share => 100.0 * share as f64 / total as f64,
-        };
         let leads = |status: &&FrontendStatus| {
             status.frontend.address.is_ipv4() == v4 && backend.lists.contains(status.reach)
         };
@@ -204,13 +181,13 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
             lease_left: backend.lease_left,
         }
     };
-    service.backends.iter().map(line).collect()
+    service.backends.iter().zip(shares(service)).map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NoBackend, Policy, Scope};
+    use crate::model::{NoBackend, Policy, Reach, Scope};
     use crate::status::ServiceCounts;
     use proptest::prelude::*;
 

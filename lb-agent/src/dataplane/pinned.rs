@@ -10,7 +10,7 @@ use crate::status::{
 };
 use anyhow::Context;
 use lb_common::rows::{BackendOutcomes, BlockHeader, ServiceCounters};
-use lb_common::{LAYOUT_VERSION, affinity, no_backend, policy, scope};
+use lb_common::{LAYOUT_VERSION, affinity, control, no_backend, policy, scope};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,10 @@ impl Counters for Pinned {
 
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
         tables::describe(&self.pins, &self.tables).context("reading the pinned tables")
+    }
+
+    fn lost_events(&self) -> anyhow::Result<Option<u64>> {
+        Ok(self.tables.control.get(control::LOST_EVENTS))
     }
 }
 

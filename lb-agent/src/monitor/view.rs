@@ -39,6 +39,10 @@ impl Counters for WithHealth {
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
         self.inner.tables()
     }
+
+    fn lost_events(&self) -> anyhow::Result<Option<u64>> {
+        self.inner.lost_events()
+    }
 }
 
 fn health_status(verdict: &Verdict, now: Instant) -> HealthStatus {

@@ -10,7 +10,6 @@ use crate::status::Held;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-mod clean;
 pub mod etcd;
 pub mod file;
 pub mod kubernetes;

@@ -8,6 +8,7 @@ use lb_agent::model::{
     AdminState, Affinity, Client, Lists, NoBackend, Policy, Protocol, Reach, Rejection, Scope,
 };
 use lb_agent::monitor::SharedBoard;
+use lb_agent::pulse::Pulse;
 use lb_agent::status::{
     AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus, Published,
     ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
@@ -271,6 +272,7 @@ impl Agent {
             leases: self.leases.clone(),
             admin: Arc::new(admin),
             names: self.names.subscribe(),
+            pulse: Pulse::default(),
         };
         let serving = api::serve(listener, parts, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));

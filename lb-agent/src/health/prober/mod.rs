@@ -14,6 +14,7 @@ mod tls;
 use self::schedule::Schedule;
 use self::tls::Trust;
 use super::board::{CheckResult, Report, Target, Wanted};
+use crate::metrics::own::{self, ErrorKind};
 use crate::model::check::Probe;
 use nix::errno::Errno;
 use std::io;
@@ -84,7 +85,8 @@ async fn run(
     let mut schedule = Schedule::default();
     let trust = Arc::new(Trust::default());
     let free = Arc::new(Semaphore::new(settings.in_flight));
-    let (ended, mut ends) = mpsc::channel(settings.in_flight);
+    let (ended, mut ends) =
+        mpsc::channel::<(Arc<Target>, Result<Report, String>)>(settings.in_flight);
     let mut gathered = Reports::new();
     let mut pass_on: Option<Instant> = None;
     let mut complained: Option<Instant> = None;
@@ -102,10 +104,10 @@ async fn run(
                 }
             }
             Some((target, tried)) = ends.recv() => {
-                let tried: Result<Report, String> = tried;
                 let now = Instant::now();
                 match tried {
                     Ok(report) => {
+                        own::probe(kind(&target.check.probe), word(report.result), report.took);
                         let changed = schedule.done(&target, report.result, now, rand::random());
                         if let Some(changed) = changed {
                             gathered.push((target, report));
@@ -114,6 +116,7 @@ async fn run(
                         }
                     }
                     Err(error) => {
+                        own::error(ErrorKind::Probe);
                         schedule.skip(&target, now, rand::random());
                         if complained.is_none_or(|at| at + COMPLAIN <= now) {
                             complained = Some(now);
@@ -187,6 +190,24 @@ async fn attempt(target: &Target, trust: &Arc<Trust>, stage: &Stage) -> Outcome 
         Probe::Http(probe) => http::attempt(target.address, probe, trust, stage).await,
         Probe::Grpc(probe) => grpc::attempt(target.address, probe, trust, stage).await,
         Probe::Exec(probe) => exec::attempt(target.backend, probe).await,
+    }
+}
+
+/// What a probe does, for the metrics.
+fn kind(probe: &Probe) -> &'static str {
+    match probe {
+        Probe::Tcp => "tcp",
+        Probe::Http(_) => "http",
+        Probe::Grpc(_) => "grpc",
+        Probe::Exec(_) => "exec",
+    }
+}
+
+fn word(result: CheckResult) -> &'static str {
+    match result {
+        CheckResult::Passing => "passing",
+        CheckResult::Warning => "warning",
+        CheckResult::Failing => "failing",
     }
 }
 

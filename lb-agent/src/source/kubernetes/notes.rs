@@ -4,7 +4,7 @@
 //! Pure.
 
 use crate::model::Rejection;
-use crate::source::clean::clean;
+use crate::shown::clean;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

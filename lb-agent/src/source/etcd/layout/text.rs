@@ -1,8 +1,7 @@
 //! Small pieces of foreign text: made fit to be shown, and read as addresses and numbers.
 
-pub(super) use crate::source::clean::clean;
-
 use crate::model::parse_socket_addr;
+pub(super) use crate::shown::clean;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, SocketAddr};

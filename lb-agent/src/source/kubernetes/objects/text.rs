@@ -1,7 +1,7 @@
 //! Addresses, ranges and numbers, as the cluster writes them.
 
 use super::Family;
-use crate::source::clean::clean;
+use crate::shown::clean;
 use ipnet::IpNet;
 use std::net::IpAddr;
 

@@ -1,0 +1,260 @@
+//! The agent over HTTP: what may be shown to whoever can reach the address. It changes nothing.
+//!
+//! | endpoint | answers |
+//! |---|---|
+//! | `GET /metrics` | [metrics](crate::metrics) for Prometheus |
+//! | `GET /livez`, `/readyz`, `/v1/...` | as on the [Unix socket](super), what changes something left out |
+//! | `GET /` and what belongs to it | the status page, see [`super::page`] |
+//!
+//! Clients are not trusted: requests are GET or HEAD, small and complete in time, answers are taken in time, and
+//! connections are few. A listener on loopback answers to addresses and `localhost` only, so that no web page
+//! can read it by giving its own name this address.
+//!
+//! A module that serves something here has its routes merged in [`router`].
+
+mod exposition;
+mod patience;
+
+use super::{Page, Parts, reading};
+use crate::config::{self, Http};
+use axum::extract::{Request, State};
+use axum::http::header::{ALLOW, CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use patience::Patient;
+use serde_json::json;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Most connections at a time; who comes then waits in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// For the head of a request, and between two requests.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Until an answer begins.
+const ANSWER_TIME: Duration = Duration::from_secs(20);
+/// Until the client has taken what was written to it.
+const TAKE_TIME: Duration = Duration::from_secs(30);
+/// Most bytes of a request's head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Before the next attempt to accept, when there is nothing to accept with.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long answers that are under way may take once a stop was asked for.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+const ENDPOINTS: &str =
+    "/, /metrics, /livez, /readyz, /v1/status, /v1/services, /v1/services/{name} and /v1/maps";
+
+/// A configured address that can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {source}; set `http` to a free address of this host, or to `off`"
+)]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Listens where it is asked to. That the default address can't be had is no error but a warning.
+/// Needs a tokio runtime.
+pub fn bind(http: Http) -> Result<(Option<TcpListener>, Option<String>), BindError> {
+    let Some(address) = http.address() else { return Ok((None, None)) };
+    match listen(address) {
+        Ok(listener) => Ok((Some(listener), None)),
+        Err(source) if http == Http::Default => {
+            let reason = format!(
+                "no metrics and no status page: cannot listen on {address}: {source}; set `http` \
+                 to another address, or to `off`"
+            );
+            Ok((None, Some(reason)))
+        }
+        Err(source) => Err(BindError { address, source }),
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// All that is served over HTTP.
+pub fn router(parts: Parts, metrics: config::Metrics, page: &Page) -> Router {
+    Router::new()
+        .merge(exposition::routes(&parts, metrics))
+        .merge(reading().with_state(parts))
+        // Routes of other modules are merged here, each with its own state.
+        .merge(page.routes())
+        .fallback(no_such_endpoint)
+        .layer(from_fn(bounded))
+}
+
+/// Answers requests on `listener` until `shutdown` completes; answers that are under way then get
+/// a moment to finish.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let router = router.layer(from_fn_with_state(local, known_host));
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let (stop, stopped) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            (stream, permit) = accept(&listener, &free) => {
+                connections.spawn(answer(stream, router.clone(), stopped.clone(), permit));
+            }
+        }
+    }
+    drop(listener);
+    drop(stop);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    // Those that are not done by then are dropped with the set.
+    drop(timeout(LAST_ANSWERS, ended).await);
+}
+
+/// The next connection, once there may be one more.
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    // Nobody closes the semaphore.
+    let permit = Arc::clone(free).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            // What one client did is its own affair, what the host lacks may be there again soon.
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(
+    stream: TcpStream,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+    _permit: Option<OwnedSemaphorePermit>,
+) {
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(
+                TokioIo::new(Patient::new(stream, TAKE_TIME)),
+                TowerToHyperService::new(router),
+            )
+    );
+    // An error is the client's; it has been told as far as it listens.
+    tokio::select! {
+        result = &mut connection => return drop(result),
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    drop(connection.await);
+}
+
+// === for every request ===
+
+/// Only what reads is answered, within a limit of time.
+async fn bounded(request: Request, next: Next) -> Response {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let error =
+            "this address only shows; use GET, or lbctl on the agent's host to change something";
+        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, error);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let mut response = timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
+        refusal(StatusCode::GATEWAY_TIMEOUT, "no answer in time; the host may be overloaded")
+    });
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A listener on loopback is for this host: a foreign name that leads here is a web page's trick.
+async fn known_host(State(local): State<bool>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+    if local && host.is_some_and(|host| !is_of_this_host(host)) {
+        let error = "unknown host; use the address, or localhost, in place of the name";
+        return refusal(StatusCode::MISDIRECTED_REQUEST, error);
+    }
+    next.run(request).await
+}
+
+/// Whether the value of a `Host` header is an address or this host's own name for itself.
+fn is_of_this_host(host: &str) -> bool {
+    if host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    address.is_some_and(|text| text.parse::<IpAddr>().is_ok())
+        || name.eq_ignore_ascii_case("localhost")
+}
+
+async fn no_such_endpoint(uri: Uri) -> Response {
+    let error = format!("no endpoint `{}`; there are {ENDPOINTS}", uri.path());
+    refusal(StatusCode::NOT_FOUND, &error)
+}
+
+fn refusal(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bind, is_of_this_host};
+    use crate::config::Http;
+
+    #[test]
+    fn names_that_lead_here_by_a_trick_are_told_from_our_own() {
+        for host in
+            ["127.0.0.1:9777", "127.0.0.1", "[::1]:9777", "[::1]", "localhost:80", "LocalHost"]
+        {
+            assert!(is_of_this_host(host), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:9777", "127.0.0.1.evil.example", "", "localhost.x:1"]
+        {
+            assert!(!is_of_this_host(host), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_an_error_if_it_was_asked_for() {
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind(Http::At(address)).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+        assert!(
+            error.ends_with("set `http` to a free address of this host, or to `off`"),
+            "{error}"
+        );
+        let (listener, warning) = bind(Http::Off).unwrap();
+        assert!(listener.is_none() && warning.is_none());
+    }
+}

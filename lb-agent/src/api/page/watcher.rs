@@ -1,0 +1,204 @@
+//! Looks at the agent once a second for all who look at the page, while anybody does, and decides
+//! what each of them is told: everything at first and after having fallen behind, else the changes.
+
+use super::super::Parts;
+use super::view::{Look, Moment};
+use crate::status::{AgentStatus, ServiceStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::broadcast::{Receiver, Sender, channel, error::RecvError};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// How often is looked.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Looking takes this part of the time at most: with very much to see, it is seen less often.
+const PART: u32 = 8;
+/// Changes that somebody may be behind.
+const BEHIND: usize = 8;
+/// Who may look at a time: fewer than there may be connections, so that others get one.
+const MOST: usize = 32;
+
+/// What is shown, and who looks.
+pub(super) struct Watcher {
+    parts: Parts,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Nobody looks.
+    Idle,
+    Live(Live),
+    /// Nobody may look any more.
+    Closed,
+}
+
+struct Live {
+    sender: Sender<Arc<str>>,
+    /// Absent until the first.
+    look: Option<Arc<Look>>,
+}
+
+/// What somebody who looks is told.
+pub(super) struct Told {
+    watcher: Arc<Watcher>,
+    receiver: Receiver<Arc<str>>,
+    /// Whether the next must be everything.
+    whole: bool,
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts, state: Mutex::new(State::Idle) }
+    }
+
+    /// One more who looks; `None` if there are too many, or the end has come.
+    pub(super) fn join(self: &Arc<Self>) -> Option<Told> {
+        let mut state = self.lock();
+        let receiver = match &*state {
+            State::Closed => return None,
+            State::Live(live) if live.sender.receiver_count() >= MOST => return None,
+            State::Live(live) => live.sender.subscribe(),
+            State::Idle => {
+                let (sender, receiver) = channel(BEHIND);
+                *state = State::Live(Live { sender, look: None });
+                tokio::spawn(Arc::clone(self).watch());
+                receiver
+            }
+        };
+        Some(Told { watcher: Arc::clone(self), receiver, whole: true })
+    }
+
+    /// Nobody is told anything any more.
+    pub(super) fn close(&self) {
+        *self.lock() = State::Closed;
+    }
+
+    /// Looks until nobody wants to know.
+    async fn watch(self: Arc<Self>) {
+        let begun = Instant::now();
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = None;
+        loop {
+            ticks.tick().await;
+            let started = Instant::now();
+            match self.look(before.clone(), begun).await {
+                Ok((look, change)) => {
+                    before = Some(Arc::clone(&look));
+                    if !self.tell(look, change) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the status page is not told of changes");
+                    if !self.wanted() {
+                        return;
+                    }
+                }
+            }
+            sleep((started.elapsed() * PART).saturating_sub(PERIOD)).await;
+        }
+    }
+
+    /// Looks, and tells what is different.
+    async fn look(
+        &self,
+        before: Option<Arc<Look>>,
+        begun: Instant,
+    ) -> Result<(Arc<Look>, Arc<str>), String> {
+        let published = self.parts.now();
+        let names = self.parts.names.borrow().clone();
+        let agent = AgentStatus { names, ..published.agent.clone() };
+        let moment = Moment {
+            at: millis(begun.elapsed()),
+            time: millis(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
+        };
+        let looked = self.parts.read_kernel(move |counters| {
+            let mut services: Vec<ServiceStatus> =
+                published.state.services.iter().map(|s| ServiceStatus::clone(s)).collect();
+            counters.fill(&mut services)?;
+            let look = Look::new(before.as_deref(), moment, agent, &services);
+            let change = match &before {
+                Some(before) => look.change(before, &services)?.into(),
+                // Who waits for the first look is told everything.
+                None => Arc::default(),
+            };
+            Ok((Arc::new(look), change))
+        });
+        looked.await.map_err(|failure| failure.error)
+    }
+
+    /// Whether anybody was there to be told.
+    fn tell(&self, look: Arc<Look>, change: Arc<str>) -> bool {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else {
+            return false;
+        };
+        live.look = Some(look);
+        if live.sender.send(change).is_err() {
+            *state = State::Idle;
+            return false;
+        }
+        true
+    }
+
+    fn wanted(&self) -> bool {
+        let mut state = self.lock();
+        match &*state {
+            State::Live(live) if live.sender.receiver_count() > 0 => true,
+            State::Live(_) => {
+                *state = State::Idle;
+                false
+            }
+            State::Idle | State::Closed => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    /// What comes next: the kind of event and its data; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<(&'static str, Arc<str>)> {
+        loop {
+            if self.whole
+                && let Some(look) = self.start_over()?
+            {
+                match look.whole() {
+                    Ok(text) => return Some(("whole", text.into())),
+                    Err(error) => tracing::warn!(%error, "the status page is not told anything"),
+                }
+            }
+            match self.receiver.recv().await {
+                Ok(change) if !self.whole => return Some(("change", change)),
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => self.whole = true,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The last look, if there was one, after which all changes will be told; `None` at the end.
+    fn start_over(&mut self) -> Option<Option<Arc<Look>>> {
+        let state = self.watcher.lock();
+        let State::Live(live) = &*state else {
+            return None;
+        };
+        let look = live.look.clone();
+        if look.is_some() {
+            self.receiver = live.sender.subscribe();
+            self.whole = false;
+        }
+        Some(look)
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,156 @@
+//! What the agent counts of its own work, where it happens. As with logging, there is one set per
+//! process, so that nobody has to be handed it.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// Bounds of rounds, in seconds.
+const ROUND_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0];
+/// Bounds of probes, in seconds.
+const PROBE_BOUNDS: [f64; 8] = [0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
+
+static OWN: LazyLock<Own> = LazyLock::new(Own::default);
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// A change could not be applied.
+    Apply,
+    /// Sockets to removed backends could not be ended.
+    Destroy,
+    /// This host could not run a check.
+    Probe,
+    /// The kernel's tables could not be read.
+    Read,
+    /// Something began to be wrong with a source.
+    Source,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MessageLabels {
+    level: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    check: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    check: &'static str,
+}
+
+#[derive(Debug)]
+struct Own {
+    errors: Family<ErrorLabels, Counter>,
+    messages: Family<MessageLabels, Counter>,
+    probes: Family<ProbeLabels, Counter>,
+    probe_seconds: Family<CheckLabels, Histogram, ProbeBounds>,
+    rounds: Histogram,
+    ejections: Counter,
+}
+
+#[derive(Clone, Debug)]
+struct ProbeBounds;
+
+/// Something went wrong.
+pub(crate) fn error(kind: ErrorKind) {
+    OWN.errors.get_or_create(&ErrorLabels { kind: kind.name() }).inc();
+}
+
+/// Something was logged that somebody should read.
+pub(crate) fn message(level: &'static str) {
+    OWN.messages.get_or_create(&MessageLabels { level }).inc();
+}
+
+/// A probe ended.
+pub(crate) fn probe(check: &'static str, result: &'static str, took: Duration) {
+    OWN.probes.get_or_create(&ProbeLabels { check, result }).inc();
+    OWN.probe_seconds.get_or_create(&CheckLabels { check }).observe(took.as_secs_f64());
+}
+
+/// A round of the loop ended.
+pub(crate) fn round(took: Duration) {
+    OWN.rounds.observe(took.as_secs_f64());
+}
+
+/// A backend was ejected.
+pub(crate) fn ejection() {
+    OWN.ejections.inc();
+}
+
+/// Registers all of it.
+pub(super) fn register(registry: &mut Registry) {
+    let Own { errors, messages, probes, probe_seconds, rounds, ejections } = &*OWN;
+    // The registry ends each text with a full stop.
+    registry.register("lb_errors", "Errors of the agent, by what failed", errors.clone());
+    let help = "Warnings and errors in the agent's log";
+    registry.register("lb_log_messages", help, messages.clone());
+    let help = "Checks of backends that ended, by what they came to";
+    registry.register("lb_probes", help, probes.clone());
+    let help = "How long checks of backends took";
+    registry.register("lb_probe_duration_seconds", help, probe_seconds.clone());
+    let help = "How long rounds of the loop took: merging, planning and applying";
+    registry.register("lb_round_duration_seconds", help, rounds.clone());
+    let help = "Backends that were taken out because connects to them failed";
+    registry.register("lb_ejections", help, ejections.clone());
+}
+
+// === impl ErrorKind ===
+
+impl ErrorKind {
+    const ALL: [Self; 5] = [Self::Apply, Self::Destroy, Self::Probe, Self::Read, Self::Source];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Destroy => "destroy",
+            Self::Probe => "probe",
+            Self::Read => "read",
+            Self::Source => "source",
+        }
+    }
+}
+
+// === impl Own ===
+
+impl Default for Own {
+    fn default() -> Self {
+        let own = Self {
+            errors: Family::default(),
+            messages: Family::default(),
+            probes: Family::default(),
+            probe_seconds: Family::new_with_constructor(ProbeBounds),
+            rounds: Histogram::new(ROUND_BOUNDS),
+            ejections: Counter::default(),
+        };
+        // What has not happened yet is 0, not absent: a rate needs both ends.
+        for kind in ErrorKind::ALL {
+            drop(own.errors.get_or_create(&ErrorLabels { kind: kind.name() }));
+        }
+        for level in ["warn", "error"] {
+            drop(own.messages.get_or_create(&MessageLabels { level }));
+        }
+        own
+    }
+}
+
+// === impl ProbeBounds ===
+
+impl MetricConstructor<Histogram> for ProbeBounds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(PROBE_BOUNDS)
+    }
+}

@@ -1,0 +1,216 @@
+//! One reading of everything, and how it is written.
+
+mod services;
+
+use super::Sources;
+use super::families::{Families, plain};
+use super::process::Process;
+use super::tally::Tally;
+use crate::status::{
+    AgentStatus, Counters, NamesKind, NamesStatus, ServiceStatus, SourceStatus, State, TableStatus,
+};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use services::Services;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Services whose counters are read at a time.
+const PART: usize = 256;
+
+/// What everything says at one moment.
+#[derive(Debug)]
+pub(super) struct Reading {
+    agent: AgentStatus,
+    names: Vec<NamesStatus>,
+    stuck: bool,
+    loop_age: Duration,
+    lost_events: Option<u64>,
+    tables: Vec<TableStatus>,
+    services: Services,
+    process: Process,
+    now: SystemTime,
+    /// How long the reading before this one took.
+    took: Duration,
+}
+
+// === impl Reading ===
+
+impl Reading {
+    pub(super) fn take(
+        sources: &Sources,
+        per_backend: bool,
+        tally: &mut Tally,
+        took: Duration,
+    ) -> anyhow::Result<Self> {
+        let published = Arc::clone(&sources.published.borrow());
+        let counters = &*sources.counters;
+        let agent = published.agent.clone();
+        Ok(Self {
+            names: sources.names.borrow().clone(),
+            stuck: sources.pulse.complaint().is_some(),
+            loop_age: sources.pulse.age(),
+            lost_events: counters.lost_events()?,
+            tables: counters.tables()?,
+            services: read_services(&published.state, counters, per_backend, tally)?,
+            process: Process::read(agent.started),
+            now: SystemTime::now(),
+            agent,
+            took,
+        })
+    }
+
+    fn agent(&self, families: &mut Families<'_>) -> fmt::Result {
+        let agent = &self.agent;
+        let layout = agent.layout.to_string();
+        let labels = [("version", agent.version.as_str()), ("layout", &layout)];
+        families.info("lb_build", "The agent's version and the table layout it writes.", labels)?;
+        let ready = u64::from(agent.ready && !self.stuck);
+        for (name, help, value) in [
+            ("lb_ready", "Whether the agent is ready: 1 or 0.", ready),
+            ("lb_hooks_attached", "Programs that are attached.", agent.hooks.len() as u64),
+            (
+                "lb_warnings",
+                "What this host can't do; see `lbctl status`.",
+                agent.warnings.len() as u64,
+            ),
+            (
+                "lb_refused_items",
+                "Items that are refused now, by sources, by merging or for want of space.",
+                agent.rejections.len() as u64,
+            ),
+        ] {
+            families.gauge(name, help, [([], value)])?;
+        }
+        let help = "How long ago the loop came round; more than 15 seconds: it is stuck.";
+        families.gauge_f64("lb_loop_age_seconds", help, [([], self.loop_age.as_secs_f64())])?;
+        let help = "How long the answer before this one took to make.";
+        families.gauge_f64("lb_metrics_duration_seconds", help, [([], self.took.as_secs_f64())])?;
+        let work = &agent.work;
+        for (name, help, value) in [
+            ("lb_rounds", "Rounds of the loop that changed the tables.", work.rounds),
+            ("lb_round_failures", "Rounds that failed and were repeated.", work.failures),
+            ("lb_publishes", "Blocks of backends that were made live.", work.publishes),
+            ("lb_grace_periods", "Grace periods waited for.", work.grace_periods),
+        ] {
+            families.counter(name, help, [([], value)])?;
+        }
+        let help = "Sockets that were ended because their backend was removed.";
+        let destroyed = [("udp", work.destroyed_udp), ("tcp", work.destroyed_tcp)];
+        let destroyed = destroyed.map(|(protocol, count)| ([("protocol", protocol)], count));
+        families.counter("lb_destroyed_sockets", help, destroyed)?;
+        let help = "Events that were lost because whoever traces was too slow.";
+        families.counter("lb_lost_events", help, self.lost_events.map(|count| ([], count)))
+    }
+
+    fn sources(&self, families: &mut Families<'_>) -> fmt::Result {
+        let sources = &self.agent.sources;
+        let names: Vec<_> = sources.iter().map(|source| plain(&source.name)).collect();
+        let each = |value: fn(&SourceStatus) -> u64| {
+            let of = move |(name, source): (_, _)| ([("source", name)], value(source));
+            names.iter().map(|name| &**name).zip(sources).map(of)
+        };
+        let help = "Whether the source has delivered since the agent started: 1 or 0.";
+        families.gauge("lb_source_synced", help, each(|source| source.synced.into()))?;
+        let help = "Whether nothing is wrong with the source now: 1 or 0.";
+        families.gauge("lb_source_up", help, each(|source| source.error.is_none().into()))?;
+        let help = "Services in the snapshot of the source that serves.";
+        families.gauge("lb_source_services", help, each(|source| source.services as u64))?;
+        let help = "Removals that are not believed yet.";
+        families.gauge("lb_source_held_removals", help, each(|source| source.held.len() as u64))?;
+        let help = "Snapshots that the source has delivered; its revision.";
+        families.counter("lb_source_revisions", help, each(|source| source.revision))?;
+        let help = "Items of the source that were refused, each as often as it was.";
+        families.counter("lb_source_refused_items", help, each(|source| source.refused))?;
+        let seconds = |since: SystemTime| self.now.duration_since(since).unwrap_or_default();
+        let lag = sources.iter().map(|s| s.error_since.map_or(Duration::ZERO, seconds));
+        let help = "How far what serves may be behind the source: the time for which something has been \
+                    wrong with it.";
+        let lag = names.iter().zip(lag).map(|(n, lag)| ([("source", &**n)], lag.as_secs_f64()));
+        families.gauge_f64("lb_source_lag_seconds", help, lag)?;
+        let help = "When the source last delivered, in seconds since 1970.";
+        let delivered = names.iter().zip(sources).filter_map(|(name, source)| {
+            let since = source.delivered?.duration_since(UNIX_EPOCH).ok()?;
+            Some(([("source", &**name)], since.as_secs_f64()))
+        });
+        families.gauge_f64("lb_source_last_delivery_timestamp_seconds", help, delivered)
+    }
+
+    fn names(&self, families: &mut Families<'_>) -> fmt::Result {
+        let places: Vec<_> = self
+            .names
+            .iter()
+            .filter_map(|names| Some((kind(names.kind)?, plain(&names.place), names)))
+            .collect();
+        let each = |value: fn(&NamesStatus) -> u64| {
+            places.iter().map(move |(kind, place, names)| {
+                ([("kind", *kind), ("place", &**place)], value(names))
+            })
+        };
+        let help = "Names of services that can be looked up there.";
+        families.gauge("lb_names_records", help, each(|names| names.records as u64))?;
+        let help = "Whether nothing is wrong with the place: 1 or 0.";
+        families.gauge("lb_names_up", help, each(|names| names.error.is_none().into()))
+    }
+
+    fn tables(&self, families: &mut Families<'_>) -> fmt::Result {
+        let each = |value: fn(&TableStatus) -> Option<u64>| {
+            let of = move |table: &'_ TableStatus| value(table);
+            self.tables
+                .iter()
+                .filter_map(move |table| Some(([("table", table.name.as_str())], of(table)?)))
+        };
+        let help = "Entries in use of a kernel table.";
+        families.gauge("lb_table_entries", help, each(|table| table.used))?;
+        let help = "Most entries that a kernel table can hold.";
+        let most = |table: &TableStatus| Some(table.max_entries.into()).filter(|most| *most > 0);
+        families.gauge("lb_table_max_entries", help, each(most))?;
+        let help = "Memory that the kernel charges for a table.";
+        families.gauge("lb_table_memory_bytes", help, each(|table| table.memory))
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        self.agent(&mut families)?;
+        self.sources(&mut families)?;
+        self.names(&mut families)?;
+        self.tables(&mut families)?;
+        self.services.encode(&mut families)?;
+        self.process.encode(&mut families)
+    }
+}
+
+/// Reads the counters of all services, some at a time.
+fn read_services(
+    state: &State,
+    counters: &dyn Counters,
+    per_backend: bool,
+    tally: &mut Tally,
+) -> anyhow::Result<Services> {
+    let mut services = Services::new(per_backend);
+    tally.begin();
+    for part in state.services.chunks(PART) {
+        let mut part: Vec<ServiceStatus> =
+            part.iter().map(|service| ServiceStatus::clone(service)).collect();
+        counters.fill(&mut part)?;
+        for service in part {
+            let outcomes = tally.take(&service);
+            services.add(service, outcomes);
+        }
+    }
+    tally.end();
+    Ok(services)
+}
+
+/// What the names are kept in; `None` for the zone, which is no place.
+fn kind(kind: NamesKind) -> Option<&'static str> {
+    match kind {
+        NamesKind::Zone => None,
+        NamesKind::Hosts => Some("hosts"),
+        NamesKind::Dns => Some("dns"),
+        NamesKind::Coredns => Some("coredns"),
+    }
+}
