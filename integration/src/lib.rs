@@ -27,3 +27,4 @@ pub mod sys;
 pub mod tables;
 pub mod traffic;
 pub mod wait;
+pub mod web;
