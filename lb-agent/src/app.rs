@@ -8,8 +8,9 @@ use crate::config::{self, Config, Source};
 use crate::dataplane::exclude;
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
-use crate::dataplane::{Kernel, PinLock, Settings, detach};
+use crate::dataplane::{Kernel, PinLock, Settings, detach, trace};
 use crate::desired::{self, Input};
+use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::monitor::WithHealth;
@@ -142,6 +143,9 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
     let counters = Arc::new(WithHealth { inner, board });
+    let inspector = Arc::new(Inspector::new(&config.pin_dir, reconciler.published()));
+    // An agent that died may have left it on.
+    trace::switch_off(&config.pin_dir)?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let stopping = async {
         // The sender is dropped when the loop has ended, which is the signal.
@@ -153,6 +157,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         leases: leases(&config),
         admin: Arc::new(admin),
         names: names.status(),
+        inspector: Arc::clone(&inspector),
     };
     let api = tokio::spawn(api::serve(listener, parts, stopping));
 
@@ -166,6 +171,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
             }
         })
         .await;
+    inspector.tracer().stop();
     drop(stop_api);
     api.await.context("the API's task")?.context("the API")?;
     ended?;

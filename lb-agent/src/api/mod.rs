@@ -8,6 +8,9 @@
 //! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
 //! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
 //! | `POST /v1/overrides` | takes a [`Change`], something an operator says of a backend; answers where it is kept |
+//! | `GET /v1/explain/{address}` | an [`Explanation`](crate::explain::Explanation) of what a connect to `10.96.0.10:53/udp` does |
+//! | `GET /v1/connections`, `...?service=` | a [`Listing`](crate::sockets::Listing) of open sockets |
+//! | `GET /v1/trace?service=..` | a [`Line`](crate::trace::line::Line) of JSON for each decision from now on, without end; the parameters are those of a [`Filter`](crate::trace::line::Filter) |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
@@ -15,12 +18,14 @@
 //! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`].
 
 mod closest;
+mod inspect;
 mod socket;
 
 pub(crate) use closest::closest;
 pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
+use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
 use axum::extract::rejection::JsonRejection;
@@ -43,8 +48,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
 
-const ENDPOINTS: &str =
-    "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /livez and /readyz";
+const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /v1/explain/{address}, /v1/connections, /v1/trace, /livez and /readyz";
 
 /// What is shown, and who takes what operators say.
 #[derive(Clone)]
@@ -59,6 +63,8 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
+    /// Looks into the kernel.
+    pub inspector: Arc<Inspector>,
 }
 
 /// What may be asked for besides.
@@ -104,6 +110,9 @@ fn router(parts: Parts) -> Router {
         .route("/v1/services/{*name}", get(service))
         .route("/v1/maps", get(maps))
         .route("/v1/overrides", post(say))
+        .route("/v1/explain/{*address}", get(inspect::explain))
+        .route("/v1/connections", get(inspect::connections))
+        .route("/v1/trace", get(inspect::trace))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .fallback(no_such_endpoint)

@@ -9,9 +9,12 @@
 
 mod admin;
 mod client;
+mod connections;
 mod deregister;
 mod details;
+mod explain_live;
 mod human;
+mod inspect;
 mod offline;
 mod origin;
 mod register;
@@ -20,6 +23,7 @@ mod report;
 mod service;
 mod store;
 mod table;
+mod trace;
 mod watch;
 
 use crate::config::Config;
@@ -56,6 +60,10 @@ struct Cli {
 enum Verb {
     #[command(flatten)]
     Show(Shown),
+    #[command(flatten)]
+    Inspect(inspect::Verb),
+    /// Show what is decided, as it happens: a line for each connect, and for what becomes of it
+    Trace(Box<trace::Trace>),
     #[command(flatten)]
     Steer(admin::Verb),
     /// Register a backend in etcd for as long as this, or a command, runs
@@ -186,6 +194,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     match verb {
         Verb::Show(verb) => show_from(places, verb, &output).await,
+        Verb::Inspect(verb) => verb.run(places, &output).await,
+        Verb::Trace(trace) => trace.run(places, &output).await,
         Verb::Steer(verb) => verb.run(places).await,
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,
