@@ -3,9 +3,7 @@
 
 use crate::api::closest;
 use crate::health::effective::Why;
-use crate::model::{
-    AdminState, Affinity, Frontend, NoBackend, Policy, Protocol, Rejection, Scope,
-};
+use crate::model::{AdminState, Affinity, Frontend, NoBackend, Policy, Protocol, Rejection, Scope};
 use crate::status::{BackendStatus, CheckStatus, HealthStatus, ServiceStatus};
 use lb_common::pick;
 use serde::{Deserialize, Serialize};
@@ -181,8 +179,7 @@ pub fn explain(frontend: Frontend, walk: Option<Walk>, known: Known<'_>) -> Expl
     let is_v4 = frontend.address.is_ipv4();
     let (inside, outside): (Vec<&BackendStatus>, Vec<_>) =
         backends.iter().partition(|backend| chosen(backend.address));
-    let health =
-        |b: &&BackendStatus| b.health.as_deref().map(|health| (b.address, health.clone()));
+    let health = |b: &&BackendStatus| b.health.as_deref().map(|health| (b.address, health.clone()));
     let mut left_out: Vec<LeftOut> = outside.iter().map(|b| left_out(b, is_v4)).collect();
     // Without names, the tables know whom they keep.
     let resting = walk.as_ref().map(|walk| walk.resting.as_slice()).unwrap_or_default();
@@ -284,9 +281,7 @@ fn nearest(frontend: Frontend, known: Known<'_>) -> Vec<Near> {
 pub fn least_connections_shares(drawn: &[f64], loads: &[(u64, u16)]) -> Vec<f64> {
     // It wins against the more loaded in either order of the draws. Of two that are as loaded, the
     // first drawn wins: one order of two.
-    let beats = |a: &(u64, u16), b: &(u64, u16)| {
-        pick::first_is_less_loaded(a.0, a.1, b.0, b.1)
-    };
+    let beats = |a: &(u64, u16), b: &(u64, u16)| pick::first_is_less_loaded(a.0, a.1, b.0, b.1);
     let mut order: Vec<usize> = (0..drawn.len().min(loads.len())).collect();
     order.sort_by(|a, b| match (beats(&loads[*a], &loads[*b]), beats(&loads[*b], &loads[*a])) {
         (true, true) => std::cmp::Ordering::Equal,

@@ -9,24 +9,31 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 18] = [
+const PURE: [&str; 25] = [
     "claims",
     "config",
+    "ctl::connections",
+    "ctl::explain_live",
     "desired",
     "etcd::backoff",
     "etcd::position",
     "etcd::settings",
+    "explain",
     "health",
     "model",
     "names::records",
     "pairs",
     "plan",
+    "shown",
+    "sockets",
     "source::etcd::keys",
     "source::etcd::layout",
     "source::etcd::memory",
     "source::etcd::vips",
     "source::spec",
     "status",
+    "trace::join",
+    "trace::line",
     "yaml",
 ];
 

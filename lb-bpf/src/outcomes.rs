@@ -13,8 +13,8 @@ use crate::connections;
 use crate::maps::{self, Outcomes, Remembered};
 use crate::sock::{self, Moment, PROCEED, TcpCall, state};
 use crate::tracing;
-use lb_common::{failure, outcome};
 use lb_common::rows::FailureRecord;
+use lb_common::{failure, outcome};
 
 const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;

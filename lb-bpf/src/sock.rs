@@ -15,8 +15,9 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie,
-    bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_set_retval, bpf_skc_to_mptcp_sock,
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_prandom_u32,
+    bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_set_retval,
+    bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use core::ffi::c_void;

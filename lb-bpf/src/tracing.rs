@@ -98,8 +98,7 @@ pub(crate) fn closed(call: &TcpCall<'_>, from: u32) {
     let own_fin = from == state::FIN_WAIT2 || from == state::CLOSING || from == state::LAST_ACK;
     let own = 1 + u64::from(own_fin && call.all_is_acked());
     let sent = call.bytes_acked().saturating_sub(own);
-    let others_fin =
-        from == state::CLOSE_WAIT || from == state::CLOSING || from == state::LAST_ACK;
+    let others_fin = from == state::CLOSE_WAIT || from == state::CLOSING || from == state::LAST_ACK;
     let received = call.bytes_received().saturating_sub(u64::from(others_fin));
     let (cookie, kind) = (call.cookie(), outcome::CLOSED);
     maps::emit(&OutcomeEvent { time_ns, cookie, sent, received, backend_id: 0, kind });

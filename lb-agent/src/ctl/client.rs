@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// Why there is no answer.
@@ -69,7 +70,12 @@ struct ErrorBody {
 
 impl Client {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, patience: PATIENCE }
+    }
+
+    /// Waits for answers as long as this.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The answer to `GET path`.
@@ -102,9 +108,10 @@ impl Client {
             .header(HOST, "lb-agent")
             .body(Full::new(Bytes::new()))
             .map_err(|error| self.garbled(error))?;
-        let response = tokio::time::timeout(PATIENCE, self.begin(request))
-            .await
-            .unwrap_or_else(|_| Err(self.absent(format!("no answer within {PATIENCE:?}"))))?;
+        let response =
+            tokio::time::timeout(self.patience, self.begin(request)).await.unwrap_or_else(
+                |_| Err(self.absent(format!("no answer within {:?}", self.patience))),
+            )?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
@@ -125,9 +132,10 @@ impl Client {
             .header(HOST, "lb-agent")
             .body(Full::new(body))
             .map_err(|error| self.garbled(error))?;
-        let (status, note, body) = tokio::time::timeout(PATIENCE, self.fetch(request))
-            .await
-            .unwrap_or_else(|_| Err(self.absent(format!("no answer within {PATIENCE:?}"))))?;
+        let (status, note, body) =
+            tokio::time::timeout(self.patience, self.fetch(request)).await.unwrap_or_else(
+                |_| Err(self.absent(format!("no answer within {:?}", self.patience))),
+            )?;
         if status.is_success() {
             let answer = serde_json::from_slice(&body).map_err(|error| self.garbled(error))?;
             return Ok((answer, note));

@@ -39,9 +39,10 @@ pub(super) fn text(listing: &Listing, look: Look) -> String {
 
 /// `SERVICE/COOKIE`, one per line.
 pub(super) fn name(listing: &Listing) -> String {
-    let named = listing.sockets.iter().map(|socket| {
-        format!("{}/{}\n", or_none(socket.service.clone()), socket.cookie)
-    });
+    let named = listing
+        .sockets
+        .iter()
+        .map(|socket| format!("{}/{}\n", or_none(socket.service.clone()), socket.cookie));
     named.collect()
 }
 

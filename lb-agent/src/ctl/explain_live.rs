@@ -43,19 +43,29 @@ pub(super) fn text(explained: &Explanation, look: Look) -> String {
             if let Some(kept) = walk.affinity {
                 let clients: u64 = walk.candidates.iter().filter_map(|c| c.clients).sum();
                 let kept = affinity(kept, " for ");
-                let clients = if clients == 1 { "1 stays".to_owned() } else { format!("{clients} stay") };
-                line(&mut text, format!(
-                    "A client stays with its backend, by {kept}; {clients} now, and the shares are those of new clients."
-                ));
+                let clients =
+                    if clients == 1 { "1 stays".to_owned() } else { format!("{clients} stay") };
+                line(
+                    &mut text,
+                    format!(
+                        "A client stays with its backend, by {kept}; {clients} now, and the shares are those of new clients."
+                    ),
+                );
             }
             if explained.fails_open {
-                line(&mut text, "Too few backends are healthy: unhealthy ones get connections, too.".to_owned());
+                line(
+                    &mut text,
+                    "Too few backends are healthy: unhealthy ones get connections, too.".to_owned(),
+                );
             }
             if look.wide {
                 let Walk { index, block, service_id, .. } = walk;
-                line(&mut text, format!(
-                    "In the tables: frontend {index}, block at row {block}, service {service_id}."
-                ));
+                line(
+                    &mut text,
+                    format!(
+                        "In the tables: frontend {index}, block at row {block}, service {service_id}."
+                    ),
+                );
             }
             section(&mut text, "Backends", &backends(explained, walk, look), look);
         }
@@ -63,7 +73,10 @@ pub(super) fn text(explained: &Explanation, look: Look) -> String {
     section(&mut text, "Left out", &left_out(&explained.left_out, look), look);
     if !explained.notes.is_empty() {
         text.push_str("\nNotes:\n");
-        explained.notes.iter().for_each(|note| line(&mut text, format!("  {}", clean(note, LONGEST))));
+        explained
+            .notes
+            .iter()
+            .for_each(|note| line(&mut text, format!("  {}", clean(note, LONGEST))));
     }
     text
 }
@@ -90,7 +103,9 @@ fn verdict(walk: &Walk) -> String {
     match (walk.candidates.len(), walk.policy) {
         (0, _) => format!("It has no backend for new connections: a connect is {without}."),
         (1, _) => "A connect goes to its one backend.".to_owned(),
-        (n, Policy::Random) => format!("A connect goes to one of {n} backends, at random by weight."),
+        (n, Policy::Random) => {
+            format!("A connect goes to one of {n} backends, at random by weight.")
+        }
         (n, Policy::LeastConnections) => format!(
             "A connect goes to one of {n} backends, the less loaded of two that are drawn by weight ({}); the shares are those of this moment.",
             policy(walk.policy)

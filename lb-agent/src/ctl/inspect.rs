@@ -14,7 +14,10 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Serialize;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// How long looking through all namespaces and processes may take.
+const ALL_NAMESPACES: Duration = Duration::from_secs(30);
 
 /// What to look at.
 #[derive(Debug, Subcommand)]
@@ -53,8 +56,10 @@ impl Verb {
                 Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Self::Connections { service } => {
-                let query = service.as_ref().map(|name| format!("?service={}", encoded(name.as_str())));
+                let query =
+                    service.as_ref().map(|name| format!("?service={}", encoded(name.as_str())));
                 let path = format!("/v1/connections{}", query.unwrap_or_default());
+                let client = client.patient(ALL_NAMESPACES);
                 let listing: Listing = match client.get(&path).await {
                     Ok(listing) => listing,
                     Err(absent @ AskError::Absent { .. }) => {

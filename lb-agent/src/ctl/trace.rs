@@ -71,7 +71,9 @@ impl Trace {
             Err(error) => return Err(error.into()),
         };
         let mut renderer = Renderer::new(output.form == Form::Wide);
-        if output.form != Form::Json && !output.no_headers && show(&renderer.head())? == Reader::Gone
+        if output.form != Form::Json
+            && !output.no_headers
+            && show(&renderer.head())? == Reader::Gone
         {
             return Ok(ExitCode::SUCCESS);
         }

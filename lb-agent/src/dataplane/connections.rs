@@ -55,18 +55,16 @@ pub fn list(pin_dir: &Path) -> anyhow::Result<Listing> {
                 .to_owned(),
         );
     }
-    let Total { shown, problems: more } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Total { shown, problems: more } =
+        total.into_inner().unwrap_or_else(PoisonError::into_inner);
     problems.extend(more);
 
     let inodes: BTreeSet<u32> = shown.iter().map(|shown| shown.inode).collect();
     let holders = holders(&inodes, &mut problems);
     let own = own_netns();
     let names = netns_names();
-    let netns = |inode: u64| Netns {
-        inode,
-        name: names.get(&inode).cloned(),
-        own: own == Some(inode),
-    };
+    let netns =
+        |inode: u64| Netns { inode, name: names.get(&inode).cloned(), own: own == Some(inode) };
     let mut left = remembered;
     let mut sockets = Vec::new();
     for Shown { row, transport, netns: inode, inode: socket, uid } in shown {

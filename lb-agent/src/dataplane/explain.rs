@@ -28,10 +28,8 @@ impl Pinned {
         let clients = self.clients(&header).context("reading AFFINITY")?;
         let policy = policy_of(&header);
         let active = |row: &BackendRow| self.tables.active(row.id).unwrap_or(0);
-        let slots: Vec<Slot> = picked
-            .iter()
-            .map(|row| Slot { threshold: row.threshold, alias: row.alias })
-            .collect();
+        let slots: Vec<Slot> =
+            picked.iter().map(|row| Slot { threshold: row.threshold, alias: row.alias }).collect();
         anyhow::ensure!(
             slots.iter().all(|slot| (slot.alias as usize) < slots.len()),
             "the block was replaced while it was read; ask again"

@@ -6,9 +6,8 @@ use proptest::prelude::*;
 const VIP: &str = "10.96.0.1:80";
 
 fn backend(address: &str, state: AdminState, why: Option<Why>) -> BackendStatus {
-    let health = why.map(|why| {
-        Box::new(HealthStatus { why, share: 1, check: None, ejected_for: None })
-    });
+    let health =
+        why.map(|why| Box::new(HealthStatus { why, share: 1, check: None, ejected_for: None }));
     BackendStatus {
         address: address.parse().unwrap(),
         id: Some(1),
@@ -126,11 +125,12 @@ fn without_names_the_tables_know_who_rests() {
 #[test]
 fn what_is_no_frontend() {
     let services = [
-        service("web", 1, &[VIP, "10.96.0.1:443"], vec![backend(
-            "10.0.0.1:80",
-            AdminState::Ready,
-            None,
-        )]),
+        service(
+            "web",
+            1,
+            &[VIP, "10.96.0.1:443"],
+            vec![backend("10.0.0.1:80", AdminState::Ready, None)],
+        ),
         service("dns", 2, &["10.96.0.2:53/udp"], Vec::new()),
         service("late", 3, &["10.96.0.3:80"], Vec::new()),
     ];

@@ -15,7 +15,7 @@ use line::{Filter, Line, Missed};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
@@ -45,8 +45,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     subscribers: Vec<Subscriber>,
-    /// Whether there is a reader.
-    reading: bool,
+    /// The reader, while there is one.
+    reader: Option<JoinHandle<()>>,
     /// What the kernel had lost at the last look.
     lost: u64,
     stopped: bool,
@@ -102,15 +102,16 @@ impl Tracer {
         if state.subscribers.len() >= SUBSCRIBERS {
             return Err(TraceError::Full);
         }
-        if !state.reading {
-            let unreadable = |error: &dyn std::fmt::Display| TraceError::Unreadable(error.to_string());
+        if !state.is_reading() {
+            let unreadable =
+                |error: &dyn std::fmt::Display| TraceError::Unreadable(error.to_string());
             // The programs write from here on: who has the receiver misses nothing.
             let reader = TraceReader::open(&self.shared.pin_dir).map_err(|e| unreadable(&e))?;
             state.lost = reader.lost();
             let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name("trace".to_owned());
-            thread.spawn(move || shared.read(reader)).map_err(|e| unreadable(&e))?;
-            state.reading = true;
+            let thread = thread.spawn(move || shared.read(reader)).map_err(|e| unreadable(&e))?;
+            state.reader = Some(thread);
         }
         let (lines, receiver) = mpsc::channel(QUEUE);
         let (missed, told) = (Missed::default(), Missed::default());
@@ -126,7 +127,7 @@ impl Tracer {
         state.subscribers.clear();
         self.shared.stop.notify_all();
         // The reader switches off when it goes, and the tables may be gone after that.
-        let reading = |state: &mut State| state.reading;
+        let reading = |state: &mut State| state.is_reading();
         let ended = self.shared.stop.wait_timeout_while(state, PAUSE * 50, reading);
         drop(ended);
     }
@@ -167,7 +168,7 @@ impl Shared {
             state.deliver(&lines, reader.lost());
             if state.subscribers.is_empty() {
                 drop(reader);
-                state.reading = false;
+                state.reader = None;
                 self.stop.notify_all();
                 return;
             }
@@ -180,6 +181,11 @@ impl Shared {
 // === impl State ===
 
 impl State {
+    /// Also false of a reader that has panicked.
+    fn is_reading(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
+    }
+
     /// Hands each subscriber what it wants, and takes away those that have gone.
     fn deliver(&mut self, lines: &[Line], lost: u64) {
         self.lost = lost;
