@@ -147,7 +147,7 @@ pub(super) fn encoded(text: &str) -> String {
 
 impl Renderer {
     fn new(wide: bool) -> Self {
-        Self { wide, widths: [15, 16, 8, 12, 12, 20, 20], users: HashMap::new() }
+        Self { wide, widths: [15, 18, 8, 14, 16, 20, 20], users: HashMap::new() }
     }
 
     fn head(&mut self) -> String {
