@@ -148,9 +148,10 @@ pub fn explain(frontend: Frontend, walk: Option<Walk>, known: Known<'_>) -> Expl
     let by_id = known.services.iter().find(|service| led_to.is_some() && service.id == led_to);
     let service = by_id.or_else(|| known.services.iter().find(asks));
     let mut notes = Vec::new();
-    let about = |rejection: &&Rejection| match service {
-        Some(service) => rejection.service.as_deref() == Some(&service.name),
-        None => names_address(&rejection.reason, frontend.address),
+    // Also of others that ask for this address.
+    let about = |rejection: &&Rejection| {
+        let own = service.is_some_and(|own| rejection.service.as_deref() == Some(&own.name));
+        own || names_address(&rejection.reason, frontend.address)
     };
     for Rejection { origin, service, reason } in known.rejections.iter().filter(about) {
         let service = service.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();

@@ -91,6 +91,11 @@ fn who_is_left_out_and_why() {
     let rejections = [
         Rejection { origin: "a".into(), service: Some("web".into()), reason: "too big".into() },
         Rejection { origin: "b".into(), service: Some("dns".into()), reason: "no".into() },
+        Rejection {
+            origin: "c".into(),
+            service: Some("x".into()),
+            reason: format!("{VIP} is web's"),
+        },
     ];
     let known = Known { services: &services, rejections: &rejections, frontends: &[] };
     let told = explain(VIP.parse().unwrap(), Some(walk(&["10.0.0.1:80"], &[])), known);
@@ -108,7 +113,8 @@ fn who_is_left_out_and_why() {
         (Reason::OtherFamily, false),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(told.notes, ["refused: a: web: too big"]);
+    let other = format!("refused: c: x: {VIP} is web's");
+    assert_eq!(told.notes, ["refused: a: web: too big".to_owned(), other]);
     assert_eq!(told.health.len(), 1);
     assert_eq!(told.closest, []);
 }

@@ -254,3 +254,66 @@ impl Names {
         self.by_id.get(&id).map_or_else(unknown, Arc::clone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decisions(count: u64) -> Vec<Line> {
+        let line =
+            |cookie| Line::Decision(Arc::new(line::Decided { cookie, ..line::tests::decided() }));
+        (0..count).map(line).collect()
+    }
+
+    fn subscriber(state: &mut State, room: usize, filter: Filter) -> mpsc::Receiver<Bytes> {
+        let (lines, receiver) = mpsc::channel(room);
+        let (missed, told) = (Missed::default(), Missed::default());
+        let lost_before = state.lost;
+        state.subscribers.push(Subscriber { filter, lines, lost_before, missed, told });
+        receiver
+    }
+
+    fn read(receiver: &mut mpsc::Receiver<Bytes>) -> Vec<Line> {
+        std::iter::from_fn(|| receiver.try_recv().ok())
+            .map(|text| serde_json::from_slice(&text).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_slow_lose_lines_and_hold_up_nobody() {
+        let mut state = State { lost: 7, ..State::default() };
+        let mut slow = subscriber(&mut state, 3, Filter::default());
+        let mut quick = subscriber(&mut state, 100, Filter::default());
+        let mut other = subscriber(&mut state, 1, Filter { pid: Some(1), ..Filter::default() });
+        state.deliver(&decisions(5), 7);
+        assert_eq!(read(&mut quick).len(), 5);
+        assert_eq!(read(&mut slow).len(), 3, "the first");
+        assert_eq!(read(&mut other), []);
+        // Told as soon as there is room, once, and counted from when each began.
+        state.deliver(&[], 9);
+        let missed = |lost, dropped| [Line::Missed(Missed { lost, dropped })];
+        assert_eq!(read(&mut slow), missed(2, 2));
+        assert_eq!(read(&mut quick), missed(2, 0));
+        state.deliver(&[], 9);
+        assert_eq!(read(&mut slow), []);
+        let mut late = subscriber(&mut state, 1, Filter::default());
+        state.deliver(&[], 10);
+        assert_eq!(read(&mut late), missed(1, 0));
+        drop((slow, other));
+        state.deliver(&[], 10);
+        assert_eq!(state.subscribers.len(), 2);
+    }
+
+    #[test]
+    fn without_tables_nobody_traces() {
+        let published = crate::report::empty_status(SystemTime::UNIX_EPOCH);
+        let published = Published { agent: published, state: Arc::default() };
+        let (_publish, published) = watch::channel(Arc::new(published));
+        let tracer = Tracer::new("/does/not/exist".into(), published);
+        let refused = tracer.subscribe(Filter::default()).unwrap_err();
+        assert!(matches!(refused, TraceError::Unreadable(_)), "{refused}");
+        tracer.stop();
+        let refused = tracer.subscribe(Filter::default()).unwrap_err();
+        assert!(matches!(refused, TraceError::Stopping), "{refused}");
+    }
+}
