@@ -20,8 +20,14 @@ fn open(lab: &Lab, table: &str) -> MapData {
     MapData::from_pin(pin).expect("the table is pinned")
 }
 
+/// The next decision; what became of the last one is passed over.
 fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
-    ring.next().map(|record| bytemuck::pod_read_unaligned(&record))
+    while let Some(record) = ring.next() {
+        if let Ok(event) = bytemuck::try_pod_read_unaligned(&record) {
+            return Some(event);
+        }
+    }
+    None
 }
 
 #[test]
@@ -44,7 +50,7 @@ fn a_record_per_decision_while_somebody_traces() {
         dial(frontend).unwrap();
         assert!(next(&mut ring).is_none(), "a record although nobody traces");
 
-        switches.set(control::TRACING, 1u64, 0).unwrap();
+        switches.set(control::TRACING, u64::MAX, 0).unwrap();
         let call = dial(frontend).unwrap();
         let mut take = || wait_for("a record", Duration::from_secs(5), || next(&mut ring));
         let event = take();
@@ -55,6 +61,12 @@ fn a_record_per_decision_while_somebody_traces() {
         assert_eq!(event.cookie, integration::client::cookie(&call.stream));
         assert_eq!(event.pid_tgid >> 32, u64::from(std::process::id()));
         assert!(event.time_ns > 0);
+        assert!((1..1_000_000_000).contains(&event.took_ns), "{} ns", event.took_ns);
+        let (comm, uid) = (event.comm.trim_ascii_end(), nix::unistd::geteuid().as_raw());
+        assert!(comm.starts_with(b"events"), "the thread is called otherwise: {comm:?}");
+        assert_eq!(event.uid, uid);
+        let cgroup = std::fs::metadata(lab.cgroup().path()).unwrap();
+        assert_eq!(event.cgroup, std::os::unix::fs::MetadataExt::ino(&cgroup));
 
         dial(empty).unwrap_err();
         let event = take();

@@ -10,8 +10,9 @@ use crate::config::{self, Config, Source};
 use crate::dataplane::exclude;
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
-use crate::dataplane::{Kernel, PinLock, Settings, detach};
+use crate::dataplane::{Kernel, PinLock, Settings, detach, trace};
 use crate::desired::{self, Input};
+use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::model::{Rejection, Snapshot};
 use crate::monitor::WithHealth;
@@ -190,6 +191,9 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let counters = Arc::new(WithHealth { inner, board });
     let (stop_api, mut api_stopped) = watch::channel(());
     let mut http_stopped = api_stopped.clone();
+    let inspector = Arc::new(Inspector::new(&config.pin_dir, reconciler.published()));
+    // An agent that died may have left it on.
+    trace::switch_off(&config.pin_dir)?;
     let parts = api::Parts {
         published: reconciler.published(),
         counters,
@@ -197,6 +201,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
         admin: Arc::new(admin),
         names: names.status(),
         pulse: reconciler.pulse(),
+        inspector: Arc::clone(&inspector),
     };
     let http = http.map(|listener| {
         let page = api::Page::new(parts.clone());
@@ -214,6 +219,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let started = Started { published: reconciler.published(), clusters, addresses };
     let mut outcome = Ok(());
     let ended = reconciler.run(async { outcome = beside(started).await }).await;
+    inspector.tracer().stop();
     drop(stop_api);
     api.await.context("the API's task")?.context("the API")?;
     if let Some(http) = http {

@@ -9,10 +9,12 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 45] = [
+const PURE: [&str; 51] = [
     "api::page::view",
     "claims",
     "config",
+    "ctl::connections",
+    "ctl::explain",
     "ctl::top::state",
     "ctl::top::view",
     "desired",
@@ -20,6 +22,7 @@ const PURE: [&str; 45] = [
     "etcd::position",
     "etcd::settings",
     "explain",
+    "forecast",
     "health",
     "kubeproxy::cleanup::iptables",
     "kubeproxy::cleanup::names",
@@ -36,6 +39,7 @@ const PURE: [&str; 45] = [
     "pairs",
     "plan",
     "shown",
+    "sockets",
     "source::etcd::keys",
     "source::etcd::layout",
     "source::etcd::memory",
@@ -54,6 +58,8 @@ const PURE: [&str; 45] = [
     "source::versions",
     "status",
     "summary",
+    "trace::join",
+    "trace::line",
     "yaml",
 ];
 

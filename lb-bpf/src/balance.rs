@@ -2,10 +2,9 @@
 
 use crate::maps::{self, Block, Entry, ServiceCount};
 use crate::sock::{self, PROCEED, SockAddr};
+use crate::tracing::{self, Began, Decided};
 use crate::{connections, datagrams};
-use lb_common::rows::{
-    Address, AffinityKey, AffinityWord, BackendRow, ConnectionRow, Event, FrontendKey,
-};
+use lb_common::rows::{AffinityKey, AffinityWord, BackendRow, ConnectionRow, FrontendKey};
 use lb_common::{affinity, no_backend, pick, policy, protocol, scope};
 
 const ECONNREFUSED: i32 = 111;
@@ -19,6 +18,7 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         connections::dialled_directly(sock, &key);
         return PROCEED;
     };
+    let began = tracing::begin();
     let Some(count) = ServiceCount::of(block.header.service_id) else { return PROCEED };
     let place = connections::place(sock);
     let random = pick::random_of(place.cookie(), count.connects());
@@ -27,17 +27,18 @@ pub(crate) fn connect<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         if block.header.no_backend == no_backend::PASS {
             connections::dialled_directly(sock, &key);
         }
-        return no_backend(sock, &key, &block, count);
+        return no_backend(sock, &key, &block, count, began);
     };
     let mptcp = connections::mptcp(sock, key.protocol);
     if connections::joins(mptcp, &place) {
         return PROCEED;
     }
-    translate(sock, &key, &block, count, row);
+    translate(sock, count, row);
     if !connections::remember(&place, mptcp, translation(&key, row)) {
         maps::closed(row.id);
         count.count_untracked();
     }
+    tell(sock, &key, &block, row, began);
     PROCEED
 }
 
@@ -78,17 +79,19 @@ pub(crate) fn send<const V6: bool>(sock: &SockAddr<'_, V6>) -> i32 {
         sock.rewrite(row.address, row.port);
         return PROCEED;
     }
+    let began = tracing::begin();
     let Some(count) = ServiceCount::of(block.header.service_id) else { return PROCEED };
     let random = pick::random_of(u64::from(sock::random()), count.connects());
     let Some(row) = choose(sock, &block, random) else {
-        return no_backend(sock, &key, &block, count);
+        return no_backend(sock, &key, &block, count, began);
     };
-    translate(sock, &key, &block, count, row);
+    translate(sock, count, row);
     // An unconnected socket is nobody's open connection.
     maps::closed(row.id);
     if !pairs.remember(translation(&key, row)) {
         count.count_untracked();
     }
+    tell(sock, &key, &block, row, began);
     PROCEED
 }
 
@@ -128,18 +131,26 @@ fn translation(key: &FrontendKey, row: &BackendRow) -> ConnectionRow {
 }
 
 #[inline(always)]
-fn translate<const V6: bool>(
-    sock: &SockAddr<'_, V6>,
-    key: &FrontendKey,
-    block: &Block,
-    count: ServiceCount,
-    row: &BackendRow,
-) {
+fn translate<const V6: bool>(sock: &SockAddr<'_, V6>, count: ServiceCount, row: &BackendRow) {
     maps::connected(row.id);
     count.count_connect();
     sock.rewrite(row.address, row.port);
-    if maps::tracing() {
-        trace(sock, key, block, (row.address, row.port, row.id), 1);
+}
+
+/// Tells whoever traces where a socket was sent.
+#[inline(always)]
+fn tell<const V6: bool>(
+    sock: &SockAddr<'_, V6>,
+    key: &FrontendKey,
+    block: &Block,
+    row: &BackendRow,
+    began: Began,
+) {
+    if began.is_traced() {
+        let service = (block.header.service_id, block.header.no_backend);
+        let BackendRow { address: backend, port: backend_port, id: backend_id, .. } = *row;
+        let decided = Decided { backend, backend_port, backend_id, translated: true };
+        began.tell(sock, key, service, &decided);
     }
 }
 
@@ -149,38 +160,20 @@ fn no_backend<const V6: bool>(
     key: &FrontendKey,
     block: &Block,
     count: ServiceCount,
+    began: Began,
 ) -> i32 {
     count.count_no_backend();
-    if maps::tracing() {
-        trace(sock, key, block, (key.address, key.port, 0), 0);
+    if began.is_traced() {
+        let service = (block.header.service_id, block.header.no_backend);
+        let (backend, backend_port) = (key.address, key.port);
+        let decided = Decided { backend, backend_port, backend_id: 0, translated: false };
+        began.tell(sock, key, service, &decided);
     }
     match block.header.no_backend {
         no_backend::PASS => PROCEED,
         no_backend::UNREACHABLE => sock.fail(EHOSTUNREACH),
         _ => sock.fail(ECONNREFUSED),
     }
-}
-
-#[inline(always)]
-fn trace<const V6: bool>(
-    sock: &SockAddr<'_, V6>,
-    key: &FrontendKey,
-    block: &Block,
-    (backend, backend_port, backend_id): (Address, u16, u32),
-    translated: u8,
-) {
-    maps::emit(&Event {
-        time_ns: sock::now_ns(),
-        cookie: sock.cookie(),
-        pid_tgid: sock::pid_tgid(),
-        frontend: *key,
-        backend,
-        backend_port,
-        no_backend: block.header.no_backend,
-        translated,
-        backend_id,
-        service_id: block.header.service_id,
-    });
 }
 
 /// The backend this connection gets, or none if the block has no rows.

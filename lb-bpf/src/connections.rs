@@ -61,8 +61,8 @@ pub(crate) fn joins(mptcp: Option<*mut c_void>, place: &Place) -> bool {
 
 /// Remembers where a socket goes, in place of where it went before. False if there is no room.
 ///
-/// To be the last thing a program does: an atomic operation after it would have to wait for its
-/// stores to reach the row.
+/// To be the last thing a program does that nobody traces: an atomic operation after it would have
+/// to wait for its stores to reach the row.
 #[inline(always)]
 pub(crate) fn remember(place: &Place, mptcp: Option<*mut c_void>, mut row: ConnectionRow) -> bool {
     row.cookie = place.cookie;
@@ -182,7 +182,7 @@ fn forget_mptcp(mptcp: *mut c_void, gives_up: bool) {
 fn ends(remembered: Remembered, gives_up: bool) {
     let id = remembered.backend_id();
     if gives_up {
-        outcomes::abandoned(id);
+        outcomes::abandoned(id, remembered.cookie());
     }
     maps::closed(id);
 }

@@ -21,6 +21,8 @@ mod outcomes;
 mod reverse;
 #[cfg(target_arch = "bpf")]
 mod sock;
+#[cfg(target_arch = "bpf")]
+mod tracing;
 
 #[cfg(target_arch = "bpf")]
 mod programs {

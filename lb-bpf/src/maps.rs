@@ -20,7 +20,7 @@ use aya_ebpf::macros::btf_map;
 use core::ptr::{read_volatile, write_volatile};
 use lb_common::rows::{
     AffinityKey, AffinityWord, BackendCounters, BackendOutcomes, BackendRow, BlockHeader,
-    BlockWord, ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
+    BlockWord, ConnectionRow, FrontendKey, ServiceCounters, SocketRows,
 };
 use lb_common::{MAX_EXCLUDED, MEMBER_STEPS, control, filter};
 use words::{atomic_add, compare_and_swap, words};
@@ -254,20 +254,21 @@ impl Entry {
 
 // === events ===
 
+/// Until when somebody traces; 0 if nobody does.
 #[inline(always)]
-pub(crate) fn tracing() -> bool {
+pub(crate) fn traced_until() -> u64 {
     match CONTROL.get_ptr(control::TRACING) {
         // SAFETY: aligned table memory.
-        Some(tracing) => unsafe { read_volatile(tracing) != 0 },
-        None => false,
+        Some(until) => unsafe { read_volatile(until) },
+        None => 0,
     }
 }
 
 /// Hands a record to whoever traces. Never wakes the reader: a wakeup costs microseconds.
 #[inline(always)]
-pub(crate) fn emit(event: &Event) {
+pub(crate) fn emit<T: Copy + 'static>(record: &T) {
     const NO_WAKEUP: u64 = 1;
-    if EVENTS.output_untyped::<Event>(event, NO_WAKEUP).is_err()
+    if EVENTS.output_untyped::<T>(record, NO_WAKEUP).is_err()
         && let Some(lost) = CONTROL.get_ptr_mut(control::LOST_EVENTS)
     {
         atomic_add(lost, 1);

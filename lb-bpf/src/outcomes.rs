@@ -3,7 +3,8 @@
 //! The kernel calls this program a few times for every connection under the cgroup. Only when a
 //! translated socket dials does it ask for more: for the end of the attempt, and for the first time
 //! that no answer comes. With the end, the callbacks are switched off again, in the callback that
-//! comes before the one in which other programs switch on theirs.
+//! comes before the one in which other programs switch on theirs. While somebody traces, changes of
+//! state stay on, to hear of the connection's end.
 //!
 //! Of a socket that is closed while it dials, `sock_release` hears first, and frees the row: that is
 //! where giving up is counted then. The other ways to give up come by here.
@@ -11,8 +12,9 @@
 use crate::connections;
 use crate::maps::{self, Outcomes, Remembered};
 use crate::sock::{self, Moment, PROCEED, TcpCall, state};
-use lb_common::failure;
+use crate::tracing;
 use lb_common::rows::FailureRecord;
+use lb_common::{failure, outcome};
 
 const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;
@@ -46,30 +48,49 @@ fn timed_out(call: &TcpCall<'_>, earlier: u32) {
     }
     let Some(id) = backend_of(call) else { return };
     call.mark_unanswered();
+    tracing::became(outcome::UNANSWERED, call.cookie(), id);
     failed(id, failure::UNANSWERED, true);
 }
 
 #[inline(always)]
 fn changes(call: &TcpCall<'_>, from: u32, to: u32) {
     // Two that dial each other, or one that dials itself, come by SYN_RECEIVED.
-    if (from != state::SYN_SENT && from != state::SYN_RECEIVED) || to == state::SYN_RECEIVED {
+    if from != state::SYN_SENT && from != state::SYN_RECEIVED {
+        if to == state::CLOSED {
+            tracing::closed(call, from);
+        }
+        return;
+    }
+    if to == state::SYN_RECEIVED {
         return;
     }
     let Some(id) = backend_of(call) else { return };
     let failed_before = call.is_unanswered();
-    call.forget();
+    if to == state::ESTABLISHED && tracing::is_traced() {
+        call.mark_unanswered();
+    } else {
+        call.forget();
+    }
     if to == state::ESTABLISHED {
+        tracing::became(outcome::ESTABLISHED, call.cookie(), id);
         if let Some(outcomes) = Outcomes::of(id) {
             outcomes.established(call.srtt(), sock::now_coarse_ns());
         }
     } else if to == state::CLOSED {
         match call.error() {
-            ECONNREFUSED => failed(id, failure::REFUSED, !failed_before),
+            ECONNREFUSED => {
+                tracing::became(outcome::REFUSED, call.cookie(), id);
+                failed(id, failure::REFUSED, !failed_before);
+            }
             // The application, or the operator with `ss -K`.
-            0 | ECONNRESET | ECONNABORTED => abandoned(id),
+            0 | ECONNRESET | ECONNABORTED => abandoned(id, call.cookie()),
             // The last timeout, or ICMP.
-            _ if !failed_before => failed(id, failure::UNANSWERED, true),
-            _ => {}
+            _ => {
+                tracing::became(outcome::TIMED_OUT, call.cookie(), id);
+                if !failed_before {
+                    failed(id, failure::UNANSWERED, true);
+                }
+            }
         }
     }
 }
@@ -107,7 +128,8 @@ fn failed(backend_id: u32, kind: u32, first: bool) {
 
 /// The attempt was given up before it was decided.
 #[inline(always)]
-pub(crate) fn abandoned(backend_id: u32) {
+pub(crate) fn abandoned(backend_id: u32, cookie: u64) {
+    tracing::became(outcome::ABANDONED, cookie, backend_id);
     if let Some(outcomes) = Outcomes::of(backend_id) {
         outcomes.abandoned();
     }

@@ -14,9 +14,10 @@ use crate::maps;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie,
-    bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_set_retval, bpf_skc_to_mptcp_sock,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_prandom_u32,
+    bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_set_retval,
+    bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use core::ffi::c_void;
@@ -298,6 +299,16 @@ pub(crate) fn uid() -> u64 {
 pub(crate) fn cgroup() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// The calling thread's name.
+#[inline(always)]
+pub(crate) fn comm() -> [u8; 16] {
+    let mut comm = [0u64; 2];
+    // SAFETY: the helper fills as many bytes as it is told there are.
+    unsafe { bpf_get_current_comm((&raw mut comm).cast(), 16) };
+    // SAFETY: 16 bytes either way.
+    unsafe { core::mem::transmute(comm) }
 }
 
 /// Whether the calling process is in a cgroup that is left alone, or below one. Where there is none,

@@ -18,7 +18,7 @@
 //! | `SERVICE_STATS` | PERCPU_ARRAY | service id -> [`rows::ServiceCounters`] | kernel |
 //! | `BACKEND_FILTER` | ARRAY, mapped | [`filter`] -> 64 bits | agent |
 //! | `CONTROL` | ARRAY, mapped | [`control`] -> `u64` | see there |
-//! | `EVENTS` | RINGBUF | [`rows::Event`] records | kernel, while somebody traces |
+//! | `EVENTS` | RINGBUF | [`rows::Event`] and [`rows::OutcomeEvent`] records | kernel, while somebody traces |
 //! | `BACKEND_OUTCOMES` | ARRAY, mapped | backend id -> [`rows::BackendOutcomes`] | kernel; agent zeroes idle ones |
 //! | `FAILURES` | RINGBUF | [`rows::FailureRecord`] records | kernel |
 
@@ -124,7 +124,8 @@ pub mod control {
     /// How many rows `CONNECTIONS_OVERFLOW` holds; kept by the kernel side. While it is 0, nobody
     /// pays for a lookup there.
     pub const OVERFLOW_ROWS: u32 = 0;
-    /// Non-zero while somebody reads `EVENTS`; written by the reader.
+    /// Until when somebody reads `EVENTS`: monotonic clock, nanoseconds; 0: nobody. Written by the
+    /// reader, again and again, so that a reader that dies is not written for.
     pub const TRACING: u32 = 1;
     /// Events that did not fit into the ring.
     pub const LOST_EVENTS: u32 = 2;
@@ -138,6 +139,22 @@ pub mod failure {
     pub const REFUSED: u32 = 0;
     /// Nobody answered, or a router said that there is no way.
     pub const UNANSWERED: u32 = 1;
+}
+
+/// Values of [`rows::OutcomeEvent::kind`].
+pub mod outcome {
+    /// The connection came about.
+    pub const ESTABLISHED: u32 = 0;
+    /// The backend's host answered with a reset.
+    pub const REFUSED: u32 = 1;
+    /// The first SYN was not answered; the kernel goes on trying.
+    pub const UNANSWERED: u32 = 2;
+    /// The kernel gave up: no answer in all its time, or a router said that there is no way.
+    pub const TIMED_OUT: u32 = 3;
+    /// The application gave up before the attempt was decided.
+    pub const ABANDONED: u32 = 4;
+    /// The connection is over.
+    pub const CLOSED: u32 = 5;
 }
 
 /// Bits of the program's `FEATURES` global: what the running kernel can do. The verifier removes

@@ -186,16 +186,19 @@ pub struct ServiceCounters {
     pub untracked: u64,
 }
 
-/// A record of `EVENTS`: one decision.
+/// A record of `EVENTS`: one decision. Records are told apart by their size, and by nothing else:
+/// they are read while they are written, so none outlives a change of its form.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Event {
-    /// Monotonic clock, nanoseconds.
+    /// When the decision was begun: monotonic clock, nanoseconds.
     pub time_ns: u64,
     /// The socket's cookie.
     pub cookie: u64,
     /// The calling process (high half: process, low half: thread).
     pub pid_tgid: u64,
+    /// Its cgroup's id.
+    pub cgroup: u64,
     /// What was dialled.
     pub frontend: FrontendKey,
     /// Where it went: a backend, or what was dialled if there was none.
@@ -210,6 +213,30 @@ pub struct Event {
     pub backend_id: u32,
     /// The service's id.
     pub service_id: u32,
+    /// The calling thread's name, ended by a zero where it is shorter.
+    pub comm: [u8; 16],
+    /// Its effective user.
+    pub uid: u32,
+    /// Nanoseconds from the frontend that was found to what was remembered of the choice.
+    pub took_ns: u32,
+}
+
+/// A record of `EVENTS`: what became of a TCP connect that was translated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct OutcomeEvent {
+    /// Monotonic clock, nanoseconds.
+    pub time_ns: u64,
+    /// The socket's cookie, as the decision had it.
+    pub cookie: u64,
+    /// Bytes that the backend has acknowledged, once the connection is closed.
+    pub sent: u64,
+    /// Bytes that came from the backend, once the connection is closed.
+    pub received: u64,
+    /// The backend's id; 0 once the connection is closed.
+    pub backend_id: u32,
+    /// One of [`crate::outcome`].
+    pub kind: u32,
 }
 
 // === impl Address ===
@@ -336,7 +363,8 @@ const _: () = {
     assert!(size_of::<BackendOutcomes>() == 64);
     assert!(size_of::<FailureRecord>() == 24);
     assert!(size_of::<ServiceCounters>() == 24);
-    assert!(size_of::<Event>() == 72);
+    assert!(size_of::<Event>() == 104);
+    assert!(size_of::<OutcomeEvent>() == 40);
 };
 
 #[cfg(test)]
@@ -482,8 +510,10 @@ mod tests {
 
     #[test]
     fn event_has_no_padding_before_its_words() {
-        assert_eq!(std::mem::offset_of!(Event, frontend), 24);
-        assert_eq!(std::mem::offset_of!(Event, backend), 44);
-        assert_eq!(std::mem::offset_of!(Event, backend_id), 64);
+        assert_eq!(std::mem::offset_of!(Event, frontend), 32);
+        assert_eq!(std::mem::offset_of!(Event, backend), 52);
+        assert_eq!(std::mem::offset_of!(Event, backend_id), 72);
+        assert_eq!(std::mem::offset_of!(Event, took_ns), 100);
+        assert_eq!(std::mem::offset_of!(OutcomeEvent, kind), 36);
     }
 }

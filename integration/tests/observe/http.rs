@@ -2,11 +2,11 @@
 
 use integration::agent::Agent;
 use integration::http::get;
+use integration::http::{ask, exchange};
 use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::wait::{eventually, wait_for};
-use integration::http::{ask, exchange};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

@@ -10,6 +10,9 @@
 //! | `POST /v1/overrides` | takes a [`Change`], something an operator says of a backend; answers where it is kept |
 //! | `GET /v1/log-level` | what is logged, and what was at the start |
 //! | `POST /v1/log-level` | logs by another filter; `{"filter": null}`: by that of the start |
+//! | `GET /v1/explain/{address}` | an [`Explanation`](crate::explain::Explanation) of what a connect to `10.96.0.10:53/udp` does |
+//! | `GET /v1/connections`, `...?service=` | a [`Listing`](crate::sockets::Listing) of open sockets |
+//! | `GET /v1/trace?service=..` | a [`Line`](crate::trace::line::Line) of JSON for each decision from now on, without end; the parameters are those of a [`Filter`](crate::trace::line::Filter) |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
@@ -19,6 +22,7 @@
 
 mod closest;
 pub mod http;
+mod inspect;
 mod log_level;
 mod page;
 mod socket;
@@ -29,6 +33,7 @@ pub use page::Page;
 pub use socket::{BindError, bind};
 
 use crate::admin::{Admin, Change};
+use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::metrics::own::{self, ErrorKind};
 use crate::pulse::Pulse;
@@ -53,7 +58,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
 
-const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /v1/log-level, /livez and /readyz";
+const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /v1/log-level, /v1/explain/{address}, /v1/connections, /v1/trace, /livez and /readyz";
 
 /// What is shown, and who takes what operators say.
 #[derive(Clone)]
@@ -70,6 +75,8 @@ pub struct Parts {
     pub names: watch::Receiver<Vec<NamesStatus>>,
     /// Whether the loop still comes round.
     pub pulse: Pulse,
+    /// Looks into the kernel.
+    pub inspector: Arc<Inspector>,
 }
 
 /// What may be asked for besides.
@@ -111,6 +118,10 @@ pub async fn serve(
 fn router(parts: Parts) -> Router {
     reading()
         .route("/v1/overrides", post(say))
+        // Processes and users are not for everybody to see.
+        .route("/v1/explain/{*address}", get(inspect::explain))
+        .route("/v1/connections", get(inspect::connections))
+        .route("/v1/trace", get(inspect::trace))
         .merge(log_level::routes())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)

@@ -3,12 +3,11 @@
 
 use crate::api::NOTE;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper::StatusCode;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Builder;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Group};
 use serde::de::DeserializeOwned;
@@ -26,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// Why there is no answer.
@@ -70,7 +70,12 @@ struct ErrorBody {
 
 impl Client {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, patience: PATIENCE }
+    }
+
+    /// Waits for answers as long as this.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The answer to `GET path`.
@@ -97,6 +102,27 @@ impl Client {
         Ok(self.answer(request, body.into()).await?.0)
     }
 
+    /// The answer to `GET path` piece by piece, as it comes.
+    pub(super) async fn stream(&self, path: &str) -> Result<Incoming, AskError> {
+        let request = Request::get(path)
+            .header(HOST, "lb-agent")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.garbled(error))?;
+        let response =
+            tokio::time::timeout(self.patience, self.begin(request)).await.unwrap_or_else(
+                |_| Err(self.absent(format!("no answer within {:?}", self.patience))),
+            )?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
+        match serde_json::from_slice(&body.to_bytes()) {
+            Ok(ErrorBody { error }) => Err(AskError::Refused(error)),
+            Err(_) => Err(self.garbled(format!("status {status}"))),
+        }
+    }
+
     async fn answer<T: DeserializeOwned>(
         &self,
         request: Builder,
@@ -106,9 +132,10 @@ impl Client {
             .header(HOST, "lb-agent")
             .body(Full::new(body))
             .map_err(|error| self.garbled(error))?;
-        let (status, note, body) = tokio::time::timeout(PATIENCE, self.fetch(request))
-            .await
-            .unwrap_or_else(|_| Err(self.absent(format!("no answer within {PATIENCE:?}"))))?;
+        let (status, note, body) =
+            tokio::time::timeout(self.patience, self.fetch(request)).await.unwrap_or_else(
+                |_| Err(self.absent(format!("no answer within {:?}", self.patience))),
+            )?;
         if status.is_success() {
             let answer = serde_json::from_slice(&body).map_err(|error| self.garbled(error))?;
             return Ok((answer, note));
@@ -123,17 +150,22 @@ impl Client {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Option<String>, Bytes), AskError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.absent(e))?;
-        // Its errors reach us through the request; it ends when the sender is dropped.
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|e| self.absent(e))?;
+        let response = self.begin(request).await?;
         let status = response.status();
         let note = response.headers().get(NOTE).and_then(|note| note.to_str().ok());
         let note = note.map(str::to_owned);
         let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
         Ok((status, note, body.to_bytes()))
+    }
+
+    /// The head of the answer.
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, AskError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.absent(e))?;
+        // Its errors reach us through the request; it ends with the answer once the sender is gone.
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(|e| self.absent(e))
     }
 
     fn unreachable(&self, error: io::Error) -> AskError {

@@ -9,10 +9,13 @@
 
 mod admin;
 mod client;
+mod connections;
 mod deregister;
 mod details;
 mod explain;
+mod forecast;
 mod human;
+mod inspect;
 mod log_level;
 mod offline;
 mod origin;
@@ -23,6 +26,7 @@ mod service;
 mod store;
 mod table;
 mod top;
+mod trace;
 mod watch;
 
 use crate::config::Config;
@@ -62,12 +66,11 @@ enum Verb {
     /// Show what goes on in a live table: services and backends by new connections per second
     Top,
     #[command(flatten)]
+    Inspect(inspect::Verb),
+    /// Show what is decided, as it happens: a line for each connect, and for what becomes of it
+    Trace(Box<trace::Trace>),
+    #[command(flatten)]
     Steer(admin::Verb),
-    /// Say what a Kubernetes node would do with a connection, and why, from manifests alone
-    #[command(
-        override_usage = "lbctl explain [OPTIONS] --manifests <FILE>... --node <NAME> <ADDR:PORT[/PROTOCOL]>"
-    )]
-    Explain(explain::Explain),
     /// Show or change what the agent logs, until it is restarted
     #[command(override_usage = "lbctl log-level [OPTIONS] [FILTER]")]
     LogLevel(log_level::LogLevel),
@@ -206,8 +209,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             None => top::run(places.socket).await,
         },
+        Verb::Inspect(verb) => verb.run(places, &output).await,
+        Verb::Trace(trace) => trace.run(places, &output).await,
         Verb::Steer(verb) => verb.run(places).await,
-        Verb::Explain(explain) => explain.run(&output),
         Verb::LogLevel(verb) => verb.run(places).await,
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,

@@ -3,7 +3,9 @@
 //! the two is believed where they differ: the tables, always.
 
 use crate::dataplane::pinned::Pinned;
-use crate::model::AdminState;
+use crate::explain::Explanation;
+use crate::inspect::explain_from;
+use crate::model::{AdminState, Frontend};
 use crate::status::{BackendStatus, Counters, FrontendStatus, ServiceStatus, State, TableStatus};
 use crate::store;
 use anyhow::Context as _;
@@ -38,6 +40,11 @@ impl Leftovers {
             Some(saved) => merge(pinned, saved),
             None => pinned,
         })
+    }
+
+    /// How a socket that dials this address is treated.
+    pub(super) fn explain(&self, frontend: Frontend) -> anyhow::Result<Explanation> {
+        explain_from(&self.tables, frontend, &self.services()?, &[])
     }
 
     /// The tables.

@@ -3,8 +3,10 @@
 
 mod attach;
 mod btf;
+pub mod connections;
 mod destroy;
 pub mod exclude;
+pub mod explain;
 mod fake;
 mod kernel;
 mod lock;
@@ -13,6 +15,7 @@ pub mod pinned;
 pub mod preflight;
 mod sys;
 mod tables;
+pub mod trace;
 
 use crate::plan::{Action, Observed};
 use std::collections::BTreeSet;

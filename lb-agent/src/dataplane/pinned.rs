@@ -18,8 +18,8 @@ use std::time::Duration;
 
 /// The tables below one pin directory.
 pub struct Pinned {
-    pins: PathBuf,
-    tables: Tables,
+    pub(super) pins: PathBuf,
+    pub(super) tables: Tables,
 }
 
 impl Pinned {
@@ -50,7 +50,7 @@ impl Pinned {
                 services.entry(header.service_id).or_insert_with(|| unnamed_service(&header));
             service.frontends.push(FrontendStatus {
                 frontend: Frontend::new(address.ip(), address.port(), protocol),
-                scope: if header.scope == scope::HOST { Scope::Host } else { Scope::Everywhere },
+                scope: scope_of(&header),
                 // Not in the tables.
                 reach: Reach::default(),
                 installed: true,
@@ -134,32 +134,47 @@ fn outcome_counts(row: BackendOutcomes) -> OutcomeCounts {
 }
 
 fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
-    let client = match header.affinity {
-        affinity::UID => Client::Uid,
-        affinity::CGROUP => Client::Cgroup,
-        affinity::PROCESS => Client::Process,
-        _ => Client::Netns,
-    };
-    let timeout_seconds = header.affinity_timeout;
     ServiceStatus {
         name: format!("service-{}", header.service_id),
         id: Some(header.service_id),
         source: "-".to_owned(),
         frontends: Vec::new(),
-        policy: match header.policy {
-            policy::LEAST_CONNECTIONS => Policy::LeastConnections,
-            _ => Policy::Random,
-        },
-        affinity: (header.affinity != affinity::NONE)
-            .then_some(Affinity { client, timeout_seconds }),
-        no_backend: match header.no_backend {
-            no_backend::UNREACHABLE => NoBackend::Unreachable,
-            no_backend::PASS => NoBackend::Pass,
-            _ => NoBackend::Refuse,
-        },
+        policy: policy_of(header),
+        affinity: affinity_of(header),
+        no_backend: no_backend_of(header),
         no_node_backend: None,
         fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),
     }
+}
+
+pub(super) fn policy_of(header: &BlockHeader) -> Policy {
+    match header.policy {
+        policy::LEAST_CONNECTIONS => Policy::LeastConnections,
+        _ => Policy::Random,
+    }
+}
+
+pub(super) fn affinity_of(header: &BlockHeader) -> Option<Affinity> {
+    let client = match header.affinity {
+        affinity::NONE => return None,
+        affinity::UID => Client::Uid,
+        affinity::CGROUP => Client::Cgroup,
+        affinity::PROCESS => Client::Process,
+        _ => Client::Netns,
+    };
+    Some(Affinity { client, timeout_seconds: header.affinity_timeout })
+}
+
+pub(super) fn no_backend_of(header: &BlockHeader) -> NoBackend {
+    match header.no_backend {
+        no_backend::UNREACHABLE => NoBackend::Unreachable,
+        no_backend::PASS => NoBackend::Pass,
+        _ => NoBackend::Refuse,
+    }
+}
+
+pub(super) fn scope_of(header: &BlockHeader) -> Scope {
+    if header.scope == scope::HOST { Scope::Host } else { Scope::Everywhere }
 }

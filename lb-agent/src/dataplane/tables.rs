@@ -226,6 +226,11 @@ pub(super) fn open_outcomes(
     mapped(find(&shapes(&TableSizes::default()), "BACKEND_OUTCOMES")?, pins, writable)
 }
 
+/// `CONTROL` alone.
+pub(super) fn open_control(pins: &Path) -> Result<Mapped<u64>, TableError> {
+    mapped(find(&shapes(&TableSizes::default()), "CONTROL")?, pins, true)
+}
+
 impl Tables {
     /// Opens the tables pinned below `pins`.
     pub(super) fn open(pins: &Path, writable: bool) -> Result<Self, TableError> {

@@ -1,108 +1,196 @@
-use super::manifests::Objects;
 use super::*;
-use crate::model::{AdminState, Frontend};
-use crate::source::kubernetes::topology::Rule;
-use std::collections::BTreeSet;
+use crate::model::Override;
+use crate::status::{FrontendStatus, ServiceCounts};
+use proptest::prelude::*;
 
-const CLUSTER: &str = include_str!("../../tests/ctl/manifests/cluster.yaml");
+const VIP: &str = "10.96.0.1:80";
 
-fn view(node: &str, zone: Option<&str>) -> View {
-    let mut objects = Objects::default();
-    objects.add("cluster.yaml", CLUSTER).unwrap();
-    let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).into();
-    View::new(objects, Place { node: node.to_owned(), zone: zone.map(str::to_owned), addresses })
+fn backend(address: &str, state: AdminState, why: Option<Why>) -> BackendStatus {
+    let health =
+        why.map(|why| Box::new(HealthStatus { why, share: 1, check: None, ejected_for: None }));
+    BackendStatus {
+        address: address.parse().unwrap(),
+        id: Some(1),
+        state,
+        weight: 1,
+        zone: None,
+        lease: None,
+        lease_left: None,
+        lists: Default::default(),
+        said: None,
+        health,
+        since: None,
+        active: 0,
+        connects: 0,
+        outcomes: None,
+    }
 }
 
-/// What is explained is what the tables get: the same endpoints, and an error where there are none.
+fn service(name: &str, id: u32, frontends: &[&str], backends: Vec<BackendStatus>) -> ServiceStatus {
+    let frontends = frontends.iter().map(|text| FrontendStatus {
+        frontend: text.parse().unwrap(),
+        scope: Scope::Everywhere,
+        installed: true,
+        usable: 1,
+    });
+    ServiceStatus {
+        name: name.to_owned(),
+        id: Some(id),
+        source: "file:x".to_owned(),
+        frontends: frontends.collect(),
+        policy: Policy::Random,
+        affinity: None,
+        no_backend: NoBackend::Refuse,
+        no_node_backend: None,
+        fails_open: false,
+        backends,
+        counters: ServiceCounts::default(),
+    }
+}
+
+fn candidate(address: &str) -> Candidate {
+    Candidate {
+        address: address.parse().unwrap(),
+        id: 1,
+        weight: 1,
+        share_percent: 100.0,
+        active: 0,
+        clients: None,
+    }
+}
+
+fn walk(candidates: &[&str], resting: &[&str]) -> Walk {
+    Walk {
+        index: 3,
+        block: 7,
+        service_id: 5,
+        policy: Policy::Random,
+        no_backend: NoBackend::Refuse,
+        no_node_backend: None,
+        affinity: None,
+        scope: Scope::Everywhere,
+        candidates: candidates.iter().map(|address| candidate(address)).collect(),
+        resting: resting.iter().map(|address| candidate(address)).collect(),
+    }
+}
+
 #[test]
-fn the_explanation_is_what_the_tables_say() {
-    let mut seen = BTreeSet::new();
-    for node in ["n1", "n2", "n3", "n9"] {
-        for zone in [None, Some("a"), Some("b"), Some("c")] {
-            let mut view = view(node, zone);
-            let desired = view.desired().clone();
-            for entry in desired.services.values() {
-                for frontend in entry.service.frontends.keys() {
-                    let answer = view.explain(*frontend, Caller::Node);
-                    let led_to = entry.service.backends_for(frontend);
-                    let ready: Vec<_> = led_to
-                        .filter(|(_, backend)| backend.state == AdminState::Ready)
-                        .map(|(address, _)| *address)
-                        .collect();
-                    let told: Vec<_> = answer.endpoints.iter().map(|used| used.address).collect();
-                    assert_eq!(told, ready, "{frontend} on {node} in {zone:?}");
-                    let connects = answer.verdict == Verdict::Connects;
-                    assert_eq!(connects, !ready.is_empty(), "{frontend} on {node} in {zone:?}");
-                    assert!(!answer.by_packet, "{frontend}");
-                    seen.insert(format!("{:?}", answer.verdict));
-                }
+fn who_is_left_out_and_why() {
+    use AdminState::{Disabled, Drain, Ready};
+    let said = Override { state: Some(Drain), ..Override::default() };
+    let backends = vec![
+        backend("10.0.0.1:80", Ready, Some(Why::Serving)),
+        BackendStatus { said: Some(said), ..backend("10.0.0.2:80", Drain, Some(Why::Draining)) },
+        backend("10.0.0.3:80", Disabled, None),
+        backend("10.0.0.4:80", Ready, Some(Why::Failing)),
+        backend("10.0.0.5:80", Ready, Some(Why::Ejected)),
+        backend("10.0.0.6:80", Ready, Some(Why::Standby)),
+        backend("10.0.0.7:80", Ready, Some(Why::OtherZone)),
+        BackendStatus { id: None, ..backend("10.0.0.8:80", Ready, None) },
+        backend("10.0.0.9:80", Ready, Some(Why::Serving)),
+        backend("[fd00::1]:80", Drain, None),
+    ];
+    let services = [service("web", 5, &[VIP], backends)];
+    let rejections = [
+        Rejection { origin: "a".into(), service: Some("web".into()), reason: "too big".into() },
+        Rejection { origin: "b".into(), service: Some("dns".into()), reason: "no".into() },
+        Rejection {
+            origin: "c".into(),
+            service: Some("x".into()),
+            reason: format!("{VIP} is web's"),
+        },
+    ];
+    let known = Known { services: &services, rejections: &rejections, frontends: &[] };
+    let told = explain(VIP.parse().unwrap(), Some(walk(&["10.0.0.1:80"], &[])), known);
+    assert_eq!((told.service.as_deref(), told.source.as_deref()), (Some("web"), Some("file:x")));
+    let seen: Vec<_> = told.left_out.iter().map(|l| (l.reason, l.by_operator)).collect();
+    let expected = [
+        (Reason::Draining, true),
+        (Reason::Disabled, false),
+        (Reason::Failing, false),
+        (Reason::Ejected, false),
+        (Reason::Standby, false),
+        (Reason::OtherZone, false),
+        (Reason::NotInstalled, false),
+        (Reason::NotLedTo, false),
+        (Reason::OtherFamily, false),
+    ];
+    assert_eq!(seen, expected);
+    let other = format!("refused: c: x: {VIP} is web's");
+    assert_eq!(told.notes, ["refused: a: web: too big".to_owned(), other]);
+    assert_eq!(told.health.len(), 1);
+    assert_eq!(told.closest, []);
+}
+
+#[test]
+fn without_names_the_tables_know_who_rests() {
+    let known = Known { services: &[], rejections: &[], frontends: &[] };
+    let walk = walk(&["10.0.0.1:80"], &["10.0.0.2:80"]);
+    let told = explain(VIP.parse().unwrap(), Some(walk), known);
+    let seen: Vec<_> = told.left_out.iter().map(|l| (l.address.to_string(), l.reason)).collect();
+    assert_eq!(seen, [("10.0.0.2:80".to_owned(), Reason::Draining)]);
+}
+
+#[test]
+fn what_is_no_frontend() {
+    let services = [
+        service(
+            "web",
+            1,
+            &[VIP, "10.96.0.1:443"],
+            vec![backend("10.0.0.1:80", AdminState::Ready, None)],
+        ),
+        service("dns", 2, &["10.96.0.2:53/udp"], Vec::new()),
+        service("late", 3, &["10.96.0.3:80"], Vec::new()),
+    ];
+    let frontends = [(VIP, 1), ("10.96.0.1:443", 1), ("10.96.0.2:53/udp", 2)];
+    let frontends: Vec<(Frontend, u32)> =
+        frontends.iter().map(|(text, id)| (text.parse().unwrap(), *id)).collect();
+    let rejections = [Rejection {
+        origin: "file".into(),
+        service: Some("x".into()),
+        reason: "10.96.0.4:80 belongs to web".into(),
+    }];
+    let known = Known { services: &services, rejections: &rejections, frontends: &frontends };
+    for (asked, near, note) in [
+        ("10.96.0.2:53", &["dns 10.96.0.2:53/udp"][..], ""),
+        ("10.96.0.1:8080", &["web 10.96.0.1:80/tcp", "web 10.96.0.1:443/tcp"], ""),
+        ("10.96.0.2:54/udp", &["dns 10.96.0.2:53/udp"], ""),
+        ("10.96.0.7:80", &["web 10.96.0.1:80/tcp"], ""),
+        ("192.168.7.7:9999", &[], ""),
+        ("10.0.0.1:80", &["web 10.96.0.1:80/tcp"], "a backend's own address, of web"),
+        ("10.96.0.3:80", &["web 10.96.0.1:80/tcp"], "late asks for it"),
+        ("10.96.0.4:80", &["web 10.96.0.1:80/tcp"], "refused: file: x: 10.96.0.4:80 belongs"),
+        ("10.96.0.4:8", &[], ""),
+    ] {
+        let told = explain(asked.parse().unwrap(), None, known);
+        let seen: Vec<_> =
+            told.closest.iter().map(|near| format!("{} {}", near.service, near.frontend)).collect();
+        if !near.is_empty() {
+            assert_eq!(seen, near, "{asked}");
+        }
+        assert_eq!(told.notes.is_empty(), note.is_empty(), "{asked}: {:?}", told.notes);
+        assert!(told.notes.iter().all(|told| told.contains(note)), "{asked}: {:?}", told.notes);
+    }
+}
+
+proptest! {
+    /// Against all pairs of draws.
+    #[test]
+    fn the_less_loaded_of_two(
+        loads in proptest::collection::vec((0u64..4, 1u16..4), 1..8)
+    ) {
+        let total: f64 = loads.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let drawn: Vec<f64> = loads.iter().map(|(_, w)| f64::from(*w) / total).collect();
+        let mut expected = vec![0.0; loads.len()];
+        for (i, a) in loads.iter().enumerate() {
+            for (j, b) in loads.iter().enumerate() {
+                let first = pick::first_is_less_loaded(a.0, a.1, b.0, b.1);
+                expected[if first { i } else { j }] += drawn[i] * drawn[j];
             }
         }
+        for (share, expected) in least_connections_shares(&drawn, &loads).iter().zip(&expected) {
+            prop_assert!((share - expected).abs() < 1e-9, "{share} {expected}");
+        }
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["Connects", "Refused", "Unreachable"]);
-}
-
-/// Every endpoint of a Service is either used or left out, by a rule.
-#[test]
-fn nobody_is_forgotten() {
-    let mut view = view("n1", None);
-    let to: Frontend = "10.96.0.10:80".parse().unwrap();
-    for from in [Caller::Pod, Caller::Node, Caller::Outside] {
-        let answer = view.explain(to, from);
-        let all: BTreeSet<_> = answer
-            .endpoints
-            .iter()
-            .chain(answer.left_out.iter().map(|left| &left.endpoint))
-            .map(|endpoint| endpoint.address.ip().to_string())
-            .collect();
-        let expected = [
-            "10.1.0.1",
-            "10.1.0.2",
-            "10.1.0.9",
-            "10.1.1.1",
-            "10.1.1.2",
-            "10.1.1.3",
-            "10.1.1.4",
-            "fd00:1::1",
-        ];
-        assert_eq!(all.into_iter().collect::<Vec<_>>(), expected, "{from:?}");
-    }
-}
-
-#[test]
-fn zones_and_nodes() {
-    let to: Frontend = "10.96.0.10:80".parse().unwrap();
-    for (zone, rule, used) in [
-        (None, Rule::SameZone, "10.1.0.1:8080 10.1.0.2:8080"),
-        (Some("b"), Rule::SameZone, "10.1.1.1:8080"),
-        (Some("c"), Rule::Ready, "10.1.0.1:8080 10.1.0.2:8080 10.1.1.1:8080"),
-    ] {
-        let answer = view("n1", zone).explain(to, Caller::Pod);
-        let told: Vec<_> = answer.endpoints.iter().map(|used| used.address.to_string()).collect();
-        assert_eq!(
-            (answer.service.unwrap().rule, told.join(" ").as_str()),
-            (rule, used),
-            "{zone:?}"
-        );
-    }
-    // A node that the manifests don't have.
-    let answer = view("n9", None).explain(to, Caller::Pod);
-    assert!(answer.notes.iter().any(|note| note.contains("no Node n9")), "{:?}", answer.notes);
-    assert!(view("n9", Some("a")).explain(to, Caller::Pod).notes.is_empty());
-}
-
-#[test]
-fn two_services_with_one_address() {
-    let mut objects = Objects::default();
-    let service = |name: &str, last: u8| {
-        format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: 10.96.0.{last}, \
-             externalIPs: [198.51.100.9], ports: [{{port: 80}}]}}\n---\n"
-        )
-    };
-    objects.add("two.yaml", &(service("b", 2) + &service("a", 1))).unwrap();
-    let place = Place { node: "n".to_owned(), zone: Some("z".to_owned()), addresses: [].into() };
-    let answer = View::new(objects, place).explain("198.51.100.9:80".parse().unwrap(), Caller::Pod);
-    assert_eq!(&*answer.service.unwrap().name, "default/a");
-    assert_eq!(answer.notes, ["default/b claims 198.51.100.9:80/tcp too, and does not get it"]);
 }

@@ -3,6 +3,7 @@
 
 use lb_agent::admin::Admin;
 use lb_agent::api;
+use lb_agent::inspect::Inspector;
 use lb_agent::leases::Leases;
 use lb_agent::model::{
     AdminState, Affinity, Client, Lists, NoBackend, Policy, Protocol, Reach, Rejection, Scope,
@@ -273,6 +274,7 @@ impl Agent {
             admin: Arc::new(admin),
             names: self.names.subscribe(),
             pulse: Pulse::default(),
+            inspector: Arc::new(Inspector::new(self.dir.path(), self.publish.subscribe())),
         };
         let serving = api::serve(listener, parts, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));

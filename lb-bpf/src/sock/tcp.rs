@@ -15,12 +15,16 @@ use core::ptr::read_volatile;
 use lb_common::features;
 use lb_common::rows::Address;
 
-/// States of a TCP socket, as far as connecting goes.
+/// States of a TCP socket, as far as connecting and closing go.
 pub(crate) mod state {
     pub(crate) const ESTABLISHED: u32 = 1;
     pub(crate) const SYN_SENT: u32 = 2;
     pub(crate) const SYN_RECEIVED: u32 = 3;
+    pub(crate) const FIN_WAIT2: u32 = 5;
     pub(crate) const CLOSED: u32 = 7;
+    pub(crate) const CLOSE_WAIT: u32 = 8;
+    pub(crate) const LAST_ACK: u32 = 9;
+    pub(crate) const CLOSING: u32 = 11;
 }
 
 /// Why the program was called.
@@ -111,6 +115,30 @@ impl<'a> TcpCall<'a> {
     pub(crate) fn srtt(&self) -> u32 {
         // SAFETY: a context field.
         unsafe { read_volatile(&raw const (*self.raw()).srtt_us) }
+    }
+
+    /// Bytes that the peer has acknowledged, SYN and FIN included.
+    #[inline(always)]
+    pub(crate) fn bytes_acked(&self) -> u64 {
+        // SAFETY: a context field.
+        unsafe { read_volatile(&raw const (*self.raw()).bytes_acked) }
+    }
+
+    /// Bytes that came in order, FIN included.
+    #[inline(always)]
+    pub(crate) fn bytes_received(&self) -> u64 {
+        // SAFETY: a context field.
+        unsafe { read_volatile(&raw const (*self.raw()).bytes_received) }
+    }
+
+    /// Whether all that was sent is acknowledged.
+    #[inline(always)]
+    pub(crate) fn all_is_acked(&self) -> bool {
+        // SAFETY: context fields.
+        unsafe {
+            read_volatile(&raw const (*self.raw()).snd_una)
+                == read_volatile(&raw const (*self.raw()).snd_nxt)
+        }
     }
 
     #[inline(always)]

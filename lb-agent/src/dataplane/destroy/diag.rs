@@ -51,31 +51,35 @@ const PATIENCE_SECONDS: i64 = 2;
 
 /// Which sockets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
-    pub(super) protocol: u32,
+pub(in crate::dataplane) struct Question {
+    pub(in crate::dataplane) protocol: u32,
     /// The peer's port; any if `None`.
-    pub(super) port: Option<u16>,
+    pub(in crate::dataplane) port: Option<u16>,
     /// Whether the MPTCP connection's token is wanted.
-    pub(super) token: bool,
+    pub(in crate::dataplane) token: bool,
 }
 
 /// A socket that has a peer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
+pub(in crate::dataplane) struct Found {
     family: u8,
     id: SocketId,
-    pub(super) cookie: u64,
+    pub(in crate::dataplane) cookie: u64,
     /// v4-mapped addresses as IPv4.
-    pub(super) peer: SocketAddr,
+    pub(in crate::dataplane) peer: SocketAddr,
     /// The token of the MPTCP connection that it is, or belongs to.
-    pub(super) token: Option<u32>,
+    pub(in crate::dataplane) token: Option<u32>,
+    /// Its inode, by which processes' descriptors name it.
+    pub(in crate::dataplane) inode: u32,
+    /// Who made it.
+    pub(in crate::dataplane) uid: u32,
     /// What our programs keep on the socket itself.
-    pub(super) row: Option<ConnectionRow>,
+    pub(in crate::dataplane) row: Option<ConnectionRow>,
 }
 
 /// A connection to the kernel, in the namespace of the thread that opened it.
 #[derive(Debug)]
-pub(super) struct Diag {
+pub(in crate::dataplane) struct Diag {
     socket: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
@@ -125,7 +129,10 @@ struct Message {
     timer: u8,
     retransmits: u8,
     id: SocketId,
-    rest: [u32; 5],
+    expires: u32,
+    queues: [u32; 2],
+    uid: u32,
+    inode: u32,
 }
 
 const _: () = {
@@ -138,7 +145,7 @@ const _: () = {
 // === impl Diag ===
 
 impl Diag {
-    pub(super) fn open() -> nix::Result<Self> {
+    pub(in crate::dataplane) fn open() -> nix::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Datagram,
@@ -152,7 +159,7 @@ impl Diag {
 
     /// Tells `each` of the sockets that fit the question, of both families. `storage` is the table
     /// whose rows are kept on sockets, and its id.
-    pub(super) fn dump(
+    pub(in crate::dataplane) fn dump(
         &mut self,
         question: &Question,
         storage: Option<(&MapData, u32)>,
@@ -190,7 +197,7 @@ impl Diag {
     }
 
     /// Ends a socket if it still is what it was when it was found.
-    pub(super) fn destroy(&mut self, protocol: u8, found: &Found) -> nix::Result<()> {
+    pub(in crate::dataplane) fn destroy(&mut self, protocol: u8, found: &Found) -> nix::Result<()> {
         let request = Request {
             family: found.family,
             protocol,
@@ -251,7 +258,7 @@ fn outcome(body: &[u8]) -> nix::Result<()> {
 
 /// Reads one socket.
 fn each_found(body: &[u8], protocol: u32, map: Option<u32>, each: &mut impl FnMut(Found)) {
-    let Some(Message { family, id, .. }) = read::<Message>(body, 0) else { return };
+    let Some(Message { family, id, uid, inode, .. }) = read::<Message>(body, 0) else { return };
     let [a, b, c, d, ..] = id.address;
     let ip = match i32::from(family) {
         libc::AF_INET => Ipv4Addr::new(a, b, c, d).into(),
@@ -264,6 +271,8 @@ fn each_found(body: &[u8], protocol: u32, map: Option<u32>, each: &mut impl FnMu
         cookie: high << 32 | low,
         peer: SocketAddr::new(ip, u16::from_be(id.port)),
         token: None,
+        inode,
+        uid,
         row: None,
     };
     for (kind, value) in attributes(body.get(size_of::<Message>()..).unwrap_or_default()) {

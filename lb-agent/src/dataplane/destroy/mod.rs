@@ -7,8 +7,8 @@
 //! this very peer, so one that went elsewhere in between stays. Which backends are gone is
 //! [`crate::plan`]'s to say, and when, [`crate::reconcile`]'s.
 
-mod diag;
-mod namespaces;
+pub(super) mod diag;
+pub(super) mod namespaces;
 
 use super::DataplaneError;
 use super::tables::chain;
@@ -19,17 +19,10 @@ use lb_common::protocol;
 use lb_common::rows::ConnectionRow;
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
 
-/// Namespaces looked through at the same time.
-const THREADS: usize = 4;
-/// How long looking through all of them may take.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// Up to so many ports the kernel is asked for each by itself, rather than for all its sockets.
 const PORTS: usize = 4;
 
@@ -62,7 +55,7 @@ pub struct Destroyed {
 struct Wanted(BTreeMap<SocketAddr, Vec<Doomed>>);
 
 /// The tables that say where a socket went.
-struct Rows {
+pub(super) struct Rows {
     connections: Array<MapData, RawRow>,
     mask: u32,
     overflow: HashMap<MapData, u64, RawRow>,
@@ -80,61 +73,13 @@ pub(super) fn may_enter_namespaces() -> bool {
 pub(super) fn run(pins: &Path, doomed: &[Doomed]) -> Result<Destroyed, DataplaneError> {
     let wanted = Wanted::new(doomed);
     let rows = Rows::open(pins)?;
-    let end = Instant::now() + DEADLINE;
     let total = Mutex::new(Destroyed::default());
-    let look = || {
+    let problems = namespaces::in_each(may_enter_namespaces(), |_| {
         let part = look_through(&wanted, &rows);
         total.lock().unwrap_or_else(PoisonError::into_inner).add(part);
-    };
-    let mut hidden = 0;
-    let mut others = Vec::new();
-    if may_enter_namespaces() {
-        let found = namespaces::others()
-            .map_err(|e| DataplaneError::new("looking for network namespaces", e))?;
-        (others, hidden) = (found.namespaces, found.hidden);
-    }
-    let queue = Mutex::new(others.into_iter());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let enter_and_look = || {
-        while Instant::now() < end
-            && let Some(namespace) = next()
-        {
-            match namespaces::enter(&namespace) {
-                Ok(()) => look(),
-                Err(errno) => {
-                    let text = format!("a network namespace can't be entered: {}", errno.desc());
-                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                    total.problems.insert(text);
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let waiting = queue.lock().unwrap_or_else(PoisonError::into_inner).len();
-        for _ in 0..waiting.min(THREADS) {
-            // The namespace is the thread's, and ends with it.
-            let thread = thread::Builder::new().name("namespaces".to_owned());
-            if let Err(error) = thread.spawn_scoped(scope, enter_and_look) {
-                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                total.problems.insert(format!("a thread can't be started: {error}"));
-            }
-        }
-        look();
-    });
-    let left: Vec<File> = queue.into_inner().unwrap_or_else(PoisonError::into_inner).collect();
+    })?;
     let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if !left.is_empty() {
-        total
-            .problems
-            .insert(format!("not all network namespaces were looked through within {DEADLINE:?}"));
-    }
-    if hidden > 0 {
-        total.problems.insert(
-            "the network namespaces of other users' processes can't be seen; give the agent \
-             CAP_SYS_PTRACE"
-                .to_owned(),
-        );
-    }
+    total.problems.extend(problems);
     Ok(total)
 }
 
@@ -254,7 +199,7 @@ impl Wanted {
 // === impl Rows ===
 
 impl Rows {
-    fn open(pins: &Path) -> Result<Self, DataplaneError> {
+    pub(super) fn open(pins: &Path) -> Result<Self, DataplaneError> {
         let open = |name: &'static str| {
             MapData::from_pin(pins.join(name))
                 .map_err(|e| DataplaneError::new(format!("opening {name}"), chain(&e)))
@@ -271,6 +216,33 @@ impl Rows {
             sockets.info().map_err(|e| DataplaneError::new("reading SOCKETS", chain(&e)))?.id();
         let mask = connections.len().saturating_sub(1);
         Ok(Self { connections, mask, overflow, sockets, sockets_id })
+    }
+
+    /// The rows of all sockets but MPTCP's, by cookie.
+    pub(super) fn all(&self) -> Result<BTreeMap<u64, ConnectionRow>, DataplaneError> {
+        let mut all = BTreeMap::new();
+        let parse = |row: RawRow| bytemuck::pod_read_unaligned::<ConnectionRow>(&row);
+        for row in self.connections.iter() {
+            let row = row.map_err(|e| DataplaneError::new("reading CONNECTIONS", chain(&e)))?;
+            let row = parse(row);
+            if row.cookie != 0 {
+                all.insert(row.cookie, row);
+            }
+        }
+        // A row that goes while they are read is not an error.
+        let overflow = self.overflow.iter().filter_map(Result::ok).map(|(_, row)| parse(row));
+        all.extend(overflow.map(|row| (row.cookie, row)));
+        Ok(all)
+    }
+
+    /// Whether a row is still what it was.
+    pub(super) fn remembers(&self, row: &ConnectionRow) -> bool {
+        self.of(row.cookie).as_ref() == Some(row)
+    }
+
+    /// The table that is kept on sockets, and its id.
+    pub(super) fn storage(&self) -> (&MapData, u32) {
+        (&self.sockets, self.sockets_id)
     }
 
     /// What is remembered of the socket with this cookie.

@@ -1,23 +1,90 @@
 //! The network namespaces of this host, as far as processes or names in `/run/netns` lead to them.
 
+use crate::dataplane::DataplaneError;
 use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Namespaces looked through at the same time.
+const THREADS: usize = 4;
+/// How long looking through all of them may take.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Namespaces {
+struct Namespaces {
     /// All but the calling thread's own, each once.
-    pub(super) namespaces: Vec<File>,
+    namespaces: Vec<File>,
     /// Threads whose namespace could not be seen.
-    pub(super) hidden: usize,
+    hidden: usize,
+}
+
+/// Calls `look` in each network namespace, on a thread that is in it, with the namespace's inode; in
+/// the calling thread's own only unless `others` may be entered. What could not be looked through is
+/// returned, with what to do about it.
+pub(in crate::dataplane) fn in_each(
+    others_too: bool,
+    look: impl Fn(u64) + Sync,
+) -> Result<BTreeSet<String>, DataplaneError> {
+    let failed = |e| DataplaneError::new("looking for network namespaces", e);
+    let end = Instant::now() + DEADLINE;
+    let own = fs::metadata("/proc/thread-self/ns/net").map_err(failed)?.ino();
+    let (mut waiting, mut hidden) = (Vec::new(), 0);
+    if others_too {
+        let found = others().map_err(failed)?;
+        (waiting, hidden) = (found.namespaces, found.hidden);
+    }
+    let problems = Mutex::new(BTreeSet::new());
+    let complain = |problem: String| {
+        problems.lock().unwrap_or_else(PoisonError::into_inner).insert(problem);
+    };
+    let threads = waiting.len().min(THREADS);
+    let queue = Mutex::new(waiting.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let enter_and_look = || {
+        while Instant::now() < end
+            && let Some(namespace) = next()
+        {
+            match enter(&namespace) {
+                Ok(()) => look(namespace.metadata().map_or(0, |metadata| metadata.ino())),
+                Err(errno) => {
+                    complain(format!("a network namespace can't be entered: {}", errno.desc()));
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            // The namespace is the thread's, and ends with it.
+            let thread = thread::Builder::new().name("namespaces".to_owned());
+            if let Err(error) = thread.spawn_scoped(scope, enter_and_look) {
+                complain(format!("a thread can't be started: {error}"));
+            }
+        }
+        look(own);
+    });
+    let left = queue.into_inner().unwrap_or_else(PoisonError::into_inner).len();
+    if left > 0 {
+        complain(format!("not all network namespaces were looked through within {DEADLINE:?}"));
+    }
+    if hidden > 0 {
+        complain(
+            "the network namespaces of other users' processes can't be seen; give the agent \
+             CAP_SYS_PTRACE"
+                .to_owned(),
+        );
+    }
+    Ok(problems.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The namespaces other than the calling thread's own. Threads may have one of their own.
-pub(super) fn others() -> io::Result<Namespaces> {
+fn others() -> io::Result<Namespaces> {
     let own = fs::metadata("/proc/thread-self/ns/net")?;
     let mut known = BTreeSet::from([(own.dev(), own.ino())]);
     let mut found = Namespaces { namespaces: Vec::new(), hidden: 0 };
@@ -36,7 +103,7 @@ pub(super) fn others() -> io::Result<Namespaces> {
 }
 
 /// Moves the calling thread into a network namespace.
-pub(super) fn enter(namespace: &File) -> nix::Result<()> {
+fn enter(namespace: &File) -> nix::Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWNET)
 }
 
@@ -52,7 +119,7 @@ fn open_new(path: &Path, nsfs: u64, known: &mut BTreeSet<(u64, u64)>) -> io::Res
 }
 
 /// What a directory holds; nothing if it is gone or never was.
-fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+pub(in crate::dataplane) fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries.filter_map(Result::ok).map(|entry| entry.path())
 }

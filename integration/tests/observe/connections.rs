@@ -1,0 +1,111 @@
+//! `lbctl connections`: which sockets are open, whose, and where they went.
+
+use integration::agent::Agent;
+use integration::client::{self, dial, stream};
+use integration::lab::{self, Lab};
+use integration::netns;
+use integration::server::{Backends, Kind, any_port};
+use integration::spec::{service, services};
+use lb_agent::sockets::{Listing, OpenSocket, Transport};
+use socket2::Protocol;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
+use std::thread;
+
+const WEB: &str = "10.96.0.1:80";
+const DNS: &str = "10.96.0.1:53";
+
+#[track_caller]
+fn listed(lab: &Lab, arguments: &[&str]) -> Listing {
+    let arguments = [&["connections", "-o", "json"], arguments].concat();
+    let told = lab.lbctl(&arguments);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"))
+}
+
+fn own_netns() -> u64 {
+    std::fs::metadata("/proc/thread-self/ns/net").expect("/proc is mounted").ino()
+}
+
+#[test]
+fn sockets_of_all_kinds_and_namespaces() {
+    lab::run("connections-list", |lab| {
+        netns::sysctl("mptcp/enabled", "1");
+        let server = Backends::start(Kind::Mptcp, [(any_port("127.0.0.1"), "web")]);
+        let resolver = Backends::udp("127.0.0.1", ["dns"]);
+        let spec = services(&[
+            service("web").frontend(WEB).backend(server.at(0)),
+            service("dns").udp(DNS).backend(resolver.at(0)),
+        ]);
+        let agent = Agent::start(lab, &spec);
+        assert_eq!((listed(lab, &[]).sockets, listed(lab, &[]).total), (Vec::new(), 0));
+        let (web, dns): (SocketAddr, SocketAddr) = (WEB.parse().unwrap(), DNS.parse().unwrap());
+
+        let tcp = dial(web).unwrap();
+        let mptcp = stream(web, Protocol::MPTCP);
+        mptcp.connect(&web.into()).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        udp.connect(dns).unwrap();
+        // In a namespace of its own; nobody answers there, and for UDP nobody needs to.
+        let elsewhere = thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                netns::enter_new();
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.connect(dns).unwrap();
+                let (cookie, netns) = (client::cookie(&socket), own_netns());
+                // The namespace lives with its socket, but only a thread leads to it.
+                (listed(lab, &["dns"]), cookie, netns)
+            });
+            other.join().unwrap()
+        });
+        let (listing, cookie, netns) = elsewhere;
+        let find = |listing: &Listing, cookie: u64| -> OpenSocket {
+            let found = listing.sockets.iter().find(|socket| socket.cookie == cookie);
+            found.unwrap_or_else(|| panic!("{cookie} is not in {listing:#?}")).clone()
+        };
+        assert_eq!(listing.total, 2, "{listing:#?}");
+        let seen = find(&listing, cookie);
+        assert_eq!((seen.transport, seen.netns.unwrap().inode), (Some(Transport::Udp), netns));
+
+        let listing = listed(lab, &[]);
+        assert_eq!(listing.total, 3, "{listing:#?}");
+        let of = |transport| -> OpenSocket {
+            let fits = |socket: &&OpenSocket| socket.transport == Some(transport);
+            let mut found = listing.sockets.iter().filter(fits);
+            let first = found.next().unwrap_or_else(|| panic!("no {transport:?} in {listing:#?}"));
+            assert_eq!(found.next(), None);
+            first.clone()
+        };
+        for (socket, service, frontend, backend) in [
+            (of(Transport::Tcp), "web", web, server.at(0)),
+            (of(Transport::Mptcp), "web", web, server.at(0)),
+            (of(Transport::Udp), "dns", dns, resolver.at(0)),
+        ] {
+            assert_eq!(socket.service.as_deref(), Some(service), "{socket:?}");
+            assert_eq!((socket.frontend, socket.backend), (frontend, backend), "{socket:?}");
+            let netns = socket.netns.expect("a namespace");
+            assert_eq!((netns.inode, netns.own), (own_netns(), true), "the agent is in it, too");
+            let own = |holder: &lb_agent::sockets::Holder| holder.pid == std::process::id();
+            assert!(socket.processes.iter().any(own), "{:?}", socket.processes);
+            assert_eq!(socket.uid, Some(nix::unistd::geteuid().as_raw()));
+        }
+        assert_eq!(of(Transport::Tcp).cookie, client::cookie(&tcp.stream));
+        assert_eq!(of(Transport::Udp).cookie, client::cookie(&udp));
+
+        let shown = lab.lbctl(&["connections", "web"]).stdout;
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.contains(&format!("/{}", std::process::id())), "{shown}");
+        let wrong = lab.lbctl(&["connections", "wbe"]);
+        assert_eq!(wrong.code, Some(1));
+        assert!(wrong.stderr.contains("did you mean `web`"), "{wrong:?}");
+
+        drop(mptcp);
+        assert_eq!(listed(lab, &["web"]).total, 1);
+
+        // Without an agent the tables and the kernel say the same.
+        let before = listed(lab, &[]);
+        agent.kill9();
+        let after = listed(lab, &[]);
+        assert_eq!(after, before);
+    });
+}

@@ -1,0 +1,360 @@
+//! `lbctl trace`: a line for each decision and what becomes of it, for whoever asked, and nothing
+//! that goes on when nobody does.
+
+use aya::maps::{Array, Map, MapData};
+use integration::agent::Agent;
+use integration::cgroup::mount_point;
+use integration::client::{self, begin, dial};
+use integration::lab::{self, Lab};
+use integration::process::{self, binary};
+use integration::router::{Router, silent};
+use integration::server::{Backends, closed};
+use integration::spec::{service, services};
+use integration::wait::{eventually, wait_for};
+use lb_agent::trace::line::{Became, Decided, Line, Outcome, Verdict};
+use lb_common::{LAYOUT_VERSION, control};
+use socket2::Protocol;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const WEB: &str = "10.96.0.1:80";
+const GONE: &str = "10.96.0.2:80";
+const NONE: &str = "10.96.0.3:80";
+const DNS: &str = "10.96.0.4:53";
+const MOMENT: Duration = Duration::from_secs(20);
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// A running `lbctl trace`.
+struct Trace {
+    child: Child,
+    out: PathBuf,
+}
+
+impl Trace {
+    /// Begins, and waits until it has.
+    #[track_caller]
+    fn begin(lab: &Lab, name: &str, arguments: &[&str]) -> Self {
+        let out = lab.scratch().join(name);
+        let file = File::create(&out).expect("the scratch directory is writable");
+        let child = Command::new(binary("lbctl"))
+            .arg("trace")
+            .args(arguments)
+            .env("LB_SOCKET", lab.socket())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file can be duplicated"))
+            .stderr(file)
+            .spawn()
+            .expect("lbctl can be started");
+        let trace = Self { child, out };
+        eventually("tracing to be on", MOMENT, || is_on(lab));
+        trace
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let text = self.text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The decision about a socket.
+    #[track_caller]
+    fn decision(&self, cookie: u64) -> Decided {
+        wait_for("a decision", MOMENT, || {
+            self.lines().into_iter().find_map(|line| match line {
+                Line::Decision(decided) if decided.cookie == cookie => Some((*decided).clone()),
+                _ => None,
+            })
+        })
+    }
+
+    /// What became of a socket's connect.
+    #[track_caller]
+    fn outcome(&self, cookie: u64, became: Became) -> Outcome {
+        wait_for(&format!("{became:?}"), MOMENT, || {
+            self.lines().into_iter().find_map(|line| match line {
+                Line::Outcome(outcome)
+                    if outcome.decided.cookie == cookie && outcome.became == became =>
+                {
+                    Some(outcome)
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        process::kill(&mut self.child);
+    }
+}
+
+fn control(lab: &Lab, index: u32) -> u64 {
+    let pin = lab.pin_dir().join(LAYOUT_VERSION.to_string()).join("CONTROL");
+    let map = MapData::from_pin(pin).expect("the table is pinned");
+    let table: Array<MapData, u64> = Map::Array(map).try_into().expect("an array of words");
+    table.get(&index, 0).expect("the table can be read")
+}
+
+fn is_on(lab: &Lab) -> bool {
+    control(lab, control::TRACING) != 0
+}
+
+fn spec(web: SocketAddr, gone: SocketAddr, dns: SocketAddr) -> String {
+    services(&[
+        service("web").frontend(WEB).backend(web),
+        service("gone").frontend(GONE).backend(gone),
+        service("none").frontend(NONE).with("no_backend: unreachable"),
+        service("dns").udp(DNS).backend(dns),
+    ])
+}
+
+#[test]
+fn a_line_for_each_decision_and_its_outcome() {
+    lab::run("trace-lines", |lab| {
+        let server = Backends::tcp("127.0.0.1", ["web"]);
+        let resolver = Backends::udp("127.0.0.1", ["dns"]);
+        let _agent = Agent::start(lab, &spec(server.at(0), closed("127.0.0.1"), resolver.at(0)));
+        assert!(!is_on(lab));
+        let trace = Trace::begin(lab, "all", &["-o", "json"]);
+
+        let mut call = dial(addr(WEB)).unwrap();
+        let cookie = client::cookie(&call.stream);
+        let decided = trace.decision(cookie);
+        let cgroup = lab.cgroup().path().strip_prefix(mount_point()).unwrap().to_owned();
+        assert_eq!(decided.pid, std::process::id());
+        assert_eq!(decided.comm, "trace-lines", "the thread's name");
+        assert_eq!(decided.uid, nix::unistd::geteuid().as_raw());
+        assert_eq!(decided.cgroup_path.as_deref(), Some(format!("/{}", cgroup.display()).as_str()));
+        assert_eq!((&*decided.service, decided.frontend), ("web", WEB.parse().unwrap()));
+        assert_eq!((decided.backend, decided.verdict), (Some(server.at(0)), Verdict::Translated));
+        assert!((1..1_000_000_000).contains(&decided.took_ns), "{decided:?}");
+        let age = std::time::SystemTime::now().duration_since(decided.time).unwrap();
+        assert!(age < MOMENT, "{age:?}");
+        let established = trace.outcome(cookie, Became::Established);
+        assert!(established.after < MOMENT && established.sent.is_none(), "{established:?}");
+        assert_eq!(*established.decided, decided);
+        assert!(call.echoes("0123456789"));
+        // The client's close is a reset here, so no FIN blurs the count.
+        let greeting = format!("web {}\n", call.stream.local_addr().unwrap());
+        drop(call);
+        let closed = trace.outcome(cookie, Became::Closed);
+        let bytes = (closed.sent, closed.received);
+        assert_eq!(bytes, (Some(10), Some(10 + greeting.len() as u64)), "{closed:?}");
+
+        let socket = begin(addr(GONE), Protocol::TCP);
+        client::ended(&socket).unwrap_err();
+        let cookie = client::cookie(&socket);
+        assert_eq!(&*trace.outcome(cookie, Became::Refused).decided.service, "gone");
+
+        let socket = client::stream(addr(NONE), Protocol::TCP);
+        socket.connect(&addr(NONE).into()).unwrap_err();
+        let decided = trace.decision(client::cookie(&socket));
+        assert_eq!((decided.verdict, decided.backend), (Verdict::Unreachable, None));
+
+        let udp = client::udp("127.0.0.1:0");
+        client::ask(&udp, addr(DNS)).unwrap();
+        client::ask(&udp, addr(DNS)).unwrap();
+        let cookie = client::cookie(&udp);
+        assert_eq!(trace.decision(cookie).backend, Some(resolver.at(0)));
+        let about = |line: &Line| matches!(line, Line::Decision(d) if d.cookie == cookie);
+        assert_eq!(trace.lines().iter().filter(|line| about(line)).count(), 1, "it stays");
+
+        drop(trace);
+        eventually("tracing to be off", MOMENT, || !is_on(lab));
+    });
+}
+
+/// Nobody answers: the first packet is lost, and then the application or the kernel gives up.
+#[test]
+fn what_is_not_answered() {
+    lab::run("trace-unanswered", |lab| {
+        let _router = Router::start();
+        let _agent =
+            Agent::start(lab, &spec(silent(true), closed("127.0.0.1"), addr("127.0.0.1:9")));
+        let trace = Trace::begin(lab, "all", &["-o", "json", "--service", "web"]);
+        let given_up = begin(addr(WEB), Protocol::TCP);
+        let cookie = client::cookie(&given_up);
+        let unanswered = trace.outcome(cookie, Became::Unanswered);
+        assert!(unanswered.after >= Duration::from_millis(900), "{unanswered:?}");
+        drop(given_up);
+        trace.outcome(cookie, Became::Abandoned);
+    });
+}
+
+#[test]
+fn each_reads_what_it_asked_for() {
+    lab::run("trace-filters", |lab| {
+        let server = Backends::tcp("127.0.0.1", ["web"]);
+        let _agent =
+            Agent::start(lab, &spec(server.at(0), closed("127.0.0.1"), addr("127.0.0.1:9")));
+        let cgroup = lab.cgroup().path().strip_prefix(mount_point()).unwrap();
+        let cgroup = format!("/{}", cgroup.display());
+        let pid = std::process::id().to_string();
+        let to = server.at(0).to_string();
+        let kept: [&[&str]; 7] = [
+            &["--service", "web"],
+            &["--backend", &to],
+            &["--pid", &pid],
+            &["--uid", "root"],
+            &["--cgroup", &cgroup],
+            &["--verdict", "translated"],
+            &["--backend", "127.0.0.1", "--service", "web"],
+        ];
+        let others: [&[&str]; 6] = [
+            &["--service", "dns"],
+            &["--backend", "127.0.0.2"],
+            &["--pid", "1"],
+            &["--uid", "4000000000"],
+            &["--cgroup", "/not-there"],
+            &["--verdict", "refuse"],
+        ];
+        let begin = |(number, arguments): (usize, &&[&str])| {
+            let arguments = [arguments, &["-o", "json"][..]].concat();
+            Trace::begin(lab, &format!("trace-{number}"), &arguments)
+        };
+        let all = Trace::begin(lab, "trace-all", &[]);
+        let kept: Vec<_> = kept.iter().enumerate().map(begin).collect();
+        let others: Vec<_> =
+            others.iter().enumerate().map(|(n, a)| begin((n + kept.len(), a))).collect();
+        // All of them have come once the first of a socket's decisions is with all of `kept`.
+        let seen = wait_for("all to read", MOMENT, || {
+            let call = dial(addr(WEB)).unwrap();
+            let cookie = client::cookie(&call.stream);
+            let has = |trace: &Trace| {
+                trace.lines().iter().any(|l| matches!(l, Line::Decision(d) if d.cookie == cookie))
+            };
+            let all = || kept.iter().all(has).then_some(());
+            integration::wait::within(Duration::from_millis(200), all).map(|()| cookie)
+        });
+        assert!(seen > 0);
+        for other in &others {
+            assert_eq!(other.lines(), [], "{}", other.text());
+        }
+        let text = all.text();
+        assert!(text.starts_with("TIME "), "{text}");
+        let line = text.lines().find(|line| line.contains("translated in ")).expect("a decision");
+        for part in [&to, "web", WEB, "root", &format!("trace-filters/{pid}")] {
+            assert!(line.contains(part), "no {part} in {line}");
+        }
+        assert!(text.lines().any(|line| line.contains("established after ")), "{text}");
+
+        for (arguments, code, part) in [
+            (&["trace", "--service", "wbe"][..], 1, "did you mean `web`"),
+            (&["trace", "--uid", "nobody-here"], 64, "no user"),
+            (&["trace", "-o", "yaml"], 64, "choose"),
+            (&["trace", "--backend", "x"], 64, "x"),
+        ] {
+            let refused = lab.lbctl(arguments);
+            assert_eq!(refused.code, Some(code), "{refused:?}");
+            assert!(refused.stderr.contains(part), "{refused:?}");
+        }
+    });
+}
+
+/// A process chooses its own name.
+#[test]
+fn hostile_names_are_written_out() {
+    lab::run("trace-hostile", |lab| {
+        let server = Backends::tcp("127.0.0.1", ["web"]);
+        let _agent =
+            Agent::start(lab, &spec(server.at(0), closed("127.0.0.1"), addr("127.0.0.1:9")));
+        let shown = Trace::begin(lab, "text", &[]);
+        let json = Trace::begin(lab, "json", &["-o", "json"]);
+        let comm = format!("/proc/self/task/{}/comm", nix::unistd::gettid());
+        let mut file = fs::OpenOptions::new().write(true).open(comm).unwrap();
+        file.write_all(b"\x1b[2J\n<b>\xff").unwrap();
+        eventually("both to tell", MOMENT, || {
+            dial(addr(WEB)).unwrap();
+            shown.text().contains("<b>") && json.text().contains("<b>")
+        });
+        for text in [shown.text(), json.text()] {
+            assert!(!text.contains('\x1b'), "{text:?}");
+        }
+        assert!(shown.text().contains("\\u{1b}[2J\\n<b>\u{fffd}/"), "{}", shown.text());
+    });
+}
+
+/// Whoever traces may die at any moment, and so may the agent.
+#[test]
+fn it_ends_with_those_who_asked() {
+    lab::run("trace-ends", |lab| {
+        let server = Backends::tcp("127.0.0.1", ["web"]);
+        let agent =
+            Agent::start(lab, &spec(server.at(0), closed("127.0.0.1"), addr("127.0.0.1:9")));
+        let first = Trace::begin(lab, "first", &["-o", "json"]);
+        let second = Trace::begin(lab, "second", &["-o", "json"]);
+        drop(first);
+        wait_for("the second to read on", MOMENT, || {
+            dial(addr(WEB)).unwrap();
+            (!second.lines().is_empty()).then_some(())
+        });
+        assert!(is_on(lab));
+        // An agent that is killed leaves the switch, which has an end of its own; the next one
+        // switches off at once.
+        agent.kill9();
+        let until = control(lab, control::TRACING);
+        let now = lb_agent::dataplane::monotonic_now().as_nanos();
+        assert!(until != 0 && u128::from(until) < now + 6_000_000_000, "{until} {now}");
+        let mut second = second;
+        let ended = process::exit_of(&mut second.child, MOMENT).expect("the trace ends");
+        assert_eq!(ended.code(), Some(1));
+        assert!(second.text().contains("the agent "), "{}", second.text());
+        let agent = Agent::adopt(lab);
+        assert!(!is_on(lab));
+        let absent = lab.lbctl(&["trace", "--socket", "/nowhere/agent.sock"]);
+        assert_eq!(absent.code, Some(1));
+        assert!(absent.stderr.contains("no agent answers"), "{absent:?}");
+
+        // An agent that is stopped does not wait for those who trace.
+        let third = Trace::begin(lab, "third", &["-o", "json"]);
+        let begun = std::time::Instant::now();
+        assert!(agent.stop().success());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(!is_on(lab));
+        drop(third);
+    });
+}
+
+/// A flood costs what the ring holds; what does not fit is counted and told.
+#[test]
+fn what_is_lost_is_told() {
+    lab::run("trace-flood", |lab| {
+        let shut = closed("127.0.0.1");
+        let agent = Agent::start(lab, &spec(shut, shut, addr("127.0.0.1:9")));
+        let trace = Trace::begin(lab, "all", &["-o", "json", "--service", "dns"]);
+        let flood = || {
+            for _ in 0..20_000 {
+                UdpSocket::bind("127.0.0.1:0").unwrap().connect(addr(DNS)).unwrap();
+            }
+        };
+        let missed = || {
+            trace.lines().into_iter().rev().find_map(|line| match line {
+                Line::Missed(missed) => Some(missed),
+                _ => None,
+            })
+        };
+        // The agent stands still, so that the ring fills up for sure.
+        let pid = nix::unistd::Pid::from_raw(agent.pid().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        flood();
+        let lost = control(lab, control::LOST_EVENTS);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        assert!(lost > 0, "a ring of 256 KiB can't hold 20,000 records");
+        let told = wait_for("word of it", MOMENT, missed);
+        assert!(told.lost >= lost, "{told:?}, {lost} lost");
+        let read = || trace.lines().iter().filter(|l| matches!(l, Line::Decision(_))).count();
+        wait_for("the rest", MOMENT, || (read() > 1_000).then_some(()));
+    });
+}

@@ -1,0 +1,101 @@
+//! Walks the tables as a program does for one address: from the frontend to the rows of its block.
+
+use super::pinned::{Pinned, affinity_of, no_backend_of, policy_of, scope_of};
+use super::sys;
+use super::tables::chain;
+use crate::explain::{Candidate, Walk, least_connections_shares};
+use crate::model::{Frontend, Policy, Protocol};
+use anyhow::Context as _;
+use lb_common::pick::{Slot, shares};
+use lb_common::rows::{AffinityKey, AffinityWord, BackendRow, BlockHeader, FrontendKey};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+impl Pinned {
+    /// What a socket that dials this address meets; `None` if it is left alone, because the address
+    /// is no frontend or nothing is published for it.
+    pub fn walk(&self, frontend: Frontend) -> anyhow::Result<Option<Walk>> {
+        let Frontend { address, protocol } = frontend;
+        let key = FrontendKey::new(address.ip(), address.port(), protocol.number());
+        let index = match self.tables.frontends.get(&bytemuck::cast(key), 0) {
+            Ok(index) => index,
+            Err(aya::maps::MapError::KeyNotFound) => return Ok(None),
+            Err(error) => anyhow::bail!("reading FRONTENDS: {}", chain(&error)),
+        };
+        let Some((block, header, rows)) = self.tables.block(index) else { return Ok(None) };
+        let usable = rows.len().saturating_sub(header.resting as usize);
+        let (picked, resting) = rows.split_at(usable);
+        let clients = self.clients(&header).context("reading AFFINITY")?;
+        let policy = policy_of(&header);
+        let active = |row: &BackendRow| self.tables.active(row.id).unwrap_or(0);
+        let slots: Vec<Slot> =
+            picked.iter().map(|row| Slot { threshold: row.threshold, alias: row.alias }).collect();
+        anyhow::ensure!(
+            slots.iter().all(|slot| (slot.alias as usize) < slots.len()),
+            "the block was replaced while it was read; ask again"
+        );
+        let drawn = if slots.is_empty() { Vec::new() } else { shares(&slots) };
+        let drawn = match policy {
+            Policy::Random => drawn,
+            Policy::LeastConnections => {
+                let loads: Vec<_> = picked.iter().map(|row| (active(row), row.weight)).collect();
+                least_connections_shares(&drawn, &loads)
+            }
+        };
+        let candidate = |row: &BackendRow, share: f64| Candidate {
+            address: SocketAddr::new(row.address.into(), u16::from_be(row.port)),
+            id: row.id,
+            weight: row.weight,
+            share_percent: 100.0 * share,
+            active: active(row),
+            clients: header_has_affinity(&header)
+                .then(|| clients.get(&row.id).copied().unwrap_or(0)),
+        };
+        Ok(Some(Walk {
+            index,
+            block,
+            service_id: header.service_id,
+            policy,
+            no_backend: no_backend_of(&header),
+            affinity: affinity_of(&header),
+            scope: scope_of(&header),
+            candidates: picked.iter().zip(drawn).map(|(row, s)| candidate(row, s)).collect(),
+            resting: resting.iter().map(|row| candidate(row, 0.0)).collect(),
+        }))
+    }
+
+    /// Every frontend that the kernel has, with its service's id.
+    pub fn all_frontends(&self) -> anyhow::Result<Vec<(Frontend, u32)>> {
+        let frontends = self.tables.frontends()?;
+        let named = frontends.into_iter().filter_map(|(key, index)| {
+            let (_, header, _) = self.tables.block(index)?;
+            let protocol = Protocol::from_number(key.protocol)?;
+            let address = key.socket_addr();
+            Some((Frontend::new(address.ip(), address.port(), protocol), header.service_id))
+        });
+        Ok(named.collect())
+    }
+
+    /// How many clients stay with each backend for now.
+    fn clients(&self, header: &BlockHeader) -> anyhow::Result<BTreeMap<u32, u64>> {
+        let mut clients = BTreeMap::new();
+        if !header_has_affinity(header) {
+            return Ok(clients);
+        }
+        let now = sys::monotonic_now().as_secs();
+        for entry in self.tables.affinity.iter() {
+            // One that is evicted while they are read is not an error.
+            let Ok((key, word)) = entry else { continue };
+            let (key, word): (AffinityKey, _) = (bytemuck::cast(key), AffinityWord(word));
+            let same = key.group == header.affinity_group && key.kind == u32::from(header.affinity);
+            if same && u64::from(word.deadline()) > now {
+                *clients.entry(word.backend_id()).or_insert(0) += 1;
+            }
+        }
+        Ok(clients)
+    }
+}
+
+fn header_has_affinity(header: &BlockHeader) -> bool {
+    header.affinity != lb_common::affinity::NONE
+}
