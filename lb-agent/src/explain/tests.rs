@@ -32,6 +32,7 @@ fn service(name: &str, id: u32, frontends: &[&str], backends: Vec<BackendStatus>
         scope: Scope::Everywhere,
         installed: true,
         usable: 1,
+        reach: Default::default(),
     });
     ServiceStatus {
         name: name.to_owned(),
@@ -66,7 +67,6 @@ fn walk(candidates: &[&str], resting: &[&str]) -> Walk {
         service_id: 5,
         policy: Policy::Random,
         no_backend: NoBackend::Refuse,
-        no_node_backend: None,
         affinity: None,
         scope: Scope::Everywhere,
         candidates: candidates.iter().map(|address| candidate(address)).collect(),

@@ -228,13 +228,13 @@ fn mistakes() {
     fs::write(&worse, "kind: Node\napiVersion: v1\nmetadata: {name: n}\n---\n[\n").unwrap();
     let [bad, worse] = [&bad, &worse].map(|path| path.to_str().unwrap());
     for (arguments, parts) in [
-        (vec!["10.96.0.1:80"], vec!["give --manifests FILE...", "a running agent is not asked"]),
         (vec!["10.96.0.1:80", "--manifests", CLUSTER], vec!["explain needs --node NAME"]),
-        (vec!["--manifests", CLUSTER, "--node", "n1"], vec!["<ADDR:PORT[/PROTOCOL]>"]),
+        (vec!["--manifests", CLUSTER, "--node", "n1"], vec!["<ADDRESS:PORT[/udp]>"]),
         (
             vec!["10.96.0.1", "--node", "n1", "--manifests", CLUSTER],
             vec!["`10.96.0.1` has no port"],
         ),
+        (vec!["10.96.0.1:80", "--node", "n1"], vec!["--manifests <FILE>..."]),
         (vec!["10.96.0.1:80/sctp", "--node", "n1"], vec!["protocol `sctp` is not supported"]),
         (
             vec!["10.96.0.1:80", "--from", "mars"],
