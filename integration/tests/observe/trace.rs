@@ -197,7 +197,7 @@ fn what_is_not_answered() {
 fn each_reads_what_it_asked_for() {
     lab::run("trace-filters", |lab| {
         let server = Backends::tcp("127.0.0.1", ["web"]);
-        let _agent =
+        let agent =
             Agent::start(lab, &spec(server.at(0), closed("127.0.0.1"), addr("127.0.0.1:9")));
         let cgroup = lab.cgroup().path().strip_prefix(mount_point()).unwrap();
         let cgroup = format!("/{}", cgroup.display());
@@ -222,13 +222,17 @@ fn each_reads_what_it_asked_for() {
         ];
         let begin = |(number, arguments): (usize, &&[&str])| {
             let arguments = [arguments, &["-o", "json"][..]].concat();
-            Trace::begin(lab, &format!("trace-{number}"), &arguments)
+            Trace::begin(lab, &format!("kept-{number}"), &arguments)
+        };
+        let begin_other = |(number, arguments): (usize, &&[&str])| {
+            let other = Trace::begin(lab, &format!("other-{number}"), arguments);
+            eventually("the names of the columns", MOMENT, || other.text().starts_with("TIME "));
+            other
         };
         let all = Trace::begin(lab, "trace-all", &[]);
         let kept: Vec<_> = kept.iter().enumerate().map(begin).collect();
-        let others: Vec<_> =
-            others.iter().enumerate().map(|(n, a)| begin((n + kept.len(), a))).collect();
-        // All of them have come once the first of a socket's decisions is with all of `kept`.
+        let others: Vec<_> = others.iter().enumerate().map(begin_other).collect();
+        // The first dials may come before some of them.
         let seen = wait_for("all to read", MOMENT, || {
             let call = dial(addr(WEB)).unwrap();
             let cookie = client::cookie(&call.stream);
@@ -239,16 +243,14 @@ fn each_reads_what_it_asked_for() {
             integration::wait::within(Duration::from_millis(200), all).map(|()| cookie)
         });
         assert!(seen > 0);
-        for other in &others {
-            assert_eq!(other.lines(), [], "{}", other.text());
-        }
-        let text = all.text();
+        let has_both =
+            |text: &String| text.contains("translated in ") && text.contains("established after ");
+        let text = wait_for("both", MOMENT, || Some(all.text()).filter(has_both));
         assert!(text.starts_with("TIME "), "{text}");
         let line = text.lines().find(|line| line.contains("translated in ")).expect("a decision");
         for part in [&to, "web", WEB, "root", &format!("trace-filters/{pid}")] {
             assert!(line.contains(part), "no {part} in {line}");
         }
-        assert!(text.lines().any(|line| line.contains("established after ")), "{text}");
 
         for (arguments, code, part) in [
             (&["trace", "--service", "wbe"][..], 1, "did you mean `web`"),
@@ -259,6 +261,15 @@ fn each_reads_what_it_asked_for() {
             let refused = lab.lbctl(arguments);
             assert_eq!(refused.code, Some(code), "{refused:?}");
             assert!(refused.stderr.contains(part), "{refused:?}");
+        }
+
+        // What was sent to them before the agent stopped has been read when they end.
+        assert!(agent.stop().success());
+        for mut other in others {
+            process::exit_of(&mut other.child, MOMENT).expect("it ends with the agent");
+            let text = other.text();
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.contains("lbctl: the agent has stopped"), "{text}");
         }
     });
 }
