@@ -3,7 +3,8 @@
 
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 /// Moves the calling thread into a new network namespace whose loopback device is up.
 pub fn enter_new() {
@@ -48,6 +49,21 @@ pub fn counter(group: &str, name: &str) -> u64 {
 
 pub(crate) fn ip(arguments: &[&str]) {
     iproute2("ip", arguments);
+}
+
+/// Several `ip` commands, a line each, in one go. Addresses say the family.
+pub(crate) fn ip_batch(commands: &str) {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't run `ip` ({error}): install iproute2"));
+    let written = child.stdin.take().expect("a pipe").write_all(commands.as_bytes());
+    let output = child.wait_with_output().expect("a child can be waited for");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip -batch: {stderr}\n{commands}");
+    written.expect("`ip` reads all");
 }
 
 pub(crate) fn tc(arguments: &[&str]) {
