@@ -50,6 +50,8 @@ need protoc protobuf-compiler
 need etcd etcd-server
 need etcdctl etcd-client
 need dig bind9-dnsutils
+# Lists and applies against the API server of the tests.
+need kubectl kubernetes-client
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"

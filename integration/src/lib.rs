@@ -4,10 +4,12 @@
 //! its own cgroup, so that tests run beside each other in one process and beside a live agent.
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
 //! [`client`] dials them, [`traffic`] without end; [`etcd`] is the store, [`large`] one with
-//! very much in it; [`pods`] are nodes and pods with namespaces of their own. A fixture that can't be set
+//! very much in it; [`apiserver`] is a Kubernetes cluster's, [`pods`] are nodes and pods with
+//! namespaces of their own. A fixture that can't be set
 //! up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
+pub mod apiserver;
 pub mod cgroup;
 pub mod client;
 pub mod dataplane;
