@@ -5,7 +5,7 @@
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
 //! [`client`] dials them, [`traffic`] without end; [`etcd`] is the store, [`large`] one with
 //! very much in it; [`apiserver`] is a Kubernetes cluster's, [`pods`] are nodes and pods with
-//! namespaces of their own. A fixture that can't be set
+//! namespaces of their own; [`kubernetes`] is all of that together. A fixture that can't be set
 //! up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
@@ -16,6 +16,7 @@ pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;
 pub mod http;
+pub mod kubernetes;
 pub mod lab;
 pub mod large;
 pub mod netns;

@@ -91,7 +91,7 @@ impl Node {
         let cgroup = self.pods.child(name);
         let (namespace, pause) = new_namespace(&cgroup);
         let addresses = pod_addresses(self.number, host);
-        let place = Place::new(name, namespace, cgroup, addresses);
+        let place = Place::new(name, self.name(), namespace, cgroup, addresses);
         let gateway = pod_addresses(self.number, 1);
         self.run(|| {
             let namespace = path(&place);
@@ -118,12 +118,14 @@ impl Node {
     pub fn host_pod(&self, name: &str) -> Pod {
         let namespace = self.run(own_namespace);
         let cgroup = self.pods.child(name);
-        Pod { place: Place::new(name, namespace, cgroup, self.addresses()), _pause: None }
+        let place = Place::new(name, self.name(), namespace, cgroup, self.addresses());
+        Pod { place, _pause: None }
     }
 
-    /// The range of its pods' IPv4 addresses.
-    pub fn pod_range(&self) -> String {
-        format!("10.244.{}.0/24", self.number)
+    /// The ranges of its pods' addresses.
+    pub fn pod_ranges(&self) -> [String; 2] {
+        let Pair { v4, v6 } = pod_addresses(self.number, 0);
+        [format!("{v4}/24"), format!("{v6}/64")]
     }
 
     /// Gives addresses to the devices that lead to other nodes (which is there) and to pods.
@@ -181,7 +183,7 @@ impl Drop for Pause {
 }
 
 fn place(name: &str, namespace: File, cgroup: Cgroup, number: u8) -> Place {
-    Place::new(name, namespace, cgroup, node_addresses(number))
+    Place::new(name, name, namespace, cgroup, node_addresses(number))
 }
 
 fn node_addresses(number: u8) -> Pair {

@@ -25,6 +25,7 @@ pub struct Place {
     namespace: File,
     cgroup: Cgroup,
     name: String,
+    node: String,
     addresses: Pair,
 }
 
@@ -55,13 +56,25 @@ pub struct Asked {
 // === impl Place ===
 
 impl Place {
-    pub(super) fn new(name: &str, namespace: File, cgroup: Cgroup, addresses: Pair) -> Self {
-        Self { servers: Mutex::default(), namespace, cgroup, name: name.to_owned(), addresses }
+    pub(super) fn new(
+        name: &str,
+        node: &str,
+        namespace: File,
+        cgroup: Cgroup,
+        addresses: Pair,
+    ) -> Self {
+        let (name, node) = (name.to_owned(), node.to_owned());
+        Self { servers: Mutex::default(), namespace, cgroup, name, node, addresses }
     }
 
     /// What its servers call themselves.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name of the node it is on; its own, if it is one.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// Its addresses.
