@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 18] = [
+const PURE: [&str; 30] = [
     "claims",
     "config",
     "desired",
@@ -21,11 +21,23 @@ const PURE: [&str; 18] = [
     "names::records",
     "pairs",
     "plan",
+    "source::clean",
     "source::etcd::keys",
     "source::etcd::layout",
     "source::etcd::memory",
     "source::etcd::vips",
+    "source::kubernetes::cluster",
+    "source::kubernetes::endpoints",
+    "source::kubernetes::intern",
+    "source::kubernetes::listing",
+    "source::kubernetes::node_ports",
+    "source::kubernetes::notes",
+    "source::kubernetes::objects",
+    "source::kubernetes::progress",
+    "source::kubernetes::topology",
+    "source::kubernetes::translate",
     "source::spec",
+    "source::versions",
     "status",
     "yaml",
 ];

@@ -10,10 +10,12 @@ use crate::status::Held;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+mod clean;
 pub mod etcd;
 pub mod file;
 pub mod kubernetes;
 pub mod spec;
+mod versions;
 
 /// What a source says now.
 #[derive(Clone, Debug)]

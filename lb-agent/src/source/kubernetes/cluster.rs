@@ -3,15 +3,29 @@
 //!
 //! Pure.
 
-use crate::model::{Rejection, Scope, Snapshot};
+use super::intern::Words;
+use super::listing::Listing;
+use super::node_ports;
+use super::notes::Notes;
+use super::objects::{self, Family, Reading, Service, Slice, key};
+use super::topology::Place;
+use super::translate::{Here, translate};
+use crate::model::{Rejection, Scope, ServiceName, Snapshot};
+use crate::source::versions::Versions;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// The kinds of objects, as rejections name them.
+pub(super) const SERVICE: &str = "Service";
+const SLICE: &str = "EndpointSlice";
+const NODE: &str = "Node";
+const SERVICE_CIDR: &str = "ServiceCIDR";
 
 /// What this node is told by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +107,7 @@ pub struct NodeFacts {
 pub struct HealthCheck {
     /// The port.
     pub port: u16,
-    /// Distinct ready endpoints on this node.
+    /// Distinct ready endpoints on this node, of the family that has more of them.
     pub local_endpoints: usize,
 }
 
@@ -111,72 +125,335 @@ pub struct Work {
 /// What is known.
 #[derive(Debug)]
 pub struct Cluster {
-    #[expect(dead_code, reason = "not used yet")]
     settings: Settings,
+    started: SystemTime,
+    words: Words,
+    services: Listing<Reading<Service>>,
+    slices: Listing<(Reading<Slice>, Option<SystemTime>)>,
+    nodes: Listing<Reading<NodeFacts>>,
+    cidrs: Listing<Reading<Vec<IpNet>>>,
+    /// Services and what belongs to them, by `namespace/name`.
+    units: HashMap<Arc<str>, Unit>,
+    /// Which unit each EndpointSlice is in, by `namespace/name` of the slice.
+    homes: HashMap<Arc<str>, Arc<str>>,
+    ranges: BTreeMap<Arc<str>, Vec<IpNet>>,
+    /// The units that are to be translated again.
+    dirty: BTreeSet<Arc<str>>,
+    notes: Notes,
+    own_addresses: Arc<BTreeSet<IpAddr>>,
+    node_ports: BTreeSet<IpAddr>,
+    node_is_optional: bool,
+    facts: Facts,
+    told: Option<Arc<Facts>>,
+    versions: Versions,
+    changed: bool,
+    work: Work,
 }
+
+/// A Service with its EndpointSlices, whichever came first.
+#[derive(Debug, Default)]
+struct Unit {
+    service: Option<Service>,
+    /// By `namespace/name` of the slice, so that their order is always the same.
+    slices: BTreeMap<Arc<str>, Slice>,
+    /// What it is in the snapshot.
+    served: Vec<ServiceName>,
+}
+
+/// A Service and all that decides what becomes of connections to it.
+#[derive(Clone, Debug)]
+pub struct Parts<'a> {
+    /// The Service.
+    pub service: &'a Service,
+    /// Its EndpointSlices, in the order in which they count.
+    pub slices: Vec<&'a Slice>,
+    /// What this node adds.
+    pub here: Here<'a>,
+}
+
+// === impl Cluster ===
 
 impl Cluster {
     /// Nothing is known yet. What happened before `started` is not measured.
     pub fn new(settings: Settings, started: SystemTime) -> Self {
-        let _ = started;
-        Self { settings }
+        let own_addresses = Arc::default();
+        let node_ports = node_ports::addresses(&settings.node_ports, &own_addresses, &[]);
+        Self {
+            settings,
+            started,
+            words: Words::default(),
+            services: Listing::default(),
+            slices: Listing::default(),
+            nodes: Listing::default(),
+            cidrs: Listing::default(),
+            units: HashMap::new(),
+            homes: HashMap::new(),
+            ranges: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            notes: Notes::default(),
+            own_addresses,
+            node_ports,
+            node_is_optional: false,
+            facts: Facts::default(),
+            told: None,
+            versions: Versions::default(),
+            changed: true,
+            work: Work::default(),
+        }
     }
 
     /// Takes in what the watch of Services says.
-    pub fn service(&mut self, change: Change<Service>) {
-        let _ = change;
+    pub fn service(&mut self, change: Change<ServiceObject>) {
+        let read = |object: &_| Some(objects::service(object)).filter(|read| !read.is_empty());
+        for (key, reading) in self.services.take(change, |object| key(&object.metadata), read) {
+            let Reading { value, problems } = reading.unwrap_or_default();
+            self.notes.put(SERVICE, &key, problems);
+            let unit = self.units.entry(Arc::clone(&key)).or_default();
+            if unit.service != value {
+                unit.service = value;
+                self.work.services += 1;
+                self.dirty.insert(key);
+            } else if unit.is_empty() {
+                self.units.remove(&key);
+            }
+        }
     }
 
     /// Takes in what the watch of EndpointSlices says; it came at `now`.
     pub fn slice(&mut self, change: Change<EndpointSlice>, now: SystemTime) {
-        let _ = (change, now);
+        let words = &mut self.words;
+        let read = |object: &_| {
+            let read = objects::slice(object, words);
+            (!read.is_empty()).then(|| (read, objects::trigger(object)))
+        };
+        for (key, read) in self.slices.take(change, |object| key(&object.metadata), read) {
+            let (Reading { value, problems }, trigger) = read.unwrap_or_default();
+            self.notes.put(SLICE, &key, problems);
+            // What comes from a clock that is ahead of ours, or that we did not see, tells nothing.
+            let trigger = trigger.filter(|at| value.is_some() && (self.started..=now).contains(at));
+            if self.put_slice(key, value) {
+                self.work.slices += 1;
+                self.work.triggers.extend(trigger);
+            }
+        }
+    }
+
+    /// Whether anything changed.
+    fn put_slice(&mut self, key: Arc<str>, slice: Option<Slice>) -> bool {
+        let home = self.homes.get(&key).cloned();
+        let unit = home.as_ref().and_then(|home| self.units.get(home));
+        if unit.and_then(|unit| unit.slices.get(&key)) == slice.as_ref() {
+            return false;
+        }
+        if let Some(home) = home {
+            if let Some(unit) = self.units.get_mut(&home) {
+                unit.slices.remove(&key);
+            }
+            self.dirty.insert(home);
+        }
+        match slice {
+            Some(slice) => {
+                let home = Arc::clone(&slice.service);
+                self.homes.insert(Arc::clone(&key), Arc::clone(&home));
+                self.units.entry(Arc::clone(&home)).or_default().slices.insert(key, slice);
+                self.dirty.insert(home);
+            }
+            None => drop(self.homes.remove(&key)),
+        }
+        true
     }
 
     /// Takes in what the watch of the own Node says.
     pub fn node(&mut self, change: Change<Node>) {
-        let _ = change;
+        let name = &self.settings.node;
+        let read = |object: &_| Some(objects::node(object, name)).filter(|read| !read.is_empty());
+        for (key, reading) in self.nodes.take(change, |object| key(&object.metadata), read) {
+            let Reading { value, problems } = reading.unwrap_or_default();
+            self.notes.put(NODE, &key, problems);
+            if self.facts.node == value {
+                continue;
+            }
+            let before = std::mem::replace(&mut self.facts.node, value);
+            self.told = None;
+            let zone = before.as_ref().and_then(|node| node.zone.as_ref());
+            if zone != self.facts.node.as_ref().and_then(|node| node.zone.as_ref()) {
+                let hinted = self.units.iter().filter(|(_, unit)| unit.has_hints());
+                self.dirty.extend(hinted.map(|(key, _)| Arc::clone(key)));
+            }
+            self.renew_node_ports();
+        }
     }
 
     /// Takes in what the watch of ServiceCIDRs says.
     pub fn service_cidr(&mut self, change: Change<ServiceCIDR>) {
-        let _ = change;
+        let read = |object: &_| Some(objects::service_cidrs(object));
+        for (key, reading) in self.cidrs.take(change, |object| key(&object.metadata), read) {
+            let Reading { value, problems } = reading.unwrap_or_default();
+            self.notes.put(SERVICE_CIDR, &key, problems);
+            match value {
+                Some(ranges) => drop(self.ranges.insert(key, ranges)),
+                None => drop(self.ranges.remove(&key)),
+            }
+            let all: BTreeSet<_> = self.ranges.values().flatten().copied().collect();
+            if self.facts.service_cidrs != all {
+                self.facts.service_cidrs = all;
+                self.told = None;
+            }
+        }
     }
 
     /// The addresses of this node's interfaces, in its own network namespace.
     pub fn set_addresses(&mut self, addresses: Arc<BTreeSet<IpAddr>>) {
-        let _ = addresses;
+        self.own_addresses = addresses;
+        self.renew_node_ports();
+    }
+
+    fn renew_node_ports(&mut self) {
+        let primary = self.facts.node.as_ref().map_or(&[][..], |node| &node.addresses);
+        let settings = &self.settings.node_ports;
+        let addresses = node_ports::addresses(settings, &self.own_addresses, primary);
+        if self.node_ports != addresses {
+            self.node_ports = addresses;
+            let concerned = self.units.iter().filter(|(_, unit)| unit.has_node_ports());
+            self.dirty.extend(concerned.map(|(key, _)| Arc::clone(key)));
+        }
     }
 
     /// The own Node can't be read (no permission): its absence holds up nothing.
-    pub fn without_node(&mut self) {}
+    pub fn without_node(&mut self) {
+        self.node_is_optional = true;
+    }
 
     /// Whether Services, EndpointSlices and the own Node have been listed: nothing is served before.
     pub fn is_synced(&self) -> bool {
-        false
+        let node = self.nodes.is_complete() || self.node_is_optional;
+        node && self.services.is_complete() && self.slices.is_complete()
     }
 
-    /// The services as they are now, if they have changed since this was last asked.
+    /// The services as they are now, if they have changed since this was last asked. The first call
+    /// after everything has been listed always gives a snapshot.
     pub fn snapshot(&mut self) -> Option<Arc<Snapshot>> {
-        None
+        self.refresh();
+        let changed = self.is_synced() && std::mem::take(&mut self.changed);
+        changed.then(|| Arc::clone(self.versions.now()))
     }
 
     /// What was refused of the objects there are now.
     pub fn rejections(&mut self) -> Arc<Vec<Rejection>> {
-        Arc::default()
+        self.notes.all()
     }
 
     /// Items refused since the start, each as often as it was.
     pub fn refused(&self) -> u64 {
-        0
+        self.notes.refused()
     }
 
     /// What else concerns this node.
     pub fn facts(&mut self) -> Arc<Facts> {
-        Arc::default()
+        self.refresh();
+        let facts = &self.facts;
+        Arc::clone(self.told.get_or_insert_with(|| Arc::new(facts.clone())))
     }
 
     /// What was taken in since this was last asked.
     pub fn take_work(&mut self) -> Work {
-        Work::default()
+        std::mem::take(&mut self.work)
+    }
+
+    /// The Services there are, by `namespace/name`.
+    pub fn services(&self) -> impl Iterator<Item = (&Arc<str>, Parts<'_>)> {
+        self.units.iter().filter_map(|(key, unit)| {
+            let service = unit.service.as_ref()?;
+            let slices = unit.slices.values().collect();
+            Some((key, Parts { service, slices, here: self.here() }))
+        })
+    }
+
+    fn here(&self) -> Here<'_> {
+        let zone = self.facts.node.as_ref().and_then(|node| node.zone.as_deref());
+        let place = Place { node: &self.settings.node, zone };
+        Here { place, node_ports: &self.node_ports, scope: self.settings.scope }
+    }
+
+    /// Translates again what changed. Not before everything is known: a Service whose endpoints
+    /// have not been heard of yet would refuse its callers.
+    fn refresh(&mut self) {
+        if !self.is_synced() {
+            return;
+        }
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(unit) = self.units.get(&key) else { continue };
+            let services = match &unit.service {
+                Some(service) => translate(service, unit.slices.values(), self.here()),
+                None => Vec::new(),
+            };
+            let check = unit.health_check(&self.settings.node);
+            let names: Vec<_> = services.iter().map(|(name, _)| name.clone()).collect();
+            let kept: HashSet<_> = names.iter().collect();
+            for name in unit.served.iter().filter(|name| !kept.contains(name)) {
+                self.versions.put_service(name, None);
+                self.changed = true;
+            }
+            for (name, service) in services {
+                let known = self.versions.now().services.get(&name);
+                if known.is_none_or(|known| **known != service) {
+                    self.versions.put_service(&name, Some(Arc::new(service)));
+                    self.changed = true;
+                }
+            }
+            self.put_health_check(&key, check);
+            if let Some(unit) = self.units.get_mut(&key) {
+                unit.served = names;
+                if unit.is_empty() {
+                    self.units.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn put_health_check(&mut self, key: &str, check: Option<HealthCheck>) {
+        let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+        let key = (namespace.into(), name.into());
+        if self.facts.health_checks.get(&key) == check.as_ref() {
+            return;
+        }
+        self.told = None;
+        match check {
+            Some(check) => drop(self.facts.health_checks.insert(key, check)),
+            None => drop(self.facts.health_checks.remove(&key)),
+        }
+    }
+}
+
+// === impl Unit ===
+
+impl Unit {
+    fn is_empty(&self) -> bool {
+        self.service.is_none() && self.slices.is_empty() && self.served.is_empty()
+    }
+
+    fn has_hints(&self) -> bool {
+        let mut endpoints = self.slices.values().flat_map(|slice| &slice.endpoints);
+        endpoints.any(|endpoint| endpoint.hints.is_some())
+    }
+
+    fn has_node_ports(&self) -> bool {
+        let mut ports = self.service.iter().flat_map(|service| &service.ports);
+        ports.any(|port| port.node_port.is_some())
+    }
+
+    /// A pod of both families is one endpoint, so the families are not added up.
+    fn health_check(&self, node: &str) -> Option<HealthCheck> {
+        let port = self.service.as_ref()?.health_check?;
+        let count = |family| {
+            let slices = self.slices.values();
+            let endpoints = slices
+                .filter(|slice| slice.family == family && slice.has_port)
+                .flat_map(|slice| &slice.endpoints);
+            let ready = endpoints.filter(|endpoint| endpoint.ready && endpoint.is_on(node));
+            ready.map(|endpoint| endpoint.address).collect::<HashSet<_>>().len()
+        };
+        let local_endpoints = Family::ALL.into_iter().map(count).max().unwrap_or_default();
+        Some(HealthCheck { port, local_endpoints })
     }
 }

@@ -5,6 +5,11 @@
 //! endpoints are for this node, [`translate`] makes services of both.
 
 pub mod cluster;
+pub mod endpoints;
+pub mod intern;
+mod listing;
+pub mod node_ports;
+mod notes;
 pub mod objects;
 pub mod progress;
 pub mod topology;

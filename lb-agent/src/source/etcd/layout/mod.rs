@@ -20,7 +20,6 @@ mod pools;
 mod shared;
 mod text;
 mod tree;
-mod versions;
 
 pub use self::addresses::{Addresses, Allocation, Given, Vip, Wanted};
 

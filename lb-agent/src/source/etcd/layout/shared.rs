@@ -2,9 +2,9 @@
 //! before, and the notes.
 
 use super::notes::{Note, Notes, Origin};
-use super::versions::Versions;
 use crate::claims::Claims;
 use crate::model::{Override, Pool, Rejection, Service, ServiceName, Snapshot};
+use crate::source::versions::Versions;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Small pieces of foreign text: made fit to be shown, and read as addresses and numbers.
 
+pub(super) use crate::source::clean::clean;
+
 use crate::model::parse_socket_addr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -7,24 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Longest text that can be an address and a port.
 const LONGEST_ADDRESS: usize = 80;
-
-/// The text on one line, without anything a terminal would act on, and at most `longest` bytes and
-/// a mark of what is left out.
-pub(super) fn clean(text: &str, longest: usize) -> String {
-    let mut shown = String::with_capacity(text.len().min(longest + 4));
-    for c in text.chars() {
-        if shown.len() >= longest {
-            shown.push_str("...");
-            break;
-        }
-        if c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
 
 /// An address and a port, in numbers, that can be connected to.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
