@@ -2,6 +2,7 @@
 
 mod health;
 
+use crate::addresses;
 use crate::admin::{self, Admin};
 use crate::api;
 use crate::config::{self, Config, Source};
@@ -17,7 +18,7 @@ use crate::plan::{Limits, Observed, Planner};
 use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
 use crate::source::etcd::layout::LayoutKind;
-use crate::source::{Feed, etcd, file};
+use crate::source::{Feed, etcd, file, kubernetes};
 use crate::store;
 use anyhow::Context;
 use lb_common::LAYOUT_VERSION;
@@ -197,7 +198,7 @@ fn own_stores(config: &Config) -> BTreeMap<Arc<str>, admin::Store> {
 fn leases(config: &Config) -> Leases {
     let stores = config.sources.iter().filter_map(|source| match source {
         Source::Etcd(source) => Some((Arc::clone(&source.name), Arc::clone(&source.settings))),
-        Source::File(_) => None,
+        Source::File(_) | Source::Kubernetes(_) => None,
     });
     Leases::new(stores.collect())
 }
@@ -212,6 +213,7 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
     let addresses = host_addresses();
     let mut take = |name: &str| cached.remove(name);
     let mut feeds = Vec::new();
+    let mut followed = None;
     if config.has_services || config.sources.is_empty() {
         let cached = take(&file::source_name(path));
         let claims = config.claims(addresses.clone());
@@ -228,6 +230,12 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
                 let claims = source.claims(addresses.clone());
                 etcd::spawn(Arc::clone(source), claims, take(&source.name))
             }
+            Source::Kubernetes(source) => {
+                let node = source.node.clone().unwrap_or_else(host_name);
+                let cached = take(&source.name);
+                let addresses = followed.get_or_insert_with(addresses::follow).clone();
+                kubernetes::spawn(Arc::clone(source), node, addresses, cached).feed
+            }
         });
     }
     feeds
@@ -236,8 +244,8 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
 /// Addresses of this host's interfaces. A failure only means that none is protected from being
 /// claimed by mistake.
 fn host_addresses() -> Vec<IpAddr> {
-    match nix::ifaddrs::getifaddrs() {
-        Ok(interfaces) => interfaces.filter_map(|interface| interface_ip(&interface)).collect(),
+    match addresses::now() {
+        Ok(addresses) => addresses.into_iter().collect(),
         Err(error) => {
             tracing::warn!(%error, "the host's own addresses are not known");
             Vec::new()
@@ -245,14 +253,17 @@ fn host_addresses() -> Vec<IpAddr> {
     }
 }
 
-fn interface_ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
-    let address = interface.address.as_ref()?;
-    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+/// The name of this host, as Kubernetes writes the names of nodes.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|error| {
+        tracing::warn!(%error, "this host's name is not known; set `node` to the node's name");
+        String::new()
+    });
+    name.trim().to_lowercase()
 }
 
 /// `lb-agent check`: reads everything that `run` would read on this host, and tries whether it fits.
-/// Returns how many services are good, and what was not asked: stores are not.
+/// Returns how many services are good, and what was not asked: stores and clusters are not.
 pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>), Failure> {
     let config = read_config(path, overrides)?;
     let addresses = host_addresses();
@@ -280,6 +291,11 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>),
             Source::Etcd(source) => {
                 let name = Arc::clone(&source.name);
                 unasked.push(format!("{name}: its settings are good; the store is not asked"));
+                Input { source: name, snapshot: None, synced: false }
+            }
+            Source::Kubernetes(source) => {
+                let name = Arc::clone(&source.name);
+                unasked.push(format!("{name}: its settings are good; the cluster is not asked"));
                 Input { source: name, snapshot: None, synced: false }
             }
         });

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod etcd;
+mod kubernetes;
 mod names;
 
 pub use self::etcd::EtcdSource;
+pub use self::kubernetes::KubernetesSource;
 pub use self::names::{Coredns, Dns, Names};
 
 /// The keys of the main file.
@@ -32,6 +34,11 @@ const KEYS: [&str; 12] = [
     "names",
     "services",
 ];
+
+/// The kinds of sources.
+const KINDS: [&str; 3] = ["file", "etcd", "kubernetes"];
+/// The keys of an item of `sources`.
+const SOURCE_KEYS: [&str; 5] = ["file", "etcd", "kubernetes", "vip_ranges", "allow_exec"];
 
 /// Longest path of a Unix socket that the kernel takes.
 const MAX_SOCKET_PATH: usize = 107;
@@ -94,6 +101,8 @@ pub enum Source {
     File(FileSource),
     /// A prefix of an etcd cluster.
     Etcd(Arc<EtcdSource>),
+    /// A Kubernetes cluster.
+    Kubernetes(Arc<KubernetesSource>),
 }
 
 /// A further file of services.
@@ -246,6 +255,19 @@ impl Default for TableSizes {
     }
 }
 
+// === impl Source ===
+
+impl Source {
+    /// Its name, if it has one that could be another's; files are told apart by their paths.
+    fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::File(_) => None,
+            Self::Etcd(source) => Some(&source.name),
+            Self::Kubernetes(source) => Some(&source.name),
+        }
+    }
+}
+
 // === impl FileSource ===
 
 impl FileSource {
@@ -327,41 +349,63 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
     let mut sources: Vec<Source> = Vec::new();
     for item in reader.list(list, "a list for `sources`, such as `- file: more.yaml`") {
         let what = "a source such as `file: more.yaml`";
-        let (mut path, mut etcd, mut ranges, mut allow_exec) = (None, None, None, false);
-        for field in reader.fields(item, what, &["file", "etcd", "vip_ranges", "allow_exec"]) {
+        let (mut path, mut ranges, mut allow_exec) = (None, None, false);
+        for field in reader.fields(item, what, &SOURCE_KEYS) {
             match field.key {
                 "file" => path = read_path(reader, field.item, "file", directory),
-                "etcd" => etcd = Some(field.item),
                 "allow_exec" => allow_exec = reader.flag(field.item, "allow_exec"),
-                key => ranges = Some((field.item, read_ranges(reader, field.item, key))),
-            }
-        }
-        match (item.get("file"), etcd) {
-            (Some(_), Some(etcd)) => {
-                reader.reject(etcd.place, "a source is a `file` or `etcd`; make two items of it");
-            }
-            (Some(_), None) => {
-                let vip_ranges = ranges.map(|(_, ranges)| ranges);
-                let source = |path| Source::File(FileSource { path, vip_ranges, allow_exec });
-                sources.extend(path.map(source));
-            }
-            (None, Some(item)) => {
-                let Some(source) = etcd::read_source(reader, item, ranges, directory) else {
-                    continue;
-                };
-                let same = |other: &Source| matches!(other, Source::Etcd(other) if other.name == source.name);
-                if sources.iter().any(same) {
-                    let name = &source.name;
-                    let reason = format!("source `{name}` stands twice; give one another `name`");
-                    reader.reject(item.place, reason);
+                "vip_ranges" => {
+                    ranges = Some((field.item, read_ranges(reader, field.item, field.key)));
                 }
-                sources.push(Source::Etcd(Arc::new(EtcdSource { allow_exec, ..source })));
+                _ => {}
             }
-            (None, None) if item.is_mapping() => {
-                reader.reject(item.place, "a source needs a `file` or `etcd`");
-            }
-            (None, None) => {}
         }
+        let kinds = KINDS.map(|kind| item.get(kind).map(|item| (kind, item)));
+        let mut kinds = kinds.into_iter().flatten();
+        let (first, second) = (kinds.next(), kinds.next());
+        if let Some((_, second)) = second {
+            let reason = "a source is a `file`, `etcd` or `kubernetes`; make two items of it";
+            reader.reject(second.place, reason);
+            continue;
+        }
+        let read = match first {
+            Some(("file", _)) => path.map(|path| {
+                let vip_ranges = ranges.map(|(_, ranges)| ranges);
+                Source::File(FileSource { path, vip_ranges, allow_exec })
+            }),
+            Some(("etcd", etcd)) => etcd::read_source(reader, etcd, ranges, directory)
+                .map(|source| Source::Etcd(Arc::new(EtcdSource { allow_exec, ..source }))),
+            Some((_, kubernetes)) => {
+                for key in ["vip_ranges", "allow_exec"] {
+                    if let Some(item) = item.get(key) {
+                        let reason = format!(
+                            "`{key}` is not for `kubernetes`: its services claim what the \
+                             cluster gives them, and have no checks; remove it"
+                        );
+                        reader.reject(item.place, reason);
+                    }
+                }
+                kubernetes::read_source(reader, kubernetes, directory)
+                    .map(|source| Source::Kubernetes(Arc::new(source)))
+            }
+            None => {
+                if item.is_mapping() {
+                    reader.reject(item.place, "a source needs a `file`, `etcd` or `kubernetes`");
+                }
+                None
+            }
+        };
+        let Some(source) = read else {
+            continue;
+        };
+        if let Some(name) = source.name()
+            && sources.iter().any(|other| other.name() == Some(name))
+            && let Some((_, place)) = first
+        {
+            let reason = format!("source `{name}` stands twice; give one another `name`");
+            reader.reject(place.place, reason);
+        }
+        sources.push(source);
     }
     sources
 }

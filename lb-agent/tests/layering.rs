@@ -43,7 +43,7 @@ const PURE: [&str; 30] = [
 ];
 
 /// Not every planned module exists from the first day; these do, and a rename must not free them.
-const EXIST: [&str; 15] = [
+const EXIST: [&str; 17] = [
     "claims",
     "config",
     "desired",
@@ -51,6 +51,8 @@ const EXIST: [&str; 15] = [
     "source",
     "source::etcd",
     "source::file",
+    "source::kubernetes",
+    "source::kubernetes::cluster",
     "source::spec",
     "status",
     "store",
@@ -89,7 +91,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -97,6 +99,7 @@ const ONLY: [(&str, &[&str]); 7] = [
     ("etcd_client", &["etcd"]),
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
+    ("rtnetlink", &["addresses"]),
 ];
 
 /// Who must not know whom.

@@ -53,6 +53,16 @@ pub fn unreachable(from: &Place, ways: &[Way], to: impl IntoIterator<Item = Sock
     fails(from, ways, to, libc::EHOSTUNREACH);
 }
 
+/// Asks each address in each of these ways, and nobody answers; how that shows is not said.
+#[track_caller]
+pub fn nobody(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>) {
+    for (to, way) in each(to, ways) {
+        if let Ok(asked) = from.ask(way, to) {
+            panic!("{}: {way:?} to {to}: {} answered", from.name(), asked.tag);
+        }
+    }
+}
+
 #[track_caller]
 fn fails(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>, errno: i32) {
     for (to, way) in each(to, ways) {

@@ -4,7 +4,7 @@
 mod expect;
 mod objects;
 
-pub use self::expect::{TCP, UDP, reaches, refused, unreachable};
+pub use self::expect::{TCP, UDP, nobody, reaches, refused, unreachable};
 pub use self::objects::{Endpoint, Svc, endpoint};
 
 use crate::agent::Agent;

@@ -1,3 +1,6 @@
 //! The agent in a Kubernetes cluster that the tests play.
 
+mod affinity;
 mod api_itself;
+mod basics;
+mod changes;

@@ -1,6 +1,8 @@
 use super::*;
 use crate::etcd::{Settings, Tls, User};
+use crate::model::Scope;
 use crate::source::etcd::layout::LayoutKind;
+use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts};
 use std::time::Duration;
 
 fn read(text: &str) -> Result<Config, Vec<Rejection>> {
@@ -122,7 +124,7 @@ fn bad_settings_name_line_and_remedy() {
             "1:12",
             "unknown field `kafka`; use `file`, `etcd`, `vip_ranges` or `allow_exec`",
         ),
-        ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file` or `etcd`"),
+        ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file`, `etcd` or `kubernetes`"),
         ("sources: [{file: a}, {file: a}]", "1:1", "source `/etc/lb/a` stands twice"),
         ("sources: [{file: agent.yaml}]", "1:1", "stands twice, or is this file"),
         ("socket: a\nsocket: b", "2:1", "key `socket` stands twice, first on line 1"),
@@ -149,6 +151,7 @@ fn the_etcd_sources_of_the_guide_are_good() {
     let names = config.sources.iter().map(|source| match source {
         Source::Etcd(source) => &*source.name,
         Source::File(_) => "a file",
+        Source::Kubernetes(_) => "a cluster",
     });
     assert_eq!(names.collect::<Vec<_>>(), ["etcd:registry", "etcd:greeters"]);
 }
@@ -292,7 +295,7 @@ fn mistakes_in_etcd_sources_name_line_and_remedy() {
         ("{endpoints: [a], layout: grpc}", "", 2, "this layout needs a `prefix`"),
         ("{endpoints: [a], layout: kratos}", own, 3, "claim no address; remove `vip_ranges`"),
         ("{endpoints: [a], layout: kratos, vip_pool: []}", "", 2, "is for the native layout"),
-        ("{endpoints: [a]}", "file: a.yaml", 2, "a source is a `file` or `etcd`"),
+        ("{endpoints: [a]}", "file: a.yaml", 2, "a source is a `file`, `etcd` or `kubernetes`"),
         (
             "{endpoints: [a]}",
             "vip_ranges: []\n  - etcd: {endpoints: [b]}\n    vip_ranges: []",
@@ -306,5 +309,59 @@ fn mistakes_in_etcd_sources_name_line_and_remedy() {
         let place = format!("/etc/lb/agent.yaml:{line}:");
         assert!(first.origin.starts_with(&place), "{etcd}: {first:?}");
         assert!(first.reason.contains(part), "{etcd}: {}", first.reason);
+    }
+}
+
+#[test]
+fn a_cluster_is_read() {
+    let read = |text: &str| read(&format!("sources: [{{kubernetes: {text}}}]"));
+    let sources = |source| vec![Source::Kubernetes(Arc::new(source))];
+    let defaults = KubernetesSource::default();
+    assert_eq!(read("{}").unwrap().sources, sources(defaults.clone()));
+    let ranges = NodePortAddresses::Ranges(vec!["10.0.0.0/16".parse().unwrap()]);
+    for (text, expected) in [
+        (
+            "{name: a, kubeconfig: k.conf, server: \"https://[fd00::1]:6443/\", node: n1.x}",
+            KubernetesSource {
+                name: "kubernetes:a".into(),
+                kubeconfig: Some("/etc/lb/k.conf".into()),
+                server: Some("https://[fd00::1]:6443".into()),
+                node: Some("n1.x".into()),
+                ..defaults.clone()
+            },
+        ),
+        (
+            "{node_port_addresses: primary, localhost_node_ports: false, socket_scope: host}",
+            KubernetesSource {
+                node_ports: NodePorts { addresses: NodePortAddresses::Primary, localhost: false },
+                scope: Scope::Host,
+                ..defaults.clone()
+            },
+        ),
+        (
+            "{node_port_addresses: [10.0.0.1/16]}",
+            KubernetesSource {
+                node_ports: NodePorts { addresses: ranges, localhost: true },
+                ..defaults
+            },
+        ),
+    ] {
+        assert_eq!(read(text).unwrap().sources, sources(expected), "{text}");
+    }
+    for (text, part) in [
+        ("5", "expected a mapping for `kubernetes`"),
+        ("{nodes: a}", "unknown field `nodes`; use `name`, `kubeconfig`"),
+        ("{server: 10.0.0.1}", "`10.0.0.1` is not a URL; write it as https://10.0.0.1:6443"),
+        ("{server: 'https://a:b@10.0.0.1'}", "must not hold a user or a password"),
+        ("{node: Node1}", "`Node1` can't name a node; use its name as in `kubectl get nodes`"),
+        ("{node_port_addresses: some}", "expected `all`, `primary` or a list of ranges"),
+        ("{node_port_addresses: [10.0.0.1]}", "is an address, not a range"),
+        ("{socket_scope: pod}", "expected `everywhere` or `host` for `socket_scope`"),
+        ("{}, vip_ranges: []", "`vip_ranges` is not for `kubernetes`"),
+        ("{}, file: a", "a source is a `file`, `etcd` or `kubernetes`; make two items"),
+        ("{}}, {kubernetes: {}", "source `kubernetes` stands twice; give one another `name`"),
+    ] {
+        let problems = read(text).unwrap_err();
+        assert!(problems.iter().any(|p| p.reason.contains(part)), "{text}: {problems:?}");
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! [`watch`] hears of objects, [`cluster`] keeps what matters of them and says what that comes to
 //! (pure, as is everything it uses): [`objects`] reads an object, [`topology`] decides which
-//! endpoints are for this node, [`translate`] makes services of both.
+//! endpoints are for this node, [`translate`] makes services of both. [`client`] reaches the API
+//! server. What was heard last serves while the server is away, however long that is.
 
+pub mod client;
 pub mod cluster;
 pub mod endpoints;
 pub mod intern;
@@ -14,3 +16,332 @@ pub mod objects;
 pub mod progress;
 pub mod topology;
 pub mod translate;
+mod trouble;
+mod watch;
+
+pub use self::client::Connection;
+pub use self::watch::Timing;
+
+use self::cluster::{Cluster, Facts, Settings, Work};
+use self::progress::{Progress, Queued};
+use self::watch::{Common, News, What};
+use super::{Feed, SourceState};
+use crate::addresses::Addresses;
+use crate::config::KubernetesSource;
+use crate::model::Snapshot;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::watch::{self as state, Sender};
+use tokio::task::{JoinSet, block_in_place};
+
+/// Most events that wait, and that are taken in before anything is published: a flood must not keep
+/// it from being shown.
+const BATCH: usize = 256;
+
+/// A source at work.
+#[derive(Debug)]
+pub struct Running {
+    /// What it says.
+    pub feed: Feed,
+    /// What else the cluster says that concerns this node.
+    pub facts: state::Receiver<Arc<Facts>>,
+    /// What has been published, and when it was heard.
+    pub progress: Arc<Progress>,
+    /// The way to the API server.
+    pub connection: Connection,
+}
+
+/// What the watches tell.
+#[derive(Debug)]
+enum Event {
+    Service(News<Service>),
+    Slice(News<EndpointSlice>),
+    Node(News<Node>),
+    ServiceCidr(News<ServiceCIDR>),
+}
+
+/// A cluster and what is known of it.
+struct Follower {
+    cluster: Cluster,
+    state: SourceState,
+    facts: Sender<Arc<Facts>>,
+    progress: Arc<Progress>,
+    /// What can't be followed, and why.
+    down: BTreeMap<&'static str, String>,
+    /// Since when there is something.
+    since: SystemTime,
+    /// What the server withholds, and has been said.
+    withheld: BTreeMap<&'static str, String>,
+    /// When the first change was heard that is not published.
+    heard: Option<SystemTime>,
+    /// Changes that came to nothing so far.
+    idle: Work,
+}
+
+/// Follows a cluster; `cached` serves until it can be read. Must be called within a multi-threaded
+/// tokio runtime; the tasks end when the feed has no receiver left.
+pub fn spawn(
+    config: Arc<KubernetesSource>,
+    node: String,
+    addresses: Addresses,
+    cached: Option<Arc<Snapshot>>,
+) -> Running {
+    spawn_with(config, node, addresses, cached, Timing::default())
+}
+
+/// [`spawn`] with other patience.
+pub fn spawn_with(
+    config: Arc<KubernetesSource>,
+    node: String,
+    addresses: Addresses,
+    cached: Option<Arc<Snapshot>>,
+    timing: Timing,
+) -> Running {
+    let settings = Settings {
+        source: Arc::clone(&config.name),
+        node: node.clone(),
+        node_ports: config.node_ports.clone(),
+        scope: config.scope,
+    };
+    let state = SourceState::new(Arc::clone(&config.name), cached);
+    let (sender, feed) = state::channel(state.clone());
+    let (facts, heard_facts) = state::channel(Arc::default());
+    let progress = Arc::new(Progress::default());
+    let connection = Connection::new(config);
+    if let Some(warning) = connection.warning() {
+        tracing::warn!("{warning}");
+    }
+    let follower = Follower {
+        cluster: Cluster::new(settings, SystemTime::now()),
+        state,
+        facts,
+        progress: Arc::clone(&progress),
+        down: BTreeMap::new(),
+        since: SystemTime::UNIX_EPOCH,
+        withheld: BTreeMap::new(),
+        heard: None,
+        idle: Work::default(),
+    };
+    let common = Common { connection: connection.clone(), timing, back: Arc::default() };
+    let (watches, events) = watches(common, &node);
+    tokio::spawn(follow(follower, events, watches, addresses, sender));
+    Running { feed, facts: heard_facts, progress, connection }
+}
+
+/// One task for each kind of objects.
+fn watches(common: Common, node: &str) -> (JoinSet<()>, Receiver<Event>) {
+    let (events, receiver) = channel(BATCH);
+    let mut tasks = JoinSet::new();
+    let what =
+        |resource, group| What { resource, group, labels: None, fields: None, optional: false };
+    let services = What {
+        labels: Some("!service.kubernetes.io/service-proxy-name"),
+        fields: Some("spec.clusterIP!=None".into()),
+        ..what("services", "")
+    };
+    let slices = What {
+        labels: Some("!service.kubernetes.io/headless"),
+        ..what("endpointslices", "discovery.k8s.io")
+    };
+    let node =
+        What { fields: Some(format!("metadata.name={node}")), optional: true, ..what("nodes", "") };
+    let cidrs = What { optional: true, ..what("servicecidrs", "networking.k8s.io") };
+    tasks.spawn(watch::follow(services, common.clone(), events.clone(), Event::Service));
+    tasks.spawn(watch::follow(slices, common.clone(), events.clone(), Event::Slice));
+    tasks.spawn(watch::follow(node, common.clone(), events.clone(), Event::Node));
+    tasks.spawn(watch::follow(cidrs, common, events, Event::ServiceCidr));
+    (tasks, receiver)
+}
+
+async fn follow(
+    mut follower: Follower,
+    mut events: Receiver<Event>,
+    watches: JoinSet<()>,
+    mut addresses: Addresses,
+    sender: Sender<SourceState>,
+) {
+    let known = Arc::clone(&addresses.borrow_and_update());
+    follower.cluster.set_addresses(known);
+    let mut followed = true;
+    loop {
+        tokio::select! {
+            biased;
+            () = sender.closed() => break,
+            changed = addresses.changed(), if followed => {
+                followed = changed.is_ok();
+                let known = Arc::clone(&addresses.borrow_and_update());
+                block_in_place(|| follower.cluster.set_addresses(known));
+            }
+            event = events.recv() => match event {
+                Some(event) => follower.take_all(event, &mut events),
+                None => {
+                    // They end when we do, so they have failed.
+                    follower.lost();
+                    sender.send_replace(follower.state.clone());
+                    sender.closed().await;
+                    break;
+                }
+            },
+        }
+        if block_in_place(|| follower.publish()) {
+            sender.send_replace(follower.state.clone());
+        }
+    }
+    drop(watches);
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// Takes in an event and those that wait behind it: the more changes come, the more of them are
+    /// worked on at a time, and a single one waits for nothing.
+    fn take_all(&mut self, first: Event, events: &mut Receiver<Event>) {
+        block_in_place(|| {
+            let now = SystemTime::now();
+            self.take(first, now);
+            for _ in 1..BATCH {
+                match events.try_recv() {
+                    Ok(event) => self.take(event, now),
+                    // Whether they have ended is for the next look to say.
+                    Err(_) => return,
+                }
+            }
+        });
+    }
+
+    fn take(&mut self, event: Event, now: SystemTime) {
+        match event {
+            Event::Service(News::Change(change)) => {
+                self.heard.get_or_insert(now);
+                self.cluster.service(change);
+            }
+            Event::Slice(News::Change(change)) => {
+                self.heard.get_or_insert(now);
+                self.cluster.slice(change, now);
+            }
+            Event::Node(News::Change(change)) => self.cluster.node(change),
+            Event::ServiceCidr(News::Change(change)) => self.cluster.service_cidr(change),
+            Event::Service(news) => self.take_how("services", news, now),
+            Event::Slice(news) => self.take_how("endpointslices", news, now),
+            Event::Node(news) => {
+                if matches!(news, News::Withheld(_)) {
+                    self.cluster.without_node();
+                }
+                self.take_how("nodes", news, now);
+            }
+            Event::ServiceCidr(news) => self.take_how("servicecidrs", news, now),
+        }
+    }
+
+    /// How it goes with one of the watches.
+    fn take_how<T>(&mut self, resource: &'static str, news: News<T>, now: SystemTime) {
+        let source = Arc::clone(&self.state.name);
+        match news {
+            News::Change(_) => {}
+            News::Up => {
+                if self.withheld.remove(resource).is_some() {
+                    tracing::info!(%source, resource, "the server lets us now");
+                }
+                if self.down.remove(resource).is_some() && self.down.is_empty() {
+                    let away = now.duration_since(self.since).unwrap_or_default();
+                    tracing::info!(%source, ?away, "the API server is back");
+                }
+            }
+            News::Down(reason) => {
+                if self.down.is_empty() {
+                    self.since = now;
+                }
+                // Once for all watches, and again if the reason is another.
+                let told =
+                    self.down.values().any(|told| without_verb(told) == without_verb(&reason));
+                if !told {
+                    tracing::warn!(%source, error = %reason, "the cluster can't be followed; what \
+                        was known keeps serving");
+                }
+                self.down.insert(resource, reason);
+            }
+            News::Withheld(reason) => {
+                self.down.remove(resource);
+                if self.withheld.get(resource) != Some(&reason) {
+                    tracing::warn!(%source, "{reason}; going on without {resource}");
+                }
+                self.withheld.insert(resource, reason);
+            }
+            News::Unreadable(reason) => tracing::warn!(%source, "{reason}"),
+        }
+    }
+
+    /// The tasks that watch have ended.
+    fn lost(&mut self) {
+        let reason = "the cluster is not followed any more; restart the agent and report this";
+        tracing::error!(source = %self.state.name, "{reason}");
+        self.state.error = Some(reason.to_owned());
+    }
+
+    /// Brings the state to what was taken in; whether that changed it.
+    fn publish(&mut self) -> bool {
+        let before = self.state.clone();
+        if self.cluster.is_synced() {
+            self.translate();
+        }
+        let error = self.down.values().next().map(|reason| {
+            let since = humantime::format_rfc3339_millis(self.since);
+            format!("{reason} (away since {since}; what was known keeps serving)")
+        });
+        self.state.error = error;
+        let facts = self.cluster.facts();
+        self.facts.send_if_modified(|known| {
+            let changed = !Arc::ptr_eq(known, &facts) && **known != *facts;
+            *known = facts;
+            changed
+        });
+        !self.state.says_the_same(&before)
+            || !Arc::ptr_eq(&self.state.rejections, &before.rejections)
+            || self.state.refused != before.refused
+            || self.state.error != before.error
+    }
+
+    fn translate(&mut self) {
+        let first = !std::mem::replace(&mut self.state.synced, true);
+        let heard = self.heard.take();
+        let mut work = self.cluster.take_work();
+        let snapshot = self.cluster.snapshot();
+        if snapshot.is_some() || first {
+            self.state.revision += 1;
+            self.state.delivered = Some(SystemTime::now());
+            let idle = std::mem::take(&mut self.idle);
+            work.services += idle.services;
+            work.slices += idle.slices;
+            let heard = heard.unwrap_or_else(SystemTime::now);
+            self.progress.note(Queued { revision: self.state.revision, heard, work });
+        } else {
+            // Counted with the next that comes to something.
+            self.idle.services += work.services;
+            self.idle.slices += work.slices;
+        }
+        if let Some(snapshot) = snapshot {
+            if first {
+                let services = snapshot.services.len();
+                tracing::info!(source = %self.state.name, services, "the cluster is known");
+            }
+            self.state.snapshot = Some(snapshot);
+        }
+        let rejections = self.cluster.rejections();
+        if self.state.rejections != rejections {
+            self.state.rejections = rejections;
+        }
+        self.state.refused = self.cluster.refused();
+    }
+}
+
+/// A line about a failure without what was being done, which differs from watch to watch.
+fn without_verb(line: &str) -> String {
+    let resources = ["services", "endpointslices", "nodes", "servicecidrs"];
+    let words = line.split(|c: char| !c.is_alphanumeric());
+    words.filter(|word| !resources.contains(word)).collect::<Vec<_>>().join(" ")
+}

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+/// Most revisions that are told apart. Where nobody takes them, the oldest become one.
+const MOST: usize = 1024;
+
 /// Revisions on their way to the tables.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -30,7 +33,17 @@ pub struct Queued {
 impl Progress {
     /// A revision is about to be published.
     pub fn note(&self, queued: Queued) {
-        self.lock().push_back(queued);
+        let mut waiting = self.lock();
+        waiting.push_back(queued);
+        if waiting.len() > MOST
+            && let Some(oldest) = waiting.pop_front()
+            && let Some(next) = waiting.front_mut()
+        {
+            next.heard = next.heard.min(oldest.heard);
+            next.work.services += oldest.work.services;
+            next.work.slices += oldest.work.slices;
+            // Their times are no use to anybody who did not ask for so long.
+        }
     }
 
     /// Everything up to `revision` is in the tables: takes what that was, oldest first.
@@ -67,5 +80,19 @@ mod tests {
         assert_eq!(progress.pending(), [queued(3)]);
         assert_eq!(progress.applied(9), [queued(3)]);
         assert_eq!(progress.pending(), []);
+    }
+
+    #[test]
+    fn what_nobody_takes_does_not_grow() {
+        let progress = Progress::default();
+        for revision in 1..=5000 {
+            let work = Work { slices: 1, ..Work::default() };
+            let heard = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(revision);
+            progress.note(Queued { revision, heard, work });
+        }
+        let pending = progress.pending();
+        assert_eq!(pending.len(), MOST);
+        assert_eq!(pending.iter().map(|queued| queued.work.slices).sum::<u64>(), 5000);
+        assert_eq!(pending[0].heard, SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1));
     }
 }
