@@ -25,6 +25,12 @@ pub fn add_address(ip_address: &str) {
         .collect::<Vec<_>>());
 }
 
+/// Takes away what [`add_address`] gave.
+pub fn remove_address(ip_address: &str) {
+    let length = if ip_address.contains(':') { 128 } else { 32 };
+    ip(&["address", "del", &format!("{ip_address}/{length}"), "dev", "lo"]);
+}
+
 /// Sets `net.<name>` of the calling thread's namespace, `name` written with slashes.
 pub fn sysctl(name: &str, value: &str) {
     fs::write(format!("/proc/sys/net/{name}"), value)

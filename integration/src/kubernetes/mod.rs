@@ -5,7 +5,7 @@ mod expect;
 mod objects;
 
 pub use self::expect::{TCP, UDP, nobody, reaches, refused, unreachable};
-pub use self::objects::{Endpoint, Svc, endpoint};
+pub use self::objects::{Endpoint, Svc, endpoint, node_in};
 
 use crate::agent::Agent;
 use crate::apiserver::ApiServer;
@@ -61,7 +61,7 @@ impl<'a> World<'a> {
         let other = node.beside(lab, 2, FAR.0);
         let api = ApiServer::start();
         for (node, zone) in [(&node, NEAR.1), (&other, FAR.1)] {
-            api.put(objects::node(node, zone));
+            api.put(node_in(node, zone));
         }
         lab.set_settings(&format!(
             "sources:\n  - kubernetes: {{server: \"{}\", node: {}, {settings}}}\n",

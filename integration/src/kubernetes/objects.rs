@@ -213,8 +213,8 @@ impl Endpoint {
     }
 }
 
-/// A Node with its addresses of both families.
-pub(super) fn node(node: &Node, zone: &str) -> Value {
+/// A Node, in a zone, with its addresses of both families.
+pub fn node_in(node: &Node, zone: &str) -> Value {
     let addresses = node.addresses().both();
     let addresses = addresses
         .map(|address: IpAddr| json!({"type": "InternalIP", "address": address.to_string()}));

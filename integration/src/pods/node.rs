@@ -92,7 +92,7 @@ impl Node {
         let (namespace, pause) = new_namespace(&cgroup);
         let addresses = pod_addresses(self.number, host);
         let place = Place::new(name, self.name(), namespace, cgroup, addresses);
-        let gateway = pod_addresses(self.number, 1);
+        let gateway = self.gateway();
         self.run(|| {
             let namespace = path(&place);
             ip_batch(&format!(
@@ -128,9 +128,14 @@ impl Node {
         [format!("{v4}/24"), format!("{v6}/64")]
     }
 
+    /// Its addresses on the bridge that its pods are on.
+    pub fn gateway(&self) -> Pair {
+        pod_addresses(self.number, 1)
+    }
+
     /// Gives addresses to the devices that lead to other nodes (which is there) and to pods.
     fn set_up(&self) {
-        let (own, gateway) = (self.addresses(), pod_addresses(self.number, 1));
+        let (own, gateway) = (self.addresses(), self.gateway());
         self.run(|| {
             sysctl("ipv4/ip_forward", "1");
             sysctl("ipv6/conf/all/forwarding", "1");

@@ -4,3 +4,7 @@ mod affinity;
 mod api_itself;
 mod basics;
 mod changes;
+mod hints;
+mod node_ports;
+mod policies;
+mod terminating;
