@@ -31,6 +31,16 @@ pub fn remove_address(ip_address: &str) {
     ip(&["address", "del", &format!("{ip_address}/{length}"), "dev", "lo"]);
 }
 
+/// Makes all addresses of a network the calling thread's namespace's own.
+pub fn own_network(network: &str) {
+    ip(&["route", "add", "local", network, "dev", "lo"]);
+}
+
+/// Adds a route from the calling thread's namespace.
+pub fn add_route(network: &str, via: &str) {
+    ip(&["route", "add", network, "via", via]);
+}
+
 /// Sets `net.<name>` of the calling thread's namespace, `name` written with slashes.
 pub fn sysctl(name: &str, value: &str) {
     fs::write(format!("/proc/sys/net/{name}"), value)

@@ -87,6 +87,17 @@ impl<'a> World<'a> {
         self.agent = Some(Agent::adopt(self.lab));
     }
 
+    /// Starts another agent and waits until it serves what was known before, whether it can reach the
+    /// API server or not.
+    #[track_caller]
+    pub fn start_agent_on_cache(&mut self) {
+        let agent = Agent::spawn(self.lab, &[]);
+        wait_for("the agent to serve from its cache", DEADLINE, || {
+            agent.try_status().filter(|status| !status.hooks.is_empty())
+        });
+        self.agent = Some(agent);
+    }
+
     /// Puts a service with the slices of its endpoints, and waits until it is served so.
     #[track_caller]
     pub fn put(&self, service: &Svc, endpoints: &[Endpoint]) {

@@ -7,4 +7,7 @@ mod changes;
 mod hints;
 mod node_ports;
 mod policies;
+mod restarts;
+mod slices;
+mod sockets;
 mod terminating;
