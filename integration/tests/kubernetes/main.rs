@@ -11,3 +11,4 @@ mod restarts;
 mod slices;
 mod sockets;
 mod terminating;
+mod watching;

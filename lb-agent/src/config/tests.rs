@@ -122,7 +122,7 @@ fn bad_settings_name_line_and_remedy() {
         (
             "sources: [{kafka: x}]",
             "1:12",
-            "unknown field `kafka`; use `file`, `etcd`, `vip_ranges` or `allow_exec`",
+            "unknown field `kafka`; use `file`, `etcd`, `kubernetes`, `vip_ranges`",
         ),
         ("sources: [{vip_ranges: []}]", "1:12", "a source needs a `file`, `etcd` or `kubernetes`"),
         ("sources: [{file: a}, {file: a}]", "1:1", "source `/etc/lb/a` stands twice"),

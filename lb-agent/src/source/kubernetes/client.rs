@@ -112,6 +112,12 @@ impl Connection {
 /// Reads files, but does not connect yet.
 async fn make(source: &KubernetesSource) -> Result<Made, Trouble> {
     let (mut config, origin) = read_config(source).await?;
+    if config.proxy_url.is_some() {
+        return Err(Trouble::unreachable(format!(
+            "{origin} asks for a proxy (proxy-url), and connections through one are not made; \
+             remove it there, or name a server that is reached directly"
+        )));
+    }
     let token = config.auth_info.token_file.take().map(PathBuf::from);
     // A token that is given as text takes precedence.
     let token = token.filter(|_| config.auth_info.token.is_none());

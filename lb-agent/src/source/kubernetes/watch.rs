@@ -256,9 +256,9 @@ where
                     return Err(End::Trouble(Trouble::ended(at, "ends as soon as it begins")));
                 }
                 Ok(None) => return Ok(()),
-                Ok(Some(Err(kube::Error::SerdeError(error)))) => {
+                Ok(Some(Err(error))) if is_unreadable(&error) => {
                     let text = format!(
-                        "{}: an object of {} can't be read ({error}); correct it, or the server",
+                        "{}: an object among {} is none and is left out; correct what wrote it",
                         made.server.url, self.what.resource
                     );
                     self.tell(News::Unreadable(text)).await?;
@@ -341,5 +341,15 @@ where
 
     async fn tell(&self, news: News<T>) -> Result<(), End> {
         self.events.send((self.wrap)(news)).await.map_err(|_| End::Unheard)
+    }
+}
+
+/// Whether it is about one object of a watch only. The library takes a line that it can't read for a
+/// status, which then says nothing.
+fn is_unreadable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.message.is_empty(),
+        _ => false,
     }
 }

@@ -1,0 +1,459 @@
+//! The source against the API server, without a kernel: what it says while the server does whatever
+//! servers do.
+
+use integration::apiserver::ApiServer;
+use integration::etcd::pki::Pki;
+use integration::wait::{eventually, let_pass, wait_for};
+use lb_agent::config::KubernetesSource;
+use lb_agent::source::SourceState;
+use lb_agent::source::kubernetes::{self, Running, Timing};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to look whether something stays as it is.
+const WHILE: Duration = Duration::from_millis(300);
+const NODE: &str = "node-a";
+
+/// A source that follows a server, and the runtime it lives in.
+struct Scene {
+    running: Running,
+    // Dropped last: the tasks end with it.
+    _addresses: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    runtime: Option<Runtime>,
+}
+
+impl Scene {
+    fn start(config: KubernetesSource, timing: Timing) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (sender, addresses) = watch::channel(Arc::new(BTreeSet::new()));
+        let entered = runtime.enter();
+        let node = NODE.to_owned();
+        let running = kubernetes::spawn_with(Arc::new(config), node, addresses, None, timing);
+        drop(entered);
+        Self { running, _addresses: sender, runtime: Some(runtime) }
+    }
+
+    /// Follows this server as fast as may be.
+    fn of(api: &ApiServer) -> Self {
+        Self::start(at(api), fast())
+    }
+
+    fn state(&self) -> SourceState {
+        self.running.feed.borrow().clone()
+    }
+
+    /// All backends, as `service address`.
+    fn backends(&self) -> BTreeSet<String> {
+        let state = self.state();
+        let services = state.snapshot.iter().flat_map(|snapshot| snapshot.services.iter());
+        let backends = services.flat_map(|(name, service)| {
+            service.backends.keys().map(move |address| format!("{name} {address}"))
+        });
+        backends.collect()
+    }
+
+    #[track_caller]
+    fn expect(&self, expected: &[&str]) {
+        let expected: BTreeSet<String> = expected.iter().map(|&line| line.into()).collect();
+        let what = format!("{expected:?}");
+        eventually(&what, PATIENCE, || self.state().synced && self.backends() == expected);
+    }
+
+    /// Waits for an error that says this.
+    #[track_caller]
+    fn expect_error(&self, part: &str) -> String {
+        let says = || self.state().error.filter(|error| error.contains(part));
+        wait_for(part, PATIENCE, says)
+    }
+
+    #[track_caller]
+    fn expect_no_error(&self) {
+        eventually("the error to be over", PATIENCE, || self.state().error.is_none());
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn at(api: &ApiServer) -> KubernetesSource {
+    KubernetesSource { server: Some(api.url()), ..KubernetesSource::default() }
+}
+
+fn fast() -> Timing {
+    Timing { longest_pause: Duration::from_millis(100), ..Timing::default() }
+}
+
+fn put_service(api: &ApiServer, name: &str, ip: &str) {
+    let ports = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
+    let spec = json!({"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip],
+        "ipFamilies": ["IPv4"], "ports": ports});
+    api.put_service(name, spec);
+}
+
+fn put_slice(api: &ApiServer, service: &str, endpoints: &[&str]) {
+    api.put_slice(service, &format!("{service}-1"), &[("http", 8080, "TCP")], endpoints);
+}
+
+/// A server with a node and a service `web` of one endpoint.
+fn small() -> ApiServer {
+    let api = ApiServer::start();
+    fill(&api);
+    api
+}
+
+fn fill(api: &ApiServer) {
+    api.put_node(NODE, &["192.0.2.1"]);
+    put_service(api, "web", "10.96.0.10");
+    put_slice(api, "web", &["10.1.0.1"]);
+}
+
+/// How many requests so far hold all these words.
+fn asked(api: &ApiServer, words: &[&str]) -> usize {
+    let requests = api.requests();
+    requests.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+}
+
+#[test]
+fn changes_arrive_and_removals() {
+    let api = small();
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    put_slice(&api, "web", &["10.1.0.1", "10.1.0.2"]);
+    scene.expect(&["default/web:http 10.1.0.1:8080", "default/web:http 10.1.0.2:8080"]);
+    api.delete("services", "default", "web");
+    scene.expect(&[]);
+    // A slice that is before its service.
+    put_slice(&api, "db", &["10.1.0.3"]);
+    put_service(&api, "db", "10.96.0.11");
+    scene.expect(&["default/db:http 10.1.0.3:8080"]);
+    let queued = scene.running.progress.pending();
+    let state = scene.state();
+    assert_eq!(queued.last().map(|queued| queued.revision), Some(state.revision));
+    assert!(queued.iter().map(|queued| queued.work.slices).sum::<u64>() >= 3, "{queued:?}");
+    let facts = scene.running.facts.borrow().clone();
+    let addresses = facts.node.as_ref().map(|node| node.addresses.clone());
+    assert_eq!(addresses, Some(vec!["192.0.2.1".parse().unwrap()]));
+}
+
+#[test]
+fn nothing_is_known_before_services_and_slices_are() {
+    let api = small();
+    api.refuse("endpointslices", Some(503));
+    let scene = Scene::of(&api);
+    let error = scene.expect_error("endpointslices");
+    assert!(
+        error.contains("answers 503") && error.contains("check the API server's log"),
+        "{error}"
+    );
+    let state = scene.state();
+    assert!(!state.synced && state.snapshot.is_none(), "{state:?}");
+    api.refuse("endpointslices", None);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    scene.expect_no_error();
+}
+
+#[test]
+fn lists_are_streams_or_pages() {
+    let api = small();
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    assert_eq!(asked(&api, &["sendInitialEvents=true", "/services?"]), 1);
+    assert_eq!(asked(&api, &["limit="]), 0);
+    drop(scene);
+
+    let api = small();
+    api.forbid_streaming_lists();
+    let services = (0..1200).map(|i| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{i}")},
+            "spec": {"clusterIP": format!("10.97.{}.{}", i / 250, i % 250 + 1),
+                "ports": [{"port": 80, "protocol": "TCP"}]},
+        })
+    });
+    api.put_all(services);
+    let scene = Scene::of(&api);
+    let known = || scene.state().snapshot.map_or(0, |snapshot| snapshot.services.len());
+    eventually("all services", PATIENCE, || known() == 1201);
+    assert_eq!(asked(&api, &["/services?", "limit=500"]), 3);
+    put_slice(&api, "web", &["10.1.0.7"]);
+    scene.expect(&["default/web:http 10.1.0.7:8080"]);
+    assert_eq!(scene.state().error, None);
+}
+
+#[test]
+fn a_server_that_is_away_leaves_what_was_known() {
+    let mut api = small();
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    let before = scene.state();
+    api.stop();
+    let error = scene.expect_error("connection refused");
+    assert!(error.starts_with(&api.url()) && error.contains("away since"), "{error}");
+    let state = scene.state();
+    assert!(state.synced && state.says_nothing_new(&before), "{state:?}");
+    // What happens meanwhile is seen afterwards.
+    put_slice(&api, "web", &["10.1.0.9"]);
+    api.resume();
+    scene.expect(&["default/web:http 10.1.0.9:8080"]);
+    scene.expect_no_error();
+    // It was not listed again: the watches went on from where they were.
+    assert_eq!(asked(&api, &["sendInitialEvents=true", "/endpointslices?"]), 1);
+}
+
+/// What the tests ask of a state.
+trait Says {
+    fn says_nothing_new(&self, before: &Self) -> bool;
+}
+
+impl Says for SourceState {
+    fn says_nothing_new(&self, before: &Self) -> bool {
+        self.snapshot == before.snapshot && self.revision == before.revision
+    }
+}
+
+#[test]
+fn a_server_that_has_forgotten_is_listed_anew() {
+    let mut api = small();
+    put_service(&api, "old", "10.96.0.20");
+    put_slice(&api, "old", &["10.1.0.20"]);
+    let scene = Scene::of(&api);
+    scene.expect(&["default/old:http 10.1.0.20:8080", "default/web:http 10.1.0.1:8080"]);
+    api.stop();
+    // The deletion is forgotten, too: only a list can tell.
+    api.delete("services", "default", "old");
+    put_slice(&api, "web", &["10.1.0.2"]);
+    api.restart_with_amnesia();
+    scene.expect(&["default/web:http 10.1.0.2:8080"]);
+    scene.expect_no_error();
+    assert!(asked(&api, &["sendInitialEvents=true", "/services?"]) >= 2);
+}
+
+#[test]
+fn bookmarks_keep_a_quiet_watch_from_being_forgotten() {
+    let mut api = small();
+    api.set_bookmark_interval(Duration::from_millis(50));
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    // Slices change, services don't; then all that happened is forgotten.
+    put_slice(&api, "web", &["10.1.0.2"]);
+    scene.expect(&["default/web:http 10.1.0.2:8080"]);
+    let_pass(WHILE);
+    api.compact();
+    api.restart();
+    put_service(&api, "late", "10.96.0.30");
+    put_slice(&api, "late", &["10.1.0.30"]);
+    scene.expect(&["default/late:http 10.1.0.30:8080", "default/web:http 10.1.0.2:8080"]);
+    assert_eq!(asked(&api, &["sendInitialEvents=true", "/services?"]), 1);
+}
+
+#[test]
+fn a_slow_server_and_dropped_connections_are_borne() {
+    let mut api = small();
+    api.set_delay(Duration::from_millis(400));
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    for last in 2..6 {
+        api.restart();
+        let address = format!("10.1.0.{last}");
+        put_slice(&api, "web", &[&address]);
+        scene.expect(&[&format!("default/web:http {address}:8080")]);
+    }
+}
+
+#[test]
+fn a_server_too_slow_to_answer_is_named() {
+    let api = small();
+    api.set_delay(Duration::from_secs(60));
+    let timing = Timing { answer: Duration::from_millis(200), ..fast() };
+    let scene = Scene::start(at(&api), timing);
+    let error = scene.expect_error("no answer within 200ms");
+    assert!(error.contains("check that the API server runs"), "{error}");
+    api.set_delay(Duration::ZERO);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    scene.expect_no_error();
+}
+
+#[test]
+fn a_watch_that_hangs_silently_is_noticed() {
+    let api = small();
+    // Bookmarks come more often than the silence lasts, until there are none.
+    api.set_bookmark_interval(Duration::from_millis(200));
+    let silence = Duration::from_secs(2);
+    let scene = Scene::start(at(&api), Timing { silence, ..fast() });
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    let watches = |api: &ApiServer| asked(api, &["watch=true", "/endpointslices?"]);
+    let begun = watches(&api);
+    let_pass(silence + WHILE);
+    assert_eq!(watches(&api), begun, "a watch with bookmarks is alive");
+    api.set_silent(true);
+    put_slice(&api, "web", &["10.1.0.2"]);
+    let start = Instant::now();
+    eventually("another watch", PATIENCE, || watches(&api) > begun);
+    assert!(start.elapsed() >= silence / 2, "{:?}", start.elapsed());
+    api.set_silent(false);
+    scene.expect(&["default/web:http 10.1.0.2:8080"]);
+    assert_eq!(scene.state().error, None);
+}
+
+#[test]
+fn service_ranges_and_the_node_can_be_done_without() {
+    let api = small();
+    for (plural, code) in [("servicecidrs", 403), ("nodes", 403)] {
+        api.refuse(plural, Some(code));
+    }
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    assert_eq!(scene.state().error, None);
+    // Not asked again and again.
+    let_pass(WHILE);
+    assert_eq!(asked(&api, &["/servicecidrs?"]), 1);
+    drop(scene);
+
+    let api = small();
+    api.refuse("servicecidrs", Some(404));
+    let scene = Scene::start(at(&api), Timing { rare: Duration::from_millis(100), ..fast() });
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    api.refuse("servicecidrs", None);
+    api.put(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
+    let ranges = || scene.running.facts.borrow().service_cidrs.clone();
+    eventually("the range", PATIENCE, || {
+        ranges() == BTreeSet::from(["10.96.0.0/12".parse().unwrap()])
+    });
+}
+
+#[test]
+fn what_we_may_not_read_is_named_with_its_role() {
+    let api = small();
+    api.refuse("services", Some(403));
+    let scene = Scene::of(&api);
+    let error = scene.expect_error("403");
+    let remedy = "apiGroups: [\"\"], resources: [services], verbs: [list, watch]";
+    assert!(error.contains(remedy), "{error}");
+}
+
+/// A server that asks for a token, and the source's settings with a file that holds one.
+fn secured(scratch: &TempDir, token: &str) -> (ApiServer, KubernetesSource, PathBuf) {
+    let authority = Pki::create(scratch.path(), "authority");
+    let api = ApiServer::start_tls(&authority);
+    fill(&api);
+    let (kubeconfig, file) = (scratch.path().join("kubeconfig"), scratch.path().join("token"));
+    // Files end in a newline.
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    api.kubeconfig(&kubeconfig, Some(&file));
+    let config = KubernetesSource { kubeconfig: Some(kubeconfig), ..KubernetesSource::default() };
+    (api, config, file)
+}
+
+#[test]
+fn a_token_is_read_again() {
+    let scratch = TempDir::with_prefix("lb-").unwrap();
+    let (mut api, config, file) = secured(&scratch, "first-secret");
+    api.require_token(Some("first-secret"));
+    let scene = Scene::start(config, fast());
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+
+    // Replaced in time: nobody notices.
+    std::fs::write(&file, "second-secret").unwrap();
+    api.require_token(Some("second-secret"));
+    put_slice(&api, "web", &["10.1.0.2"]);
+    api.restart();
+    put_slice(&api, "web", &["10.1.0.3"]);
+    scene.expect(&["default/web:http 10.1.0.3:8080"]);
+
+    // Expired: what was known serves, and a line says what to do.
+    api.require_token(Some("third-secret"));
+    api.restart();
+    put_slice(&api, "web", &["10.1.0.4"]);
+    let error = scene.expect_error("does not know us (401)");
+    assert!(error.contains(&format!("the token in {} has expired", file.display())), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+    assert!(scene.state().synced);
+    scene.expect(&["default/web:http 10.1.0.3:8080"]);
+    std::fs::write(&file, "third-secret\n").unwrap();
+    scene.expect(&["default/web:http 10.1.0.4:8080"]);
+    scene.expect_no_error();
+}
+
+#[test]
+fn a_server_that_others_certified_is_not_believed() {
+    let scratch = TempDir::with_prefix("lb-").unwrap();
+    let (api, config, _) = secured(&scratch, "x");
+    let other = Pki::create(scratch.path(), "other");
+    let path = config.kubeconfig.clone().unwrap();
+    let good = std::fs::read_to_string(&path).unwrap();
+    let authority = scratch.path().join("authority/ca.pem");
+    std::fs::write(&path, good.replace(authority.to_str().unwrap(), other.ca().to_str().unwrap()))
+        .unwrap();
+    let scene = Scene::start(config, fast());
+    let error = scene.expect_error("its certificate comes from an authority");
+    assert!(error.contains(&format!("the kubeconfig {}", path.display())), "{error}");
+    // A kubeconfig that is corrected is read again.
+    std::fs::write(&path, good).unwrap();
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    drop(api);
+}
+
+#[test]
+fn a_kubeconfig_that_is_missing_or_broken_is_named_and_awaited() {
+    let scratch = TempDir::with_prefix("lb-").unwrap();
+    let (api, config, _) = secured(&scratch, "x");
+    let path = config.kubeconfig.clone().unwrap();
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let scene = Scene::start(config, fast());
+    let error = scene.expect_error("can't be used");
+    assert!(error.starts_with(&format!("the kubeconfig {}", path.display())), "{error}");
+    std::fs::write(&path, "a: [").unwrap();
+    let error = scene.expect_error("can't be used");
+    assert!(!error.contains('\n'), "{error}");
+    std::fs::write(&path, good).unwrap();
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    drop(api);
+}
+
+#[test]
+fn an_object_that_is_none_stops_nothing() {
+    let api = small();
+    let scene = Scene::of(&api);
+    scene.expect(&["default/web:http 10.1.0.1:8080"]);
+    api.put_service("bad", json!({"clusterIP": "10.96.0.66", "ports": "none"}));
+    put_slice(&api, "web", &["10.1.0.2"]);
+    put_service(&api, "good", "10.96.0.67");
+    put_slice(&api, "good", &["10.1.0.3"]);
+    scene.expect(&["default/good:http 10.1.0.3:8080", "default/web:http 10.1.0.2:8080"]);
+}
+
+#[test]
+fn ten_thousand_services_come_in_pages() {
+    let api = small();
+    api.forbid_streaming_lists();
+    let objects = (0..10_000).flat_map(|i| {
+        let ip = format!("10.{}.{}.{}", 97 + i / 62_500, i / 250, i % 250 + 1);
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{i}")},
+            "spec": {"clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP"}]},
+        });
+        [service]
+    });
+    api.put_all(objects);
+    let scene = Scene::of(&api);
+    let known = || scene.state().snapshot.map_or(0, |snapshot| snapshot.services.len());
+    eventually("all services", Duration::from_secs(120), || known() == 10_001);
+    assert_eq!(asked(&api, &["/services?", "limit=500"]), 21);
+    assert_eq!(scene.state().rejections.len(), 0, "{:?}", scene.state().rejections);
+}
