@@ -35,9 +35,9 @@ fn bad_addresses_say_what_is_wrong() {
 #[test]
 fn loopback_is_the_hosts() {
     let scope = |text: &str| text.parse::<Frontend>().unwrap().scope(Scope::Everywhere);
-    assert_eq!(scope("127.0.0.1:80"), Scope::Host.into());
-    assert_eq!(scope("[::1]:80"), Scope::Host.into());
-    assert_eq!(scope("10.0.0.1:80"), Scope::Everywhere.into());
+    assert_eq!(scope("127.0.0.1:80"), Scope::Host);
+    assert_eq!(scope("[::1]:80"), Scope::Host);
+    assert_eq!(scope("10.0.0.1:80"), Scope::Everywhere);
 }
 
 #[test]

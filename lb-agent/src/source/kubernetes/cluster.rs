@@ -3,14 +3,22 @@
 //!
 //! Pure.
 
+mod terms;
+mod unit;
+
+pub use self::terms::{
+    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, Settings, Work,
+};
+
+use self::unit::Unit;
 use super::intern::Words;
 use super::listing::Listing;
 use super::node_ports;
 use super::notes::Notes;
-use super::objects::{self, Family, Reading, Service, Slice, key};
+use super::objects::{self, Reading, Service, Slice, key};
 use super::topology::Place;
 use super::translate::{Here, translate};
-use crate::model::{Rejection, Scope, ServiceName, Snapshot};
+use crate::model::{Rejection, Snapshot};
 use crate::source::versions::Versions;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
@@ -26,101 +34,6 @@ pub(super) const SERVICE: &str = "Service";
 const SLICE: &str = "EndpointSlice";
 const NODE: &str = "Node";
 const SERVICE_CIDR: &str = "ServiceCIDR";
-
-/// What this node is told by its operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The source's name, for rejections: `kubernetes`.
-    pub source: Arc<str>,
-    /// The name of this node.
-    pub node: String,
-    /// Where NodePorts are served.
-    pub node_ports: NodePorts,
-    /// Whose sockets the cluster's addresses are for.
-    pub scope: Scope,
-}
-
-/// On which of this node's addresses NodePorts are served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodePorts {
-    /// Which addresses, apart from loopback.
-    pub addresses: NodePortAddresses,
-    /// Whether 127.0.0.1 and ::1 are among them, for sockets of the node itself.
-    pub localhost: bool,
-}
-
-/// Addresses of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// All of them.
-    All,
-    /// The node's primary address of each family.
-    Primary,
-    /// Those in these ranges; of a family without a range, all of them.
-    Ranges(Vec<IpNet>),
-}
-
-/// What a watch says, for one kind of object.
-#[derive(Clone, Debug)]
-pub enum Change<T> {
-    /// A list begins, at the start or after a gap.
-    Begin,
-    /// An object of the list.
-    Listed(T),
-    /// The list is complete: what it lacks is gone.
-    Complete,
-    /// An object is new or has changed.
-    Put(T),
-    /// An object is gone.
-    Delete(T),
-}
-
-/// What else the cluster says that concerns this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The own Node object; `None` while it is unknown or does not exist.
-    pub node: Option<NodeFacts>,
-    /// Services with a healthCheckNodePort, by namespace and name.
-    pub health_checks: BTreeMap<(Arc<str>, Arc<str>), HealthCheck>,
-    /// The ranges that service addresses are taken from.
-    pub service_cidrs: BTreeSet<IpNet>,
-}
-
-/// What matters of the own Node object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// Its uid, for events.
-    pub uid: String,
-    /// Its internal addresses, in the order given.
-    pub addresses: Vec<IpAddr>,
-    /// Its zone.
-    pub zone: Option<Arc<str>>,
-    /// Its pod ranges.
-    pub pod_cidrs: Vec<IpNet>,
-    /// Whether it is being deleted, or about to be by the autoscaler: it takes no new traffic from
-    /// outside.
-    pub leaving: bool,
-}
-
-/// What a healthCheckNodePort answers for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// The port.
-    pub port: u16,
-    /// Distinct ready endpoints on this node, of the family that has more of them.
-    pub local_endpoints: usize,
-}
-
-/// What was taken in since it was last asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Changes of Services.
-    pub services: u64,
-    /// Changes of EndpointSlices.
-    pub slices: u64,
-    /// When what the slices tell happened, as far as they say so and it can be believed.
-    pub triggers: Vec<SystemTime>,
-}
 
 /// What is known.
 #[derive(Debug)]
@@ -148,16 +61,6 @@ pub struct Cluster {
     versions: Versions,
     changed: bool,
     work: Work,
-}
-
-/// A Service with its EndpointSlices, whichever came first.
-#[derive(Debug, Default)]
-struct Unit {
-    service: Option<Service>,
-    /// By `namespace/name` of the slice, so that their order is always the same.
-    slices: BTreeMap<Arc<str>, Slice>,
-    /// What it is in the snapshot.
-    served: Vec<ServiceName>,
 }
 
 /// A Service and all that decides what becomes of connections to it.
@@ -412,6 +315,9 @@ impl Cluster {
     }
 
     fn put_health_check(&mut self, key: &str, check: Option<HealthCheck>) {
+        if check.is_none() && self.facts.health_checks.is_empty() {
+            return;
+        }
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         let key = (namespace.into(), name.into());
         if self.facts.health_checks.get(&key) == check.as_ref() {
@@ -425,35 +331,5 @@ impl Cluster {
     }
 }
 
-// === impl Unit ===
-
-impl Unit {
-    fn is_empty(&self) -> bool {
-        self.service.is_none() && self.slices.is_empty() && self.served.is_empty()
-    }
-
-    fn has_hints(&self) -> bool {
-        let mut endpoints = self.slices.values().flat_map(|slice| &slice.endpoints);
-        endpoints.any(|endpoint| endpoint.hints.is_some())
-    }
-
-    fn has_node_ports(&self) -> bool {
-        let mut ports = self.service.iter().flat_map(|service| &service.ports);
-        ports.any(|port| port.node_port.is_some())
-    }
-
-    /// A pod of both families is one endpoint, so the families are not added up.
-    fn health_check(&self, node: &str) -> Option<HealthCheck> {
-        let port = self.service.as_ref()?.health_check?;
-        let count = |family| {
-            let slices = self.slices.values();
-            let endpoints = slices
-                .filter(|slice| slice.family == family && slice.has_port)
-                .flat_map(|slice| &slice.endpoints);
-            let ready = endpoints.filter(|endpoint| endpoint.ready && endpoint.is_on(node));
-            ready.map(|endpoint| endpoint.address).collect::<HashSet<_>>().len()
-        };
-        let local_endpoints = Family::ALL.into_iter().map(count).max().unwrap_or_default();
-        Some(HealthCheck { port, local_endpoints })
-    }
-}
+#[cfg(test)]
+pub(super) mod tests;

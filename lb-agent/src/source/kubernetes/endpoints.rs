@@ -52,3 +52,6 @@ pub fn merge<'s>(
     }
     merged
 }
+
+#[cfg(test)]
+mod tests;

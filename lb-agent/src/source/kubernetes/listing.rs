@@ -27,7 +27,7 @@ impl<P> Default for Listing<P> {
     }
 }
 
-impl<P> Listing<P> {
+impl<P: Clone> Listing<P> {
     /// Whether there has been a complete list.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
@@ -67,6 +67,9 @@ impl<P> Listing<P> {
                 Some(kept) => {
                     let key = key(&object);
                     self.known.insert(Arc::clone(&key));
+                    if let Some(list) = &mut self.list {
+                        list.insert(Arc::clone(&key), kept.clone());
+                    }
                     vec![(key, Some(kept))]
                 }
                 None => self.remove(key(&object)),

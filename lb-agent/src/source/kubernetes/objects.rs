@@ -85,3 +85,6 @@ pub fn key(meta: &ObjectMeta) -> Arc<str> {
 fn has_label(meta: &ObjectMeta, label: &str) -> bool {
     meta.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
+
+#[cfg(test)]
+mod tests;

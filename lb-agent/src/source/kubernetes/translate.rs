@@ -143,3 +143,6 @@ fn frontends(
     }
     frontends
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as ObjectEndpoint, EndpointPort, 
 use k8s_openapi::jiff::Timestamp;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// An EndpointSlice with this label is of a Service that has no address.
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -168,7 +168,8 @@ fn read_endpoint(object: &ObjectEndpoint, address: IpAddr, words: &mut Words) ->
 /// When that happened which an EndpointSlice tells, if it says so.
 pub fn trigger(object: &EndpointSlice) -> Option<SystemTime> {
     let annotation = object.metadata.annotations.as_ref()?.get(TRIGGER)?;
-    annotation.parse::<Timestamp>().ok().map(SystemTime::from)
+    let time: Timestamp = annotation.parse().ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::try_from(time.as_duration()).ok()?)
 }
 
 // === impl Endpoint ===

@@ -1,0 +1,103 @@
+//! What goes into the state machine, and what comes out besides the snapshot.
+
+use crate::model::Scope;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What this node is told by its operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The source's name, for rejections: `kubernetes`.
+    pub source: Arc<str>,
+    /// The name of this node.
+    pub node: String,
+    /// Where NodePorts are served.
+    pub node_ports: NodePorts,
+    /// Whose sockets the cluster's addresses are for.
+    pub scope: Scope,
+}
+
+/// On which of this node's addresses NodePorts are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePorts {
+    /// Which addresses, apart from loopback.
+    pub addresses: NodePortAddresses,
+    /// Whether 127.0.0.1 and ::1 are among them, for sockets of the node itself.
+    pub localhost: bool,
+}
+
+/// Addresses of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// All of them.
+    All,
+    /// The node's primary address of each family.
+    Primary,
+    /// Those in these ranges; of a family without a range, all of them.
+    Ranges(Vec<IpNet>),
+}
+
+/// What a watch says, for one kind of object.
+#[derive(Clone, Debug)]
+pub enum Change<T> {
+    /// A list begins, at the start or after a gap.
+    Begin,
+    /// An object of the list.
+    Listed(T),
+    /// The list is complete: what it lacks is gone.
+    Complete,
+    /// An object is new or has changed.
+    Put(T),
+    /// An object is gone.
+    Delete(T),
+}
+
+/// What else the cluster says that concerns this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The own Node object; `None` while it is unknown or does not exist.
+    pub node: Option<NodeFacts>,
+    /// Services with a healthCheckNodePort, by namespace and name.
+    pub health_checks: BTreeMap<(Arc<str>, Arc<str>), HealthCheck>,
+    /// The ranges that service addresses are taken from.
+    pub service_cidrs: BTreeSet<IpNet>,
+}
+
+/// What matters of the own Node object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its uid, for events.
+    pub uid: String,
+    /// Its internal addresses, in the order given.
+    pub addresses: Vec<IpAddr>,
+    /// Its zone.
+    pub zone: Option<Arc<str>>,
+    /// Its pod ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Whether it is being deleted, or about to be by the autoscaler: it takes no new traffic from
+    /// outside.
+    pub leaving: bool,
+}
+
+/// What a healthCheckNodePort answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port.
+    pub port: u16,
+    /// Distinct ready endpoints on this node, of the family that has more of them.
+    pub local_endpoints: usize,
+}
+
+/// What was taken in since it was last asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Changes of Services.
+    pub services: u64,
+    /// Changes of EndpointSlices.
+    pub slices: u64,
+    /// When what the slices tell happened, as far as they say so and it can be believed.
+    pub triggers: Vec<SystemTime>,
+}

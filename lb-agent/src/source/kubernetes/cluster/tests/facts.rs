@@ -1,0 +1,135 @@
+//! What is told besides the services.
+
+use super::*;
+
+#[test]
+fn what_the_node_object_says() {
+    let mut lab = Lab::new();
+    let mut object = node("here", "", &["192.0.2.1", "fd00::1", "192.0.2.010"]);
+    object["status"]["addresses"][1]["type"] = json!("ExternalIP");
+    object["spec"] = json!({ "podCIDRs": ["10.244.1.7/24", "fd00:1::/64", "10.0.0.0/33"] });
+    let facts = |lab: &mut Lab| lab.cluster.facts().node.clone().unwrap();
+    lab.put(&object);
+    let expected = NodeFacts {
+        uid: "1-2-3".to_owned(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        zone: None,
+        pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+        leaving: false,
+    };
+    assert_eq!(facts(&mut lab), expected);
+    let leading = "`192.0.2.010` has leading zeros, which some programs take for octal numbers; \
+                   write it as 192.0.2.10";
+    let range = "`10.0.0.0/33` is not an address range; write it as 10.0.0.0/8 or fd00::/64";
+    assert_eq!(
+        lab.rejections(),
+        [
+            format!("Node here: status.addresses: {leading}"),
+            format!("Node here: spec.podCIDRs: {range}"),
+        ]
+    );
+    let before = lab.cluster.facts();
+    lab.put(&object);
+    assert!(Arc::ptr_eq(&before, &lab.cluster.facts()));
+    object["spec"]["taints"] = json!([{ "key": "node.kubernetes.io/x", "effect": "NoSchedule" }]);
+    assert!(!facts(lab.put(&object)).leaving);
+    object["spec"]["taints"][0]["key"] = json!("ToBeDeletedByClusterAutoscaler");
+    assert!(facts(lab.put(&object)).leaving);
+    object["spec"] = json!({});
+    object["metadata"]["deletionTimestamp"] = json!("2026-11-27T00:00:00Z");
+    assert!(facts(lab.put(&object)).leaving);
+}
+
+#[test]
+fn service_cidrs_come_and_go() {
+    let mut lab = Lab::new();
+    let cidr = |name: &str, ranges: &[&str]| {
+        json!({
+            "kind": "ServiceCIDR", "metadata": { "name": name }, "spec": { "cidrs": ranges },
+        })
+    };
+    lab.put(&cidr("a", &["10.96.0.0/12", "x"])).put(&cidr("b", &["fd00::/108", "10.96.0.0/12"]));
+    let ranges = |lab: &mut Lab| -> Vec<String> {
+        lab.cluster.facts().service_cidrs.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(ranges(&mut lab), ["10.96.0.0/12", "fd00::/108"]);
+    assert_eq!(lab.cluster.refused(), 1);
+    lab.delete(&cidr("b", &[]));
+    assert_eq!(ranges(&mut lab), ["10.96.0.0/12"]);
+    assert_eq!(ranges(lab.list(&[])), [""; 0]);
+    assert_eq!(lab.rejections(), [""; 0]);
+    assert_eq!(lab.cluster.refused(), 1);
+}
+
+#[test]
+fn health_checks_count_ready_endpoints_on_this_node() {
+    let mut lab = Lab::new();
+    let spec = |port: i32| {
+        json!({
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": port,
+            "ports": [{ "name": "a", "port": 80 }, { "name": "b", "port": 81 }],
+        })
+    };
+    let check = |lab: &mut Lab| {
+        let facts = lab.cluster.facts();
+        let mut all = facts.health_checks.iter();
+        let check = all.next().map(|((namespace, name), check)| {
+            (format!("{namespace}/{name}"), check.port, check.local_endpoints)
+        });
+        assert!(all.next().is_none());
+        check
+    };
+    let expect = |count| Some(("ns/a".to_owned(), 32000, count));
+    lab.put(&service("a", spec(32000)));
+    assert_eq!(check(&mut lab), expect(0));
+    let four = "10.0.0.1@here 10.0.0.2@here=011 10.0.0.3@there 10.0.0.4@here=101";
+    lab.put(&slice("a", "a-1", four)).put(&slice("a", "a-2", "10.0.0.1@here"));
+    assert_eq!(check(&mut lab), expect(2));
+    // The same pods by their other family.
+    lab.put(&slice("a", "a-3", "fd00::1@here"));
+    assert_eq!(check(&mut lab), expect(2));
+    let before = lab.cluster.facts();
+    lab.put(&slice("a", "a-2", "10.0.0.9@there"));
+    assert!(Arc::ptr_eq(&before, &lab.cluster.facts()));
+    lab.put(&service("a", spec(70_000)));
+    assert_eq!(check(&mut lab), None);
+    assert_eq!(
+        lab.rejections(),
+        ["Service ns/a: healthCheckNodePort: 70000 is not a port; use 1 to 65535"]
+    );
+    lab.put(&service("a", spec(32000)));
+    assert_eq!(check(&mut lab), expect(2));
+    let mut cluster = spec(32000);
+    cluster["externalTrafficPolicy"] = json!("Cluster");
+    assert_eq!(check(lab.put(&service("a", cluster))), None);
+    lab.put(&service("a", spec(32000))).delete(&service("a", json!({})));
+    assert_eq!(check(&mut lab), None);
+}
+
+#[test]
+fn work_counts_what_changed_and_believes_sane_clocks_only() {
+    let mut lab = Lab::new();
+    let stamped = |name: &str, time: &str, endpoints: &str| {
+        let mut slice = slice("a", name, endpoints);
+        slice["metadata"]["annotations"] =
+            json!({ "endpoints.kubernetes.io/last-change-trigger-time": time });
+        slice
+    };
+    // The agent started at 22:13:20, and it is a minute later.
+    let good = "2023-11-14T22:13:21.25Z";
+    lab.put(&service("a", json!({}))).put(&service("a", json!({})));
+    lab.put(&stamped("1", good, "10.0.0.1"));
+    lab.put(&stamped("2", "2023-11-14T23:13:22+01:00", "10.0.0.1"));
+    lab.put(&stamped("3", "2023-11-14T22:13:19Z", "10.0.0.1"));
+    lab.put(&stamped("4", "2023-11-14T22:14:21Z", "10.0.0.1"));
+    lab.put(&stamped("5", "yesterday", "10.0.0.1"));
+    // Nothing changed but the annotation.
+    lab.put(&stamped("1", "2023-11-14T22:13:40Z", "10.0.0.1"));
+    lab.delete(&stamped("1", good, ""));
+    lab.delete(&stamped("9", good, ""));
+    let after = |millis| started() + Duration::from_millis(millis);
+    let expected = Work { services: 1, slices: 6, triggers: vec![after(1_250), after(2_000)] };
+    assert_eq!(lab.cluster.take_work(), expected);
+    assert_eq!(lab.cluster.take_work(), Work::default());
+    assert_eq!(lab.rejections(), [""; 0]);
+}
