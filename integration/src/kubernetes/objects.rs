@@ -56,6 +56,11 @@ impl Svc {
         self.port(name, port, target, "UDP")
     }
 
+    /// Adds an SCTP port.
+    pub fn sctp(self, name: &str, port: u16, target: u16) -> Self {
+        self.port(name, port, target, "SCTP")
+    }
+
     /// A port for each protocol under the same number.
     pub fn tcp_and_udp(self, port: u16, target: u16) -> Self {
         self.tcp("tcp", port, target).udp("udp", port, target)

@@ -222,3 +222,25 @@ fn an_external_address_that_no_node_has() {
         unreachable(&client, TCP, inside.at(80));
     });
 }
+
+/// It is nobody's mistake, it does not keep the other ports from being served, and nothing here makes the
+/// kernel load its module.
+#[test]
+fn an_sctp_port_is_left_alone() {
+    run("k8s-sctp", |world| {
+        let loaded = || {
+            let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+            modules.lines().any(|line| line.starts_with("sctp "))
+        };
+        let before = loaded();
+        let web = Svc::new("web", 10).tcp("tcp", 80, 8080).sctp("sctp", 80, 8080);
+        let (a, client) = (world.pod("a", 8080), world.node.pod("client"));
+        world.put(&web, &[endpoint(&a)]);
+        reaches(&client, TCP, web.at(80), &["a"]);
+        let only_sctp = Svc::new("sctp", 11).sctp("", 80, 8080);
+        world.put(&only_sctp, &[endpoint(&a)]);
+        nobody(&client, TCP, only_sctp.at(80));
+        assert_eq!(world.agent().status().rejections, []);
+        assert_eq!(loaded(), before);
+    });
+}

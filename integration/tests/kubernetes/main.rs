@@ -10,5 +10,6 @@ mod policies;
 mod restarts;
 mod slices;
 mod sockets;
+mod table;
 mod terminating;
 mod watching;

@@ -1,13 +1,13 @@
 //! Which sockets are translated, and which are ended when their endpoint goes.
 
-use integration::client::ask_connected;
+use integration::client::{ask, ask_connected, udp};
 use integration::kubernetes::{Svc, TCP, UDP, World, endpoint, nobody, reaches, run, run_with};
 use integration::netns;
 use integration::pods::Place;
 use integration::server::{Backends, Kind};
 use integration::wait::eventually;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -62,6 +62,56 @@ fn connected_udp_sockets_to_an_endpoint_that_goes_are_ended() {
                 assert_eq!(ask_connected(socket).expect("an answer").tag, who);
             }
             assert_eq!(ask_connected(&direct).expect("an answer").tag, gone.name());
+        }
+    });
+}
+
+/// One that is going but still serves is let finish what it began.
+#[test]
+fn connected_udp_sockets_to_an_endpoint_that_still_serves_are_left_alone() {
+    run("k8s-udp-serving", |world| {
+        let dns = Svc::new("dns", 10).udp("dns", 53, 8053);
+        let [a, b, client] = ["a", "b", "client"].map(|name| world.node.pod(name));
+        for pod in [&a, &b] {
+            pod.serve(Kind::Udp, 8053);
+        }
+        world.put(&dns, &[endpoint(&a)]);
+        let socket = client.connected(dns.at(53)[0]).0;
+        world.put(&dns, &[endpoint(&a).terminating(), endpoint(&b)]);
+        reaches(&client, UDP, dns.at(53), &["b"]);
+        // Whoever was to be ended would have been by now: this one is.
+        let ended = client.connected(dns.at(53)[1]).0;
+        world.put(&dns, &[endpoint(&a).terminating(), endpoint(&b).unready()]);
+        is_ended(world, &ended);
+        assert_eq!(ask_connected(&socket).expect("an answer").tag, "a");
+        world.put(&dns, &[]);
+        is_ended(world, &socket);
+    });
+}
+
+/// It is bound to nothing: each endpoint that takes over answers the next question.
+#[test]
+fn an_unconnected_udp_socket_follows_the_endpoints() {
+    run("k8s-udp-free", |world| {
+        let dns = Svc::new("dns", 10).udp("dns", 53, 8053).node_port(30053);
+        let (a, c) = (world.pod("a", 8053), world.far_pod("c", 8053));
+        let client = world.node.pod("client");
+        let all: Vec<_> = dns.at(53).into_iter().chain(world.node.addresses().at(30053)).collect();
+        let sockets: Vec<_> = client.run(|| {
+            let any = |to: &SocketAddr| if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            all.iter().map(|to| (*to, udp(any(to)))).collect()
+        });
+        for pod in [&a, &c, &a] {
+            world.put(&dns, &[endpoint(pod)]);
+            for (to, socket) in &sockets {
+                let reply = ask(socket, *to).expect("an answer");
+                assert_eq!((reply.tag.as_str(), reply.source), (pod.name(), *to));
+            }
+            world.put(&dns, &[]);
+            for (to, socket) in &sockets {
+                let error = ask(socket, *to).expect_err("nobody serves it");
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
+            }
         }
     });
 }
