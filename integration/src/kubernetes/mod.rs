@@ -2,6 +2,7 @@
 //! node without an agent. There are no controllers: a test writes EndpointSlices as they would.
 
 mod expect;
+pub mod large;
 mod objects;
 
 pub use self::expect::{TCP, UDP, nobody, reaches, refused, unreachable};

@@ -134,7 +134,7 @@ impl Svc {
             spec[field] = value.clone();
         }
         json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name}, "spec": spec,
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name, "namespace": "default"}, "spec": spec,
             "status": {"loadBalancer": {"ingress": self.ingress}},
         })
     }
@@ -161,6 +161,7 @@ impl Svc {
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                 "metadata": {
                     "name": format!("{}-{part}{}", self.name, family.to_lowercase()),
+                    "namespace": "default",
                     "labels": {"kubernetes.io/service-name": self.name},
                 },
                 "addressType": family, "ports": ports,
