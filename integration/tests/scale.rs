@@ -115,8 +115,9 @@ fn a_cluster() {
         assert!(services.iter().flat_map(|service| &service.frontends).all(|f| f.installed));
         assert_eq!(services.iter().map(|service| service.backends.len()).sum::<usize>(), 100_001);
 
-        let seen: Vec<Duration> =
-            (1..=5 * CHANGES).map(|turn| large.change(turn).since_asked).collect();
+        // A share of one in a hundred takes many; a debug build judges none.
+        let turns = if cfg!(debug_assertions) { 20 } else { 5 * CHANGES };
+        let seen: Vec<Duration> = (1..=turns).map(|turn| large.change(turn).since_asked).collect();
         let (median, most) = (percentile(seen.clone(), 0.5), percentile(seen, 0.99));
         print(&format!("cluster: change to connect, median {median:.2?}, p99 {most:.2?}"));
         let Memory { now, peak } = Memory::of(agent.pid());
