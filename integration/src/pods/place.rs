@@ -86,11 +86,6 @@ impl Place {
         &self.namespace
     }
 
-    /// Its cgroup.
-    pub fn cgroup(&self) -> &Cgroup {
-        &self.cgroup
-    }
-
     /// Runs something here, to its end. Threads that it starts stay here.
     pub fn run<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
         let body = || {
@@ -114,11 +109,6 @@ impl Place {
         let wanted = self.addresses.at(port).map(|address| (address, tag));
         let servers = self.run(|| Backends::start(kind, wanted));
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(servers);
-    }
-
-    /// Ends all servers; their open connections are closed.
-    pub fn stop_serving(&self) {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Asks who serves an address, and sees to it that the answer does not take too long.
@@ -166,11 +156,6 @@ impl Way {
             (reply, source)
         };
         Ok(Asked { tag: reply.tag, peer, local: socket.local_addr()?, seen: reply.seen })
-    }
-
-    /// The protocol that this way is of, as servers are started.
-    pub fn kind(self) -> Kind {
-        if self == Self::Tcp { Kind::Tcp } else { Kind::Udp }
     }
 }
 
