@@ -4,6 +4,7 @@
 use crate::lab::Lab;
 use aya::programs::loaded_programs;
 use lb_agent::config::TableSizes;
+use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{
     Dataplane as _, Failure, FailureReader, Kernel, Outcomes, Settings, preflight,
 };
@@ -21,6 +22,7 @@ use std::time::Duration;
 /// TCP services of one frontend each, attached to the lab's cgroup until the lab ends.
 pub struct Dataplane {
     kernel: Kernel,
+    planner: Planner,
     hooks: Vec<HookStatus>,
     outcomes: Outcomes,
     ids: BTreeMap<SocketAddr, u32>,
@@ -47,9 +49,19 @@ impl Dataplane {
         sizes: TableSizes,
         services: &[(SocketAddr, SocketAddr)],
     ) -> Self {
+        Self::desired(lab, cgroup, sizes, &desired(services))
+    }
+
+    /// Serves a service of the test's own making.
+    pub fn one(lab: &Lab, service: Service) -> Self {
+        Self::desired(lab, lab.cgroup().path(), TableSizes::default(), &only(service))
+    }
+
+    fn desired(lab: &Lab, cgroup: &Path, sizes: TableSizes, desired: &Desired) -> Self {
         let host = preflight::check(Some(cgroup), lab.pin_dir()).expect("the host is fit");
         let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
-        let settings = Settings { sizes, features, netns, sk_err };
+        let excluded = Excluded::default();
+        let settings = Settings { sizes, features, netns, sk_err, excluded };
         let mut kernel = Kernel::open(lab.pin_dir(), cgroup, &settings).expect("the tables open");
         let refused = host.warnings.iter().map(String::as_str).chain(kernel.warning());
         assert_eq!(refused.collect::<Vec<_>>(), [""; 0], "this kernel can't do everything");
@@ -57,14 +69,25 @@ impl Dataplane {
         let limits = Limits { frontends, services: names, rows, backends };
         let observed = kernel.observe().expect("the tables can be read");
         let mut planner = Planner::adopt(limits, observed).expect("the tables are sound");
-        let plan = planner.plan(&desired(services));
+        let plan = planner.plan(desired);
         assert!(plan.rejections.is_empty(), "{:?}", plan.rejections);
         kernel.apply(&plan.actions).expect("the tables can be written");
         let hooks = kernel.attach().expect("the programs can be attached");
         let outcomes = Outcomes::open(lab.pin_dir()).expect("the outcomes can be read");
-        let names = (0..services.len()).map(|number| name(number).parse().expect("a name"));
-        let ids = names.filter_map(|name| planner.backend_ids(&name).cloned()).flatten().collect();
-        Self { kernel, hooks, outcomes, ids }
+        let names = desired.services.keys();
+        let ids = names.filter_map(|name| planner.backend_ids(name).cloned()).flatten().collect();
+        Self { kernel, planner, hooks, outcomes, ids }
+    }
+
+    /// What [`Dataplane::one`] serves is this from now on. Returns the backends that have left it.
+    pub fn change(&mut self, service: Service) -> Vec<SocketAddr> {
+        let plan = self.planner.plan(&only(service));
+        assert!(plan.rejections.is_empty() && !plan.deferred, "{plan:?}");
+        self.kernel.apply(&plan.actions).expect("the tables can be written");
+        self.planner.start_grace();
+        (self.kernel.grace())().expect("programs end");
+        self.planner.end_grace();
+        plan.left.into_iter().map(|left| left.address).collect()
     }
 
     /// The tables, to be changed.
@@ -97,6 +120,12 @@ impl Dataplane {
 
 fn name(number: usize) -> String {
     format!("service{number}")
+}
+
+fn only(service: Service) -> Desired {
+    let entry = Entry::new(Arc::new(service), "test".into());
+    let services = [("service".parse().expect("a name"), entry)].into();
+    Desired { complete: true, services, ..Desired::default() }
 }
 
 fn desired(services: &[(SocketAddr, SocketAddr)]) -> Desired {

@@ -1,11 +1,13 @@
 //! Wiring only: builds the parts in the order of a start, joins them, and takes them down.
 
 mod health;
+pub mod kubeproxy;
 
-use crate::addresses;
+use crate::addresses::{self, Addresses};
 use crate::admin::{self, Admin};
 use crate::api;
 use crate::config::{self, Config, Source};
+use crate::dataplane::exclude;
 use crate::dataplane::pinned::Pinned;
 use crate::dataplane::preflight::{self, PreflightError};
 use crate::dataplane::{Kernel, PinLock, Settings, detach};
@@ -19,6 +21,7 @@ use crate::reconcile::{Files, Reconciler};
 use crate::report::Identity;
 use crate::source::etcd::layout::LayoutKind;
 use crate::source::{Feed, etcd, file, kubernetes};
+use crate::status::Published;
 use crate::store;
 use anyhow::Context;
 use lb_common::LAYOUT_VERSION;
@@ -35,6 +38,9 @@ pub struct Overrides {
     /// Attach to this cgroup2 directory instead of the root of the hierarchy
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Leave the sockets of this cgroup2 directory and those below it alone; may be given 4 times
+    #[arg(long = "exclude-cgroup", value_name = "PATH")]
+    pub exclude_cgroups: Vec<PathBuf>,
     /// Pin tables and links below this directory of bpffs
     #[arg(long, value_name = "DIR")]
     pub pin_dir: Option<PathBuf>,
@@ -69,15 +75,24 @@ fn read_config(path: &Path, overrides: &Overrides) -> Result<Config, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::Configuration(vec![format!("{}: {error}; name a readable file", path.display())])
     })?;
-    let mut config = config::parse(path, &text)
+    let config = config::parse(path, &text)
         .map_err(|problems| Failure::Configuration(problems.iter().map(one_line).collect()))?;
-    let Overrides { cgroup, pin_dir, state_dir, socket, detach_on_exit } = overrides.clone();
+    Ok(overridden(config, overrides))
+}
+
+/// The configuration with what the command line says.
+fn overridden(mut config: Config, overrides: &Overrides) -> Config {
+    let Overrides { cgroup, exclude_cgroups, pin_dir, state_dir, socket, detach_on_exit } =
+        overrides.clone();
     config.cgroup = cgroup.or(config.cgroup);
+    if !exclude_cgroups.is_empty() {
+        config.exclude_cgroups = exclude_cgroups;
+    }
     config.pin_dir = pin_dir.unwrap_or(config.pin_dir);
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.socket = socket.unwrap_or(config.socket);
     config.detach_on_exit |= detach_on_exit;
-    Ok(config)
+    config
 }
 
 /// `origin: service: reason`.
@@ -92,11 +107,42 @@ fn one_line(rejection: &Rejection) -> String {
 /// `lb-agent run`.
 pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let config = read_config(path, overrides)?;
+    serve(Some(path), &config, |_| async { Ok(terminated().await?) }).await
+}
+
+/// What is there once the sources are followed, for what runs beside the loop.
+struct Started {
+    published: watch::Receiver<Arc<Published>>,
+    clusters: Vec<kubernetes::Running>,
+    /// The host's addresses, if a source needs them.
+    addresses: Option<Addresses>,
+}
+
+/// SIGTERM or SIGINT.
+async fn terminated() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Serves until what `beside` makes ends; then the agent stops in order, and ends as that did. `path`
+/// is the main file.
+async fn serve<F: Future<Output = anyhow::Result<()>>>(
+    path: Option<&Path>,
+    config: &Config,
+    beside: impl FnOnce(Started) -> F,
+) -> Result<(), Failure> {
     let host =
         preflight::check(config.cgroup.as_deref(), &config.pin_dir).map_err(|e| match e {
             PreflightError::Configuration(problem) => Failure::Configuration(vec![problem]),
             PreflightError::Host(problem) => Failure::Other(anyhow::anyhow!(problem)),
         })?;
+    let excluded = exclude::resolve(&config.exclude_cgroups, &host.cgroup)
+        .map_err(|problem| Failure::Configuration(vec![problem]))?;
     for warning in &host.warnings {
         tracing::warn!("{warning}");
     }
@@ -109,6 +155,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         features: host.features,
         netns: host.netns,
         sk_err: host.sk_err,
+        excluded,
     };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
     let mut warnings = host.warnings;
@@ -120,14 +167,14 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         state: config.state_dir.join("state.json"),
         snapshots: config.state_dir.join("snapshots.json"),
     };
-    let feeds = spawn_sources(path, &config, &files);
+    let (feeds, clusters, addresses) = spawn_sources(path, config, &files);
     let identity = Identity { cgroup: host.cgroup, pin_dir: pins.clone(), warnings };
     let overrides_file = config.state_dir.join("overrides.json");
     let (own, overrides) = watch::channel(Arc::new(admin::load(&overrides_file)));
-    let monitor = health::start(&config, overrides);
+    let monitor = health::start(config, overrides);
     let board = monitor.board();
-    let admin = Admin::new(overrides_file, own, own_stores(&config), Arc::clone(&board));
-    let mut reconciler = Reconciler::new(kernel, limits(&config), feeds, identity, files, monitor)?;
+    let admin = Admin::new(overrides_file, own, own_stores(config), Arc::clone(&board));
+    let mut reconciler = Reconciler::new(kernel, limits(config), feeds, identity, files, monitor)?;
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
@@ -140,22 +187,15 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let parts = api::Parts {
         published: reconciler.published(),
         counters,
-        leases: leases(&config),
+        leases: leases(config),
         admin: Arc::new(admin),
         names: names.status(),
     };
     let api = tokio::spawn(api::serve(listener, parts, stopping));
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let ended = reconciler
-        .run(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        })
-        .await;
+    let started = Started { published: reconciler.published(), clusters, addresses };
+    let mut outcome = Ok(());
+    let ended = reconciler.run(async { outcome = beside(started).await }).await;
     drop(stop_api);
     api.await.context("the API's task")?.context("the API")?;
     ended?;
@@ -173,7 +213,7 @@ pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
         tracing::info!("stopped: the programs stay attached (`lb-agent detach` removes them)");
     }
     drop(lock);
-    Ok(())
+    Ok(outcome?)
 }
 
 fn limits(config: &Config) -> Limits {
@@ -204,7 +244,11 @@ fn leases(config: &Config) -> Leases {
 }
 
 /// The sources, in order of precedence: the main file first if it has services.
-fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
+fn spawn_sources(
+    path: Option<&Path>,
+    config: &Config,
+    files: &Files,
+) -> (Vec<Feed>, Vec<kubernetes::Running>, Option<Addresses>) {
     let mut cached: BTreeMap<String, Arc<Snapshot>> =
         store::load(&files.snapshots).ok().flatten().unwrap_or_else(|| {
             tracing::debug!("no cached snapshots");
@@ -212,9 +256,9 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
         });
     let addresses = host_addresses();
     let mut take = |name: &str| cached.remove(name);
-    let mut feeds = Vec::new();
+    let (mut feeds, mut clusters) = (Vec::new(), Vec::new());
     let mut followed = None;
-    if config.has_services || config.sources.is_empty() {
+    if let Some(path) = path.filter(|_| config.has_services || config.sources.is_empty()) {
         let cached = take(&file::source_name(path));
         let claims = config.claims(addresses.clone());
         feeds.push(file::spawn(path.to_owned(), claims, true, cached));
@@ -234,11 +278,14 @@ fn spawn_sources(path: &Path, config: &Config, files: &Files) -> Vec<Feed> {
                 let node = source.node.clone().unwrap_or_else(host_name);
                 let cached = take(&source.name);
                 let addresses = followed.get_or_insert_with(addresses::follow).clone();
-                kubernetes::spawn(Arc::clone(source), node, addresses, cached).feed
+                let running = kubernetes::spawn(Arc::clone(source), node, addresses, cached);
+                let feed = running.feed.clone();
+                clusters.push(running);
+                feed
             }
         });
     }
-    feeds
+    (feeds, clusters, followed)
 }
 
 /// Addresses of this host's interfaces. A failure only means that none is protected from being

@@ -1,6 +1,8 @@
 //! The daemon's command line: what it takes, and what it answers with (0 done, 1 failed, 64 wrong
 //! usage or configuration).
 
+mod kubeproxy;
+
 use crate::app::{self, Failure, Overrides};
 use crate::dataplane;
 use crate::telemetry::{self, LogFormat};
@@ -24,6 +26,9 @@ struct Cli {
 enum Command {
     /// Fill the kernel tables from the configured sources, and keep them true
     Run(Run),
+    /// Stand in for kube-proxy on this node, with its arguments (docs/kubernetes.md)
+    #[command(disable_help_flag = true)]
+    KubeProxy(KubeProxy),
     /// Read the configuration and print everything that is wrong with it
     Check(Check),
     /// Stop translating: remove programs and tables that a stopped agent left
@@ -43,6 +48,13 @@ struct Run {
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, env = "LB_LOG", default_value = "info")]
     log_level: String,
+}
+
+#[derive(Debug, Args)]
+struct KubeProxy {
+    /// kube-proxy's flags, and a few of ours: see --help
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    arguments: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +113,7 @@ fn execute(command: Command) -> Result<(), Failure> {
                 .build()?;
             runtime.block_on(app::run(&config, &overrides))
         }
+        Command::KubeProxy(KubeProxy { arguments }) => kubeproxy::execute(&arguments),
         Command::Check(Check { config }) => {
             let (services, unasked) = app::check(&config, &Overrides::default())?;
             let mut out = std::io::stdout();

@@ -20,8 +20,9 @@ pub use self::kubernetes::KubernetesSource;
 pub use self::names::{Coredns, Dns, Names};
 
 /// The keys of the main file.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "cgroup",
+    "exclude_cgroups",
     "pin_dir",
     "state_dir",
     "socket",
@@ -51,6 +52,9 @@ const MAX_ENTRIES: u32 = 1 << 26;
 pub struct Config {
     /// The cgroup to attach to; by default the root of the cgroup2 hierarchy.
     pub cgroup: Option<PathBuf>,
+    /// Cgroups below it whose sockets are left alone; what is not absolute starts at the root of the
+    /// cgroup2 hierarchy.
+    pub exclude_cgroups: Vec<PathBuf>,
     /// Where tables and links are pinned; the layout version is appended.
     pub pin_dir: PathBuf,
     /// Where the state file and the snapshot cache live.
@@ -158,6 +162,7 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
                 let zone = |text: &str| Ok::<_, String>(text.into());
                 config.zone = reader.parse(item, "the name of this host's zone", zone);
             }
+            "exclude_cgroups" => config.exclude_cgroups = read_excluded(&mut reader, item),
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
             "names" => config.names = names::read(&mut reader, item, directory),
@@ -177,6 +182,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cgroup: None,
+            exclude_cgroups: Vec::new(),
             pin_dir: "/sys/fs/bpf/lb".into(),
             state_dir: "/var/lib/lb-agent".into(),
             socket: "/run/lb-agent/agent.sock".into(),
@@ -208,6 +214,7 @@ impl Config {
         // In full, so that a new setting can't be forgotten.
         let Self {
             cgroup,
+            exclude_cgroups,
             pin_dir,
             state_dir,
             socket,
@@ -222,6 +229,7 @@ impl Config {
         } = self;
         [
             ("cgroup", *cgroup == now.cgroup),
+            ("exclude_cgroups", *exclude_cgroups == now.exclude_cgroups),
             ("pin_dir", *pin_dir == now.pin_dir),
             ("state_dir", *state_dir == now.state_dir),
             ("socket", *socket == now.socket),
@@ -290,6 +298,12 @@ fn read_path(
 ) -> Option<PathBuf> {
     let what = format!("a path for `{key}`");
     reader.parse(item, &what, |text| Ok::<_, String>(directory.join(text)))
+}
+
+fn read_excluded(reader: &mut Reader<'_>, list: Item<'_>) -> Vec<PathBuf> {
+    let items = reader.list(list, "a list for `exclude_cgroups`, such as [system.slice]");
+    let path = |text: &str| Ok::<_, String>(PathBuf::from(text));
+    items.filter_map(|item| reader.parse(item, "the path of a cgroup", path)).collect()
 }
 
 fn read_ranges(reader: &mut Reader<'_>, list: Item<'_>, key: &str) -> Vec<IpNet> {

@@ -20,9 +20,11 @@ pub mod ctl;
 pub mod dataplane;
 pub mod desired;
 pub mod etcd;
+pub mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+pub mod kubeproxy;
 pub mod leases;
 pub mod model;
 pub mod monitor;

@@ -427,9 +427,23 @@ impl From<Scope> for Exposure {
     }
 }
 
+// === impl Reach ===
+
+impl Reach {
+    /// Whether it is what all frontends have, unless their source says otherwise.
+    pub fn is_cluster(&self) -> bool {
+        *self == Self::Cluster
+    }
+}
+
 // === impl Lists ===
 
 impl Lists {
+    /// As long as a service has no frontends with [`Reach::Node`].
+    pub fn is_cluster(&self) -> bool {
+        *self == Self::Cluster
+    }
+
     /// Whether a frontend of this reach leads there.
     pub const fn contains(self, reach: Reach) -> bool {
         matches!(

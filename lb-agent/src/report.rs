@@ -2,7 +2,7 @@
 
 use crate::dataplane::Attached;
 use crate::desired::{Desired, Entry};
-use crate::model::{AdminState, Rejection, Service, ServiceName};
+use crate::model::{AdminState, Exposure, Reach, Rejection, Service, ServiceName};
 use crate::pairs::side_by_side;
 use crate::plan::Planner;
 use crate::source::SourceState;
@@ -270,14 +270,17 @@ fn service_status(
         policy,
         affinity,
         no_backend,
-        no_node_backend: _,
+        no_node_backend,
         health: _,
     } = &*entry.service;
+    let node = |exposure: &Exposure| exposure.reach == Reach::Node;
+    let no_node_backend = frontends.values().any(node).then_some(*no_node_backend);
     let frontends = frontends
         .iter()
         .map(|(frontend, asked)| FrontendStatus {
             frontend: *frontend,
             scope: frontend.exposure(*asked).scope,
+            reach: asked.reach,
             installed: planner.is_installed(frontend),
             usable: entry
                 .effective
@@ -295,6 +298,7 @@ fn service_status(
             id: ids.and_then(|ids| ids.get(address)).copied(),
             state: said(address).state.unwrap_or(backend.state),
             weight: said(address).weight.unwrap_or(backend.weight),
+            lists: backend.lists,
             since: Some(since(address, said(address).state.unwrap_or(backend.state))),
             active: 0,
             connects: 0,
@@ -314,6 +318,7 @@ fn service_status(
         policy: *policy,
         affinity: *affinity,
         no_backend: *no_backend,
+        no_node_backend,
         fails_open: false,
         backends,
         counters: ServiceCounts::default(),

@@ -4,7 +4,8 @@
 use crate::health::board::CheckResult;
 use crate::health::effective::Why;
 use crate::model::{
-    AdminState, Affinity, Frontend, Lease, NoBackend, Override, Policy, Rejection, Scope,
+    AdminState, Affinity, Frontend, Lease, Lists, NoBackend, Override, Policy, Reach, Rejection,
+    Scope,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -166,6 +167,9 @@ pub struct ServiceStatus {
     pub affinity: Option<Affinity>,
     /// What a caller sees when no backend is usable.
     pub no_backend: NoBackend,
+    /// The same for frontends that lead to backends on this node only, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_node_backend: Option<NoBackend>,
     /// Whether it sends connections to backends that are not healthy, for want of others; read when
     /// asked.
     #[serde(default)]
@@ -183,9 +187,12 @@ pub struct FrontendStatus {
     pub frontend: Frontend,
     /// Whose sockets it is for.
     pub scope: Scope,
+    /// Which backends it leads to.
+    #[serde(default, skip_serializing_if = "Reach::is_cluster")]
+    pub reach: Reach,
     /// Whether the kernel has it.
     pub installed: bool,
-    /// Backends of its family that get new connections.
+    /// Backends of its family and reach that get new connections.
     pub usable: usize,
 }
 
@@ -200,6 +207,9 @@ pub struct BackendStatus {
     pub state: AdminState,
     /// Relative share of new connections.
     pub weight: u16,
+    /// Which frontends lead to it.
+    #[serde(default, skip_serializing_if = "Lists::is_cluster")]
+    pub lists: Lists,
     /// The zone it runs in, where its source says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,

@@ -155,6 +155,12 @@ impl<'n> Item<'n> {
         fields.find(|(k, _)| k.text() == Some(key)).map(|(k, v)| Self::of_key(k, v))
     }
 
+    /// The keys of a mapping with their values; none if it is none.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'n str, Item<'n>)> + use<'n> {
+        let fields = self.value.fields().into_iter().flatten();
+        fields.map(|(key, value)| (key.text().unwrap_or_default(), Self::of_key(key, value)))
+    }
+
     /// Whether this is a mapping.
     pub(crate) fn is_mapping(&self) -> bool {
         self.value.fields().is_some()

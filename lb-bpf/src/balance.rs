@@ -106,7 +106,7 @@ fn frontend_key<const V6: bool>(sock: &SockAddr<'_, V6>) -> Option<FrontendKey> 
 fn visible_block<const V6: bool>(sock: &SockAddr<'_, V6>, key: &FrontendKey) -> Option<Block> {
     let block = maps::block_of(key)?;
     // A backend whose address is also a frontend is probed itself, not one of those behind it.
-    if sock.is_probe() {
+    if sock.is_probe() || sock::is_excluded() {
         return None;
     }
     if block.header.scope == scope::HOST && !sock.in_host_netns() {

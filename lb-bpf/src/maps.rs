@@ -22,7 +22,7 @@ use lb_common::rows::{
     AffinityKey, AffinityWord, BackendCounters, BackendOutcomes, BackendRow, BlockHeader,
     BlockWord, ConnectionRow, Event, FrontendKey, ServiceCounters, SocketRows,
 };
-use lb_common::{MEMBER_STEPS, control, filter};
+use lb_common::{MAX_EXCLUDED, MEMBER_STEPS, control, filter};
 use words::{atomic_add, compare_and_swap, words};
 
 pub(crate) use counters::{ServiceCount, active, closed, connected, may_be_backend};
@@ -76,6 +76,15 @@ static HOST_NETNS: u64 = 0;
 /// Where `struct sock` of the running kernel has `sk_err`.
 #[unsafe(no_mangle)]
 static SK_ERR_OFFSET: u32 = 0;
+/// How many cgroups are excluded; the verifier removes the code of those that are not.
+#[unsafe(no_mangle)]
+static EXCLUDED: u32 = 0;
+/// At which level of the hierarchy each is; that of the root is 0.
+#[unsafe(no_mangle)]
+static EXCLUDED_LEVELS: [u32; MAX_EXCLUDED] = [0; MAX_EXCLUDED];
+/// Their ids.
+#[unsafe(no_mangle)]
+static EXCLUDED_IDS: [u64; MAX_EXCLUDED] = [0; MAX_EXCLUDED];
 
 /// A live block.
 #[derive(Clone, Copy)]
@@ -101,6 +110,20 @@ pub(crate) fn host_netns() -> u64 {
 pub(crate) fn sk_err_offset() -> u32 {
     // SAFETY: as in `has`.
     unsafe { read_volatile(&raw const SK_ERR_OFFSET) }
+}
+
+/// Level and id of an excluded cgroup, if there are so many.
+#[inline(always)]
+pub(crate) fn excluded<const SLOT: usize>() -> Option<(u32, u64)> {
+    const { assert!(SLOT < MAX_EXCLUDED) };
+    // SAFETY: as in `has`, and the slot is within the arrays.
+    unsafe {
+        if read_volatile(&raw const EXCLUDED) as usize <= SLOT {
+            return None;
+        }
+        let level = read_volatile((&raw const EXCLUDED_LEVELS).cast::<u32>().add(SLOT));
+        Some((level, read_volatile((&raw const EXCLUDED_IDS).cast::<u64>().add(SLOT))))
+    }
 }
 
 /// A frontend's key in the widths that the kernel's hash and comparison load. A load that spans

@@ -14,9 +14,9 @@ use crate::maps;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns,
-    bpf_ktime_get_ns, bpf_set_retval, bpf_skc_to_mptcp_sock,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
+    bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie,
+    bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_set_retval, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use core::ffi::c_void;
@@ -298,4 +298,20 @@ pub(crate) fn uid() -> u64 {
 pub(crate) fn cgroup() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Whether the calling process is in a cgroup that is left alone, or below one.
+#[inline(always)]
+pub(crate) fn is_excluded() -> bool {
+    is_below(maps::excluded::<0>())
+        || is_below(maps::excluded::<1>())
+        || is_below(maps::excluded::<2>())
+        || is_below(maps::excluded::<3>())
+}
+
+#[inline(always)]
+fn is_below(cgroup: Option<(u32, u64)>) -> bool {
+    let Some((level, id)) = cgroup else { return false };
+    // SAFETY: a helper without pointers; 0, which is no cgroup's id, above the process's own level.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) == id }
 }

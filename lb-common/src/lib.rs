@@ -46,6 +46,9 @@ pub const MEMBER_STEPS: u32 = 17;
 /// Pairs of frontend and backend that an unconnected UDP socket remembers.
 pub const SOCKET_PAIRS: usize = 8;
 
+/// Cgroups whose sockets can be left alone, with those below them.
+pub const MAX_EXCLUDED: usize = 4;
+
 /// Protocol numbers as a frontend key carries them (IANA).
 pub mod protocol {
     /// TCP, also for the subflow of an MPTCP socket.

@@ -20,6 +20,7 @@ use crate::process::{self, Finished, kill};
 use crate::sys;
 use crate::wait::within;
 use nix::sys::signal::{Signal, kill as signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::{self, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr};
@@ -177,6 +178,9 @@ impl Etcd {
     /// SIGSTOP: it holds its connections and says nothing more.
     pub fn stop_signal(&self) {
         self.signal(Signal::SIGSTOP);
+        // A thread that runs at the moment may still answer; the parent is told when none does.
+        let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED));
+        assert!(matches!(stopped, Ok(WaitStatus::Stopped(..))), "{stopped:?}");
     }
 
     /// SIGCONT.
@@ -332,8 +336,12 @@ impl Etcd {
     }
 
     fn signal(&self, which: Signal) {
+        signal(self.pid(), which).expect("a child can be signalled");
+    }
+
+    fn pid(&self) -> Pid {
         let child = self.child.as_ref().expect("the server has been started");
-        signal(Pid::from_raw(child.id().cast_signed()), which).expect("a child can be signalled");
+        Pid::from_raw(child.id().cast_signed())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::server::{Backends, Kind};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lb_agent::config::TableSizes;
+use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{Dataplane as _, Kernel, Settings, preflight};
 use lb_agent::desired::{Input, Merger};
 use lb_agent::model::Scope;
@@ -100,7 +101,8 @@ pub fn publish_from_memory(lab: &Lab) -> FromMemory {
     let host = preflight::check(Some(lab.cgroup().path()), lab.pin_dir()).expect("the host is fit");
     let sizes = TableSizes::default();
     let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
-    let settings = Settings { sizes, features, netns, sk_err };
+    let excluded = Excluded::default();
+    let settings = Settings { sizes, features, netns, sk_err, excluded };
     let kernel = Kernel::open(lab.pin_dir(), lab.cgroup().path(), &settings);
     let mut kernel = kernel.expect("the tables open");
     let TableSizes { frontends, services: names, rows, backends, .. } = sizes;

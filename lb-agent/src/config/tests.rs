@@ -21,6 +21,7 @@ fn every_setting_is_read_and_paths_are_relative_to_the_file() {
     let config = read(
         r#"
 cgroup: /sys/fs/cgroup/unified/x
+exclude_cgroups: [mesh.slice, /sys/fs/cgroup/unified/x/y]
 pin_dir: /sys/fs/bpf/x
 state_dir: state
 socket: "run/a.sock"
@@ -41,6 +42,7 @@ services: []
     .unwrap();
     let expected = Config {
         cgroup: Some("/sys/fs/cgroup/unified/x".into()),
+        exclude_cgroups: vec!["mesh.slice".into(), "/sys/fs/cgroup/unified/x/y".into()],
         pin_dir: "/sys/fs/bpf/x".into(),
         state_dir: "/etc/lb/state".into(),
         socket: "/etc/lb/run/a.sock".into(),
@@ -92,7 +94,7 @@ fn bad_settings_name_line_and_remedy() {
     let long = format!("socket: /{}", "x".repeat(107));
     for (line, at, part) in [
         ("", "", "nothing to serve: add `services:`"),
-        ("pindir: /x", "1:1", "unknown field `pindir`; use `cgroup`, `pin_dir`"),
+        ("pindir: /x", "1:1", "unknown field `pindir`; use `cgroup`, `exclude_cgroups`, `pin_dir`"),
         ("pin_dir: [1]", "1:1", "expected a path for `pin_dir`, found a list"),
         ("pin_dir:", "1:1", "expected a path for `pin_dir`, found nothing"),
         ("cgroup: ''", "1:1", "expected a path for `cgroup`"),

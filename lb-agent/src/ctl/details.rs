@@ -2,11 +2,11 @@
 //! nothing in it is left out. Pure.
 
 use super::human::{age, micros, moment, percent, time_of_day};
-use super::render::{Look, affinity, checked, health, id, no_backend, policy, since, state};
+use super::render::{Look, affinity, checked, health, id, lists, no_backend, policy, since, state};
 use super::report::{Description, NoAgent, backend_lines};
 use super::table::Table;
 use crate::health::effective::Why;
-use crate::model::{Rejection, Scope};
+use crate::model::{Reach, Rejection, Scope};
 use crate::status::{
     AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, ServiceStatus, SourceStatus,
     WorkStatus,
@@ -25,34 +25,44 @@ pub(super) fn service(description: &Description, look: Look) -> String {
     let ServiceStatus { name, id: kernel_id, source, counters, .. } = service;
     let active: u64 = service.backends.iter().map(|backend| backend.active).sum();
     let kept = service.affinity.map_or_else(|| "none".to_owned(), |kept| affinity(kept, " for "));
-    let mut text = labelled([
+    let on_node = service.no_node_backend;
+    let on_node = on_node.map(|verdict| ("None on node:", no_backend(verdict).to_owned()));
+    let head = [
         ("Name:", name.clone()),
         ("Source:", source.clone()),
         ("ID:", id(*kernel_id)),
         ("Policy:", policy(service.policy).to_owned()),
         ("Affinity:", kept),
         ("No backend:", no_backend(service.no_backend).to_owned()),
+    ];
+    let counts = [
         ("Active:", active.to_string()),
         ("Connects:", counters.connects.to_string()),
         ("Refused:", counters.no_backend.to_string()),
         ("Untracked:", counters.untracked.to_string()),
-    ]);
+    ];
+    let mut text = labelled(head.into_iter().chain(on_node).chain(counts));
 
-    let mut frontends = Table::new(["FRONTEND", "SCOPE", "INSTALLED", "USABLE"]);
+    let by_reach = has_lists(service);
+    let column: &[_] = if by_reach { &["REACH"] } else { &[] };
+    let usual = ["FRONTEND", "SCOPE", "INSTALLED", "USABLE"];
+    let mut frontends = Table::new(usual.iter().chain(column).copied());
     for frontend in &service.frontends {
-        frontends.push([
+        let cells = [
             frontend.frontend.to_string(),
             scope(frontend.scope).to_owned(),
             yes(frontend.installed),
             frontend.usable.to_string(),
-        ]);
+        ];
+        frontends.push(cells.into_iter().chain(by_reach.then(|| reach(frontend.reach).to_owned())));
     }
     section(&mut text, "Frontends", &frontends, look);
 
-    let mut backends =
-        Table::new(["BACKEND", "STATE", "WEIGHT", "SHARE", "ACTIVE", "CONNECTS", "SINCE", "ID"]);
+    let usual = ["BACKEND", "STATE", "WEIGHT", "SHARE", "ACTIVE", "CONNECTS", "SINCE", "ID"];
+    let column: &[_] = if by_reach { &["LISTS"] } else { &[] };
+    let mut backends = Table::new(usual.iter().chain(column).copied());
     for line in backend_lines(service) {
-        backends.push([
+        let cells = [
             line.address.to_string(),
             state(line.state).to_owned(),
             line.weight.to_string(),
@@ -61,7 +71,8 @@ pub(super) fn service(description: &Description, look: Look) -> String {
             line.connects.to_string(),
             since(&line, look),
             id(line.id),
-        ]);
+        ];
+        backends.push(cells.into_iter().chain(by_reach.then(|| lists(line.lists).to_owned())));
     }
     section(&mut text, "Backends", &backends, look);
 
@@ -253,7 +264,13 @@ fn work(work: &WorkStatus) -> String {
     table.text(false, INDENT)
 }
 
-fn labelled<const N: usize>(pairs: [(&str, String); N]) -> String {
+/// Whether its frontends lead to different backends.
+fn has_lists(service: &ServiceStatus) -> bool {
+    service.frontends.iter().any(|frontend| !frontend.reach.is_cluster())
+        || service.backends.iter().any(|backend| !backend.lists.is_cluster())
+}
+
+pub(super) fn labelled<'l>(pairs: impl IntoIterator<Item = (&'l str, String)>) -> String {
     let mut table = Table::new([]);
     for (label, value) in pairs {
         table.push([label.to_owned(), value]);
@@ -261,13 +278,13 @@ fn labelled<const N: usize>(pairs: [(&str, String); N]) -> String {
     table.text(false, 0)
 }
 
-fn section(text: &mut String, title: &str, table: &Table, look: Look) {
+pub(super) fn section(text: &mut String, title: &str, table: &Table, look: Look) {
     if !table.is_empty() {
         text.push_str(&format!("\n{title}:\n{}", table.text(look.headers, INDENT)));
     }
 }
 
-fn lines(text: &mut String, title: &str, lines: &[String]) {
+pub(super) fn lines(text: &mut String, title: &str, lines: &[String]) {
     if !lines.is_empty() {
         text.push_str(&format!("\n{title}:\n"));
         lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
@@ -289,6 +306,13 @@ fn when(then: Option<SystemTime>, look: Look) -> String {
 
 fn yes(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_owned()
+}
+
+fn reach(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Cluster => "cluster",
+        Reach::Node => "node",
+    }
 }
 
 fn scope(scope: Scope) -> &'static str {

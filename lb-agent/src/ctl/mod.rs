@@ -5,12 +5,13 @@
 //! found, failed, or is not healthy, 64 for bad usage. Where the answers come from is [`origin`]'s
 //! to decide, what they look like is [`render`]'s, and when they are shown again is [`watch`]'s.
 //! The verbs that work on etcd are [`register`], [`deregister`] and [`service`]; how they reach it
-//! is in [`store`].
+//! is in [`store`]. [`explain`] works on manifests.
 
 mod admin;
 mod client;
 mod deregister;
 mod details;
+mod explain;
 mod human;
 mod offline;
 mod origin;
@@ -38,8 +39,8 @@ const BAD_USAGE: u8 = 64;
 /// Show what the load balancer serves, and how its agent does; register backends in etcd.
 ///
 /// Asks the agent on its Unix socket. When no agent answers, says so and reads the pinned tables
-/// itself. `register`, `deregister` and `service` need no agent: they work on etcd. Exit codes: 0
-/// ok, 1 not found, failed or not healthy, 64 bad usage; `register` exits as its command does.
+/// itself. `register`, `deregister` and `service` need no agent: they work on etcd; nor does
+/// `explain`, which works on manifests. Exit codes: 0 ok, 1 not found, failed or not healthy, 64 bad usage; `register` exits as its command does.
 #[derive(Debug, Parser)]
 #[command(name = "lbctl", version, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
@@ -58,6 +59,11 @@ enum Verb {
     Show(Shown),
     #[command(flatten)]
     Steer(admin::Verb),
+    /// Say what a Kubernetes node would do with a connection, and why, from manifests alone
+    #[command(
+        override_usage = "lbctl explain [OPTIONS] --manifests <FILE>... --node <NAME> <ADDR:PORT[/PROTOCOL]>"
+    )]
+    Explain(explain::Explain),
     /// Register a backend in etcd for as long as this, or a command, runs
     // clap would list the global options as required ones in the usage of an error.
     #[command(
@@ -187,6 +193,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Show(verb) => show_from(places, verb, &output).await,
         Verb::Steer(verb) => verb.run(places).await,
+        Verb::Explain(explain) => explain.run(&output),
         Verb::Register(register) => register.run().await,
         Verb::Deregister(deregister) => deregister.run().await,
         Verb::Service(verb) => verb.run(&output).await,

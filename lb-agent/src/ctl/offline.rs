@@ -8,7 +8,6 @@ use crate::status::{BackendStatus, Counters, FrontendStatus, ServiceStatus, Stat
 use crate::store;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 
 /// What an agent left behind.
@@ -83,17 +82,30 @@ fn name_service(pinned: ServiceStatus, saved: &ServiceStatus) -> ServiceStatus {
             None => backend,
         }
     });
+    // The tables have what each frontend leads to, not by which rule.
+    let reach: BTreeMap<_, _> = saved.frontends.iter().map(|f| (f.frontend, f.reach)).collect();
+    let mut frontends = pinned.frontends;
+    for status in &mut frontends {
+        status.reach = reach.get(&status.frontend).copied().unwrap_or_default();
+    }
+    let by_reach = frontends.iter().any(|status| !status.reach.is_cluster());
     // No frontend leads to these, so no table has them; they are configured all the same.
-    let led_to = |address: SocketAddr| {
-        let mut families = pinned.frontends.iter().map(|f| f.frontend.address.is_ipv4());
-        families.any(|v4| v4 == address.is_ipv4())
+    let led_to = |backend: &BackendStatus| {
+        let v4 = backend.address.is_ipv4();
+        let mut same = frontends.iter().filter(|f| f.frontend.address.is_ipv4() == v4);
+        same.any(|f| backend.lists.contains(f.reach))
     };
-    let unled = saved.backends.iter().filter(|backend| !led_to(backend.address));
+    let unled = saved.backends.iter().filter(|backend| !led_to(backend));
     let unled = unled.map(|backend| BackendStatus { id: None, ..backend.clone() });
+    let backends = served.chain(unled).collect();
     ServiceStatus {
         name: saved.name.clone(),
         source: saved.source.clone(),
-        backends: served.chain(unled).collect(),
+        // Each list has a verdict of its own, and the tables don't say whose theirs is.
+        no_backend: if by_reach { saved.no_backend } else { pinned.no_backend },
+        no_node_backend: saved.no_node_backend.filter(|_| by_reach),
+        frontends,
+        backends,
         ..pinned
     }
 }
@@ -101,6 +113,7 @@ fn name_service(pinned: ServiceStatus, saved: &ServiceStatus) -> ServiceStatus {
 /// The tables know whether a backend gets new connections, the file why it does not and since when.
 /// What they disagree on has changed after the file was written.
 fn date_backend(pinned: BackendStatus, saved: &BackendStatus) -> BackendStatus {
+    let pinned = BackendStatus { lists: saved.lists, ..pinned };
     let ready = |backend: &BackendStatus| backend.state == AdminState::Ready;
     if ready(&pinned) == ready(saved) {
         BackendStatus { state: saved.state, since: saved.since, ..pinned }
@@ -112,7 +125,7 @@ fn date_backend(pinned: BackendStatus, saved: &BackendStatus) -> BackendStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NoBackend, Policy, Scope};
+    use crate::model::{Lists, NoBackend, Policy, Reach, Scope};
     use crate::status::ServiceCounts;
     use std::time::SystemTime;
 
@@ -127,12 +140,14 @@ mod tests {
             frontends: vec![FrontendStatus {
                 frontend,
                 scope: Scope::Everywhere,
+                reach: Reach::default(),
                 installed: true,
                 usable: 1,
             }],
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            no_node_backend: None,
             fails_open: false,
             backends,
             counters: ServiceCounts::default(),
@@ -147,6 +162,7 @@ mod tests {
             id: Some(id),
             state,
             weight,
+            lists: Lists::default(),
             zone: None,
             lease: None,
             lease_left: None,
@@ -213,6 +229,45 @@ mod tests {
         let expected: Vec<_> =
             expected.map(|(a, s, w, dated, n)| (a.to_owned(), s, w, dated, n)).into();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn the_state_file_says_which_frontends_lead_where() {
+        use AdminState::Ready;
+        let of = |address: &str, id: u32, lists: Lists| BackendStatus {
+            lists,
+            ..backend(address, id, Ready, 1)
+        };
+        let mut known = service(
+            "web",
+            7,
+            "10.96.0.1:80",
+            vec![
+                of("10.0.0.1:80", 1, Lists::Both),
+                of("10.0.0.2:80", 2, Lists::Node),
+                of("10.0.0.3:80", 3, Lists::Cluster),
+            ],
+        );
+        known.frontends[0].reach = Reach::Node;
+        known.no_backend = NoBackend::Pass;
+        known.no_node_backend = Some(NoBackend::Unreachable);
+        let served = vec![pinned("10.0.0.1:80", 1, Ready, 1), pinned("10.0.0.2:80", 2, Ready, 1)];
+        let mut tables = service("service-7", 7, "10.96.0.1:80", served);
+        tables.no_backend = NoBackend::Unreachable;
+        let services = merge(vec![tables], &State { services: vec![known.into()] });
+        let [web] = services.as_slice() else { panic!("{services:?}") };
+        assert_eq!(web.frontends[0].reach, Reach::Node);
+        assert_eq!(web.no_backend, NoBackend::Pass);
+        assert_eq!(web.no_node_backend, Some(NoBackend::Unreachable));
+        let seen: Vec<_> =
+            web.backends.iter().map(|b| (b.address.to_string(), b.lists, b.id)).collect();
+        let expected = [
+            ("10.0.0.1:80", Lists::Both, Some(1)),
+            ("10.0.0.2:80", Lists::Node, Some(2)),
+            // No frontend leads there.
+            ("10.0.0.3:80", Lists::Cluster, None),
+        ];
+        assert_eq!(seen, expected.map(|(a, lists, id)| (a.to_owned(), lists, id)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::table::Table;
 use super::{Form, Output, details};
 use crate::health::board::CheckResult;
 use crate::health::effective::Why;
-use crate::model::{AdminState, Affinity, Client, Frontend, Lease, NoBackend, Policy};
+use crate::model::{AdminState, Affinity, Client, Frontend, Lease, Lists, NoBackend, Policy};
 use crate::status::{CheckStatus, HealthStatus, OutcomeCounts, ServiceStatus, TableStatus};
 use anyhow::Context as _;
 use std::time::{Duration, SystemTime};
@@ -114,7 +114,9 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
     let asked = look.wide || lines.iter().any(|line| line.lease_left.is_some());
     let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID", "ZONE"] } else { &[] };
     let lease: &[_] = if asked { &["LEASE"] } else { &[] };
-    let mut table = Table::new(usual.iter().chain(more).chain(lease).copied());
+    let by_list = look.wide && lines.iter().any(|line| !line.lists.is_cluster());
+    let list: &[_] = if by_list { &["LISTS"] } else { &[] };
+    let mut table = Table::new(usual.iter().chain(more).chain(lease).chain(list).copied());
     for line in lines {
         let mut cells = vec![
             line.service.clone(),
@@ -135,6 +137,9 @@ fn backends_table(lines: &[BackendLine], look: Look) -> Table {
         }
         if asked {
             cells.push(lease_left(line.lease.as_ref(), line.lease_left));
+        }
+        if by_list {
+            cells.push(lists(line.lists).to_owned());
         }
         table.push(cells);
     }
@@ -287,6 +292,14 @@ pub(super) fn state(state: AdminState) -> &'static str {
         AdminState::Ready => "ready",
         AdminState::Drain => "drain",
         AdminState::Disabled => "disabled",
+    }
+}
+
+pub(super) fn lists(lists: Lists) -> &'static str {
+    match lists {
+        Lists::Cluster => "cluster",
+        Lists::Node => "node",
+        Lists::Both => "both",
     }
 }
 

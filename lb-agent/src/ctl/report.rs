@@ -2,11 +2,13 @@
 //! order and what is derived (a backend's share); holds no text. Pure.
 
 use super::service::Stored;
-use crate::model::{AdminState, Frontend, Lease, Rejection};
+use crate::model::{AdminState, Frontend, Lease, Lists, Reach, Rejection};
 use crate::status::{
-    AgentStatus, BackendStatus, HealthStatus, OutcomeCounts, ServiceStatus, TableStatus,
+    AgentStatus, BackendStatus, FrontendStatus, HealthStatus, OutcomeCounts, ServiceStatus,
+    TableStatus,
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub(super) enum Report {
 pub(super) struct BackendLine {
     /// The service's name.
     pub(super) service: String,
-    /// The service's frontends of the backend's family: those that can lead to it.
+    /// The service's frontends of the backend's family and lists: those that can lead to it.
     pub(super) frontends: Vec<Frontend>,
     /// Address and port.
     pub(super) address: SocketAddr,
@@ -47,8 +49,12 @@ pub(super) struct BackendLine {
     pub(super) state: AdminState,
     /// Relative share of new connections.
     pub(super) weight: u16,
+    /// Which frontends lead to it.
+    #[serde(skip_serializing_if = "Lists::is_cluster")]
+    pub(super) lists: Lists,
     /// The part of new connections that it gets, in percent: what its health leaves it where that is
-    /// known, else what its weight gives it among those ready.
+    /// known, else what its weight gives it among those ready. Of two lists, the cluster's counts for
+    /// those that are in it.
     pub(super) share_percent: f64,
     /// Open sockets.
     pub(super) active: u64,
@@ -155,25 +161,37 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
         _ if backend.state == AdminState::Ready => u64::from(backend.weight),
         _ => 0,
     };
-    let total = |v4: bool| -> u64 {
-        let counting = service.backends.iter().filter(|b| b.address.is_ipv4() == v4);
-        counting.map(share).sum()
+    let list = |backend: &BackendStatus| match backend.lists {
+        Lists::Cluster | Lists::Both => Reach::Cluster,
+        Lists::Node => Reach::Node,
     };
-    let (total_v4, total_v6) = (total(true), total(false));
+    let mut totals: BTreeMap<(bool, Reach), u64> = BTreeMap::new();
+    for backend in &service.backends {
+        for reach in
+            [Reach::Cluster, Reach::Node].into_iter().filter(|r| backend.lists.contains(*r))
+        {
+            *totals.entry((backend.address.is_ipv4(), reach)).or_default() += share(backend);
+        }
+    }
     let line = |backend: &BackendStatus| {
         let v4 = backend.address.is_ipv4();
+        let total = totals.get(&(v4, list(backend))).copied().unwrap_or_default();
         let share_percent = match share(backend) {
             0 => 0.0,
-            share => 100.0 * share as f64 / (if v4 { total_v4 } else { total_v6 }) as f64,
+            share => 100.0 * share as f64 / total as f64,
         };
-        let frontends = service.frontends.iter().map(|f| f.frontend);
+        let leads = |status: &&FrontendStatus| {
+            status.frontend.address.is_ipv4() == v4 && backend.lists.contains(status.reach)
+        };
+        let frontends = service.frontends.iter().filter(leads);
         BackendLine {
             service: service.name.clone(),
-            frontends: frontends.filter(|f| f.address.is_ipv4() == v4).collect(),
+            frontends: frontends.map(|status| status.frontend).collect(),
             address: backend.address,
             id: backend.id,
             state: backend.state,
             weight: backend.weight,
+            lists: backend.lists,
             share_percent,
             active: backend.active,
             connects: backend.connects,
@@ -193,13 +211,14 @@ pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
 mod tests {
     use super::*;
     use crate::model::{NoBackend, Policy, Scope};
-    use crate::status::{FrontendStatus, ServiceCounts};
+    use crate::status::ServiceCounts;
     use proptest::prelude::*;
 
     fn service(frontends: &[&str], backends: &[(String, AdminState, u16)]) -> ServiceStatus {
         let frontends = frontends.iter().map(|text| FrontendStatus {
             frontend: text.parse().unwrap(),
             scope: Scope::Everywhere,
+            reach: Reach::default(),
             installed: true,
             usable: 0,
         });
@@ -208,6 +227,7 @@ mod tests {
             id: None,
             state: *state,
             weight: *weight,
+            lists: Lists::default(),
             since: None,
             active: 0,
             connects: 0,
@@ -226,6 +246,7 @@ mod tests {
             policy: Policy::Random,
             affinity: None,
             no_backend: NoBackend::Refuse,
+            no_node_backend: None,
             fails_open: false,
             backends: backends.collect(),
             counters: ServiceCounts::default(),

@@ -1,5 +1,6 @@
 //! The dataplane that is the kernel.
 
+use super::exclude::Excluded;
 use super::tables::{self, Shape, TableError, Tables, chain};
 use super::{
     AttachError, Attached, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach, destroy, sys,
@@ -33,6 +34,8 @@ pub struct Settings {
     pub netns: u64,
     /// Where `struct sock` has `sk_err`, for [`lb_common::features::OUTCOMES`].
     pub sk_err: u32,
+    /// Cgroups whose sockets are left alone.
+    pub excluded: Excluded,
 }
 
 /// Tables and programs below one pin directory.
@@ -62,12 +65,16 @@ impl Kernel {
             shapes.iter().map(|shape| (shape.name, pins.join(shape.name))).collect();
 
         let mask = settings.sizes.connections - 1;
+        let Excluded { count, levels, ids } = settings.excluded;
         let mut loader = EbpfLoader::new();
         loader
             .override_global("CONNECTIONS_MASK", &mask, true)
             .override_global("FEATURES", &settings.features, true)
             .override_global("HOST_NETNS", &settings.netns, true)
-            .override_global("SK_ERR_OFFSET", &settings.sk_err, true);
+            .override_global("SK_ERR_OFFSET", &settings.sk_err, true)
+            .override_global("EXCLUDED", &count, true)
+            .override_global("EXCLUDED_LEVELS", &levels, true)
+            .override_global("EXCLUDED_IDS", &ids, true);
         for ((name, path), shape) in paths.iter().zip(&shapes) {
             loader.map_pin_path(name, path.as_path());
             if shape.entries != 0 {

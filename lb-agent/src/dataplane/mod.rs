@@ -4,6 +4,7 @@
 mod attach;
 mod btf;
 mod destroy;
+pub mod exclude;
 mod fake;
 mod kernel;
 mod lock;

@@ -1,7 +1,9 @@
 //! The pinned tables, read without an agent.
 
 use super::tables::{self, Tables, chain};
-use crate::model::{AdminState, Affinity, Client, Frontend, NoBackend, Policy, Protocol, Scope};
+use crate::model::{
+    AdminState, Affinity, Client, Frontend, Lists, NoBackend, Policy, Protocol, Reach, Scope,
+};
 use crate::status::{
     BackendStatus, Counters, FrontendStatus, OutcomeCounts, ServiceCounts, ServiceStatus,
     TableStatus,
@@ -36,7 +38,10 @@ impl Pinned {
         let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
         // Frontends share blocks, and blocks of one service share backends.
         let mut backends: BTreeMap<(u32, u32), BackendStatus> = BTreeMap::new();
-        for (key, index) in self.tables.frontends()? {
+        let mut frontends = self.tables.frontends()?;
+        // What a service's blocks differ in is told by its first frontend, not by chance.
+        frontends.sort_unstable_by_key(|(key, _)| (key.socket_addr(), key.protocol));
+        for (key, index) in frontends {
             let Some((_, header, rows)) = self.tables.block(index) else { continue };
             let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
             let address = key.socket_addr();
@@ -46,6 +51,8 @@ impl Pinned {
             service.frontends.push(FrontendStatus {
                 frontend: Frontend::new(address.ip(), address.port(), protocol),
                 scope: if header.scope == scope::HOST { Scope::Host } else { Scope::Everywhere },
+                // Not in the tables.
+                reach: Reach::default(),
                 installed: true,
                 usable,
             });
@@ -55,6 +62,7 @@ impl Pinned {
                     id: Some(row.id),
                     state: if slot < usable { AdminState::Ready } else { AdminState::Drain },
                     weight: row.weight,
+                    lists: Lists::default(),
                     since: None,
                     active: 0,
                     connects: 0,
@@ -145,6 +153,7 @@ fn unnamed_service(header: &BlockHeader) -> ServiceStatus {
             no_backend::PASS => NoBackend::Pass,
             _ => NoBackend::Refuse,
         },
+        no_node_backend: None,
         fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),

@@ -118,7 +118,7 @@ fn find_cgroup(asked: Option<&Path>, mounts: &str) -> Result<PathBuf, PreflightE
 }
 
 /// Where the cgroup2 hierarchy is mounted. The first mount counts: later ones may be partial views.
-fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+pub(super) fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
         let (target, kind) = (words.next()?, words.next()?);

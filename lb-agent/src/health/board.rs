@@ -5,11 +5,12 @@
 //! Only services that something is known of are kept here: one without checks costs nothing until
 //! connects to it fail.
 
-use super::effective::{FULL, Health, Member, Share, ramp, shares};
+use super::effective::{FULL, Health, Member, Share, ramp};
 use super::ejection::{Decision, Ejections};
+use super::lists::{self, Part};
 use super::tracker::Tracker;
 use crate::model::check::Check;
-use crate::model::{AdminState, Backend, Override, Overrides, Service, ServiceName};
+use crate::model::{AdminState, Backend, Lists, Override, Overrides, Service, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -352,9 +353,9 @@ impl Board {
         let view =
             View { zone: self.zone.as_ref(), probes: &self.probes, said: self.overrides.get(name) };
         let (shares, _) = watched.shares(&view, now);
-        let verdict = |(backend, share)| {
+        let verdict = |(backend, part): (SocketAddr, Part)| {
             let verdict = Verdict {
-                share,
+                share: part.share,
                 check: watched.worst(&backend, &self.probes),
                 ejected: watched.ejections.until(&backend),
             };
@@ -401,11 +402,12 @@ impl Watched {
         let (shares, fail_open) = self.shares(view, now);
         self.fail_open = fail_open;
         let mut effective = Service::clone(&self.service);
-        for (address, share) in shares {
+        for (address, Part { share, lists }) in shares {
             let Some(backend) = effective.backends.get_mut(&address) else { continue };
             *backend = view.backend(&address, backend);
             if share.weight > 0 {
                 backend.weight = share.weight;
+                backend.lists = lists;
             } else if backend.state == AdminState::Ready {
                 backend.state = AdminState::Drain;
             }
@@ -439,32 +441,45 @@ impl Watched {
         if self.ejections.until(backend).is_some() { Health::Ejected } else { Health::Up }
     }
 
-    fn shares(&self, view: &View<'_>, now: Instant) -> (Vec<(SocketAddr, Share)>, bool) {
-        let View { zone, probes, .. } = *view;
-        let slow = self.service.health.slow_start;
+    fn shares(&self, view: &View<'_>, now: Instant) -> (Vec<(SocketAddr, Part)>, bool) {
         let mut all = Vec::with_capacity(self.service.backends.len());
         let mut fails_open = false;
         for v4 in [true, false] {
-            let of_family = || self.service.backends.iter().filter(|(a, _)| a.is_ipv4() == v4);
-            let members: Vec<Member> = of_family()
-                .map(|(address, backend)| (address, view.backend(address, backend)))
-                .map(|(address, backend)| Member {
-                    admin: backend.state,
-                    health: self.health(address, probes),
-                    weight: backend.weight,
-                    priority: backend.priority,
-                    own_zone: zone.is_some() && backend.zone.as_ref() == zone,
-                    ramp: self
-                        .back
-                        .get(address)
-                        .map_or(FULL, |back| ramp(now.duration_since(*back), slow)),
-                })
+            let backends: Vec<(SocketAddr, Backend)> = self
+                .service
+                .backends
+                .iter()
+                .filter(|(address, _)| address.is_ipv4() == v4)
+                .map(|(address, backend)| (*address, view.backend(address, backend)))
                 .collect();
-            let (shares, fail_open) = shares(&members, self.service.health.rule);
+            let members: Vec<(Lists, Member)> = backends
+                .iter()
+                .map(|(address, backend)| (backend.lists, self.member(address, backend, view, now)))
+                .collect();
+            let (parts, fail_open) = lists::parts(&members, &self.service);
             fails_open |= fail_open;
-            all.extend(of_family().map(|(address, _)| *address).zip(shares));
+            all.extend(backends.iter().map(|(address, _)| *address).zip(parts));
         }
         (all, fails_open)
+    }
+
+    fn member(
+        &self,
+        address: &SocketAddr,
+        backend: &Backend,
+        View { zone, probes, .. }: &View<'_>,
+        now: Instant,
+    ) -> Member {
+        let slow = self.service.health.slow_start;
+        let back = self.back.get(address);
+        Member {
+            admin: backend.state,
+            health: self.health(address, probes),
+            weight: backend.weight,
+            priority: backend.priority,
+            own_zone: zone.is_some() && backend.zone.as_ref() == *zone,
+            ramp: back.map_or(FULL, |back| ramp(now.duration_since(*back), slow)),
+        }
     }
 
     /// The check that speaks loudest against a backend.

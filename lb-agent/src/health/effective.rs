@@ -3,8 +3,8 @@
 //! New connections go to backends that are ready and healthy; if there are none, or too few
 //! (`panic_threshold`), to all that are ready: fail open overrides checks, never what the operator or
 //! the source says. Among them the lowest priority level serves, and in it the own zone as far as
-//! enough of it is up. Backends of the two families never stand in for each other, so the rule is
-//! applied to each by itself.
+//! enough of it is up. Backends of the two families never stand in for each other, nor do those of a
+//! service's two lists, so the rule is applied to each by itself.
 
 use crate::model::{AdminState, Rule};
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,12 @@ pub enum Why {
 
 /// The shares of a service's backends of one family, in their order, and whether it fails open.
 pub fn shares(members: &[Member], rule: Rule) -> (Vec<Share>, bool) {
+    let (weighed, fail_open) = weigh(members, rule);
+    (fit(weighed), fail_open)
+}
+
+/// [`shares`] before they have the size that rows have. Those of several lists are on one scale.
+pub fn weigh(members: &[Member], rule: Rule) -> (Vec<(u64, Why)>, bool) {
     let ready = |m: &&Member| m.admin == AdminState::Ready;
     let healthy = |m: &&Member| ready(m) && m.health == Health::Up;
     let count = members.iter().filter(ready).count();
@@ -86,9 +92,8 @@ pub fn shares(members: &[Member], rule: Rule) -> (Vec<Share>, bool) {
     // Whoever fails open has no choice left to make.
     let zones = rule.min_zone_healthy.filter(|_| !fail_open);
     let scale = Scale::of(members, level, in_level, zones);
-    let weights: Vec<u64> =
-        members.iter().map(|m| if in_level(&m) { scale.weight(m) } else { 0 }).collect();
-    let shares = members.iter().zip(fit(&weights)).map(|(member, weight)| {
+    let weighed = members.iter().map(|member| {
+        let weight = if in_level(&member) { scale.weight(member) } else { 0 };
         let why = match (weight > 0, member.admin, member.health) {
             (true, _, Health::Up) => Why::Serving,
             (true, ..) => Why::FailOpen,
@@ -99,9 +104,9 @@ pub fn shares(members: &[Member], rule: Rule) -> (Vec<Share>, bool) {
             (false, ..) if Some(member.priority) != level => Why::Standby,
             (false, ..) => Why::OtherZone,
         };
-        Share { weight, why }
+        (weight, why)
     });
-    (shares.collect(), fail_open)
+    (weighed.collect(), fail_open)
 }
 
 /// How far a backend that came back `elapsed` ago is in a slow start of `whole`.
@@ -158,9 +163,10 @@ impl Scale {
 }
 
 /// Weights as rows have them: what is not 0 stays above 0.
-fn fit(weights: &[u64]) -> Vec<u16> {
-    let divisor = weights.iter().copied().reduce(gcd).unwrap_or(1).max(1);
-    let most = weights.iter().map(|w| w / divisor).max().unwrap_or(0);
+pub fn fit(weighed: Vec<(u64, Why)>) -> Vec<Share> {
+    let weights = || weighed.iter().map(|(weight, _)| *weight);
+    let divisor = weights().reduce(gcd).unwrap_or(1).max(1);
+    let most = weights().map(|w| w / divisor).max().unwrap_or(0);
     let shrink = |weight: u64| -> u16 {
         let weight = weight / divisor;
         if most <= u64::from(u16::MAX) {
@@ -169,7 +175,7 @@ fn fit(weights: &[u64]) -> Vec<u16> {
         let scaled = u128::from(weight) * u128::from(u16::MAX) / u128::from(most);
         u16::try_from(scaled).unwrap_or(u16::MAX).max(u16::from(weight > 0))
     };
-    weights.iter().map(|weight| shrink(*weight)).collect()
+    weighed.iter().map(|(weight, why)| Share { weight: shrink(*weight), why: *why }).collect()
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -6,5 +6,6 @@
 pub mod board;
 pub mod effective;
 pub mod ejection;
+mod lists;
 pub mod prober;
 pub mod tracker;

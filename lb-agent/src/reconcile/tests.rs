@@ -289,6 +289,61 @@ async fn backends_that_came_back_are_spared() {
     assert!(!setup.reconciler.removals.names(0), "nothing is kept waiting");
 }
 
+/// One that some frontend of its service still leads to is not left, whichever list it is out of; nor
+/// is one that the service has and no frontend leads to.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_left_one_list_are_spared() {
+    use crate::model::{Exposure, Lists, Reach};
+    let service = |lists: &[(&str, Lists)]| {
+        let backends = lists.iter().map(|(address, lists)| {
+            (address.parse().unwrap(), Backend { lists: *lists, ..Backend::default() })
+        });
+        let frontend = |text: &str, reach| {
+            (text.parse().unwrap(), Exposure { scope: Scope::Everywhere, reach })
+        };
+        let frontends =
+            [frontend("10.96.0.1:53", Reach::Node), frontend("10.0.0.9:53", Reach::Cluster)];
+        let service = Service {
+            frontends: frontends.into(),
+            backends: backends.collect(),
+            backends_from: Vec::new(),
+            policy: Default::default(),
+            affinity: None,
+            no_backend: Default::default(),
+            no_node_backend: Default::default(),
+            health: Default::default(),
+        };
+        Snapshot {
+            services: [("dns".parse().unwrap(), service.into())].into(),
+            ..Default::default()
+        }
+    };
+    let (here, there) = ("10.0.0.1:53", "10.0.0.2:53");
+    let mut setup = Setup::new();
+    let mut take = async |lists: &[(&str, Lists)]| {
+        setup.source.send_modify(|state| {
+            state.snapshot = Some(Arc::new(service(lists)));
+            state.synced = true;
+            state.revision += 1;
+        });
+        setup.reconciler.absorb();
+        setup.fake.set_active((0..4).collect());
+        while setup.reconciler.grace.is_some() {
+            setup.end_grace().await;
+        }
+        let doomed = setup.fake.destroyed().concat();
+        let doomed: Vec<String> = doomed.iter().map(|d| d.backend.to_string()).collect();
+        let [node, cluster] =
+            ["10.96.0.1:53", "10.0.0.9:53"].map(|f| setup.found(f).unwrap().len());
+        (node, cluster, doomed.join(" "))
+    };
+    let none = String::new;
+    assert_eq!(take(&[(here, Lists::Both), (there, Lists::Cluster)]).await, (1, 2, none()));
+    assert_eq!(take(&[(here, Lists::Cluster), (there, Lists::Cluster)]).await, (0, 2, none()));
+    assert_eq!(take(&[(here, Lists::Node), (there, Lists::Cluster)]).await, (1, 1, none()));
+    assert_eq!(take(&[(there, Lists::Cluster)]).await, (0, 1, here.to_owned()));
+}
+
 /// A plan that fails on its way does not lose who left with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn removals_outlive_a_failure() {

@@ -5,7 +5,7 @@ use lb_agent::admin::Admin;
 use lb_agent::api;
 use lb_agent::leases::Leases;
 use lb_agent::model::{
-    AdminState, Affinity, Client, NoBackend, Policy, Protocol, Rejection, Scope,
+    AdminState, Affinity, Client, Lists, NoBackend, Policy, Protocol, Reach, Rejection, Scope,
 };
 use lb_agent::monitor::SharedBoard;
 use lb_agent::status::{
@@ -92,7 +92,8 @@ pub(crate) fn then() -> SystemTime {
 }
 
 fn frontend(text: &str, scope: Scope, usable: usize) -> FrontendStatus {
-    FrontendStatus { frontend: text.parse().unwrap(), scope, installed: true, usable }
+    let reach = Reach::default();
+    FrontendStatus { frontend: text.parse().unwrap(), scope, reach, installed: true, usable }
 }
 
 pub(crate) fn backend(
@@ -107,6 +108,7 @@ pub(crate) fn backend(
         id: Some(id),
         state,
         weight,
+        lists: Lists::default(),
         since: Some(then),
         active: 0,
         connects: 0,
@@ -133,6 +135,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::Random,
         affinity: Some(Affinity { client: Client::Netns, timeout_seconds: 10_800 }),
         no_backend: NoBackend::Refuse,
+        no_node_backend: None,
         fails_open: false,
         backends: vec![
             backend("[fd00::1]:8080", 6, AdminState::Ready, 1, then),
@@ -150,6 +153,7 @@ pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
         policy: Policy::LeastConnections,
         affinity: None,
         no_backend: NoBackend::Pass,
+        no_node_backend: None,
         fails_open: false,
         backends: vec![BackendStatus {
             id: None,

@@ -1,6 +1,7 @@
 //! Every verb in every form, whole outputs compared.
 
 use crate::fixture::{Agent, rejection};
+use lb_agent::model::{Lists, NoBackend, Reach};
 use lb_agent::status::{NamesKind, NamesStatus};
 use std::time::{Duration, SystemTime};
 
@@ -236,6 +237,65 @@ rejections:
 "#,
     );
     prints(&agent, "describe web -o name", "web\n");
+}
+
+/// A service whose frontends lead to different backends says which lead where; others are shown as ever.
+#[test]
+fn two_lists() {
+    let agent = Agent::start();
+    agent.change(|_, services| {
+        let web = &mut services[0];
+        web.no_node_backend = Some(NoBackend::Unreachable);
+        web.frontends.truncate(2);
+        web.frontends[1].reach = Reach::Node;
+        web.frontends[1].usable = 0;
+        web.backends.truncate(4);
+        web.backends[1].lists = Lists::Both;
+        web.backends[2].lists = Lists::Node;
+    });
+    prints(
+        &agent,
+        "describe web",
+        "\
+Name:           web
+Source:         file:/etc/lb/lb.yaml
+ID:             2
+Policy:         random
+Affinity:       netns for 3h
+No backend:     refuse
+None on node:   unreachable
+Active:         18
+Connects:       2000
+Refused:        2
+Untracked:      0
+
+Frontends:
+  FRONTEND             SCOPE        INSTALLED   USABLE   REACH
+  10.96.0.10:443/tcp   everywhere   yes         0        node
+  [fd00::96]:80/tcp    everywhere   yes         1        cluster
+
+Backends:
+  BACKEND          STATE   WEIGHT   SHARE    ACTIVE   CONNECTS   SINCE   ID   LISTS
+  10.0.0.5:8080    ready   1        100.0%   3        300        2d3h    3    cluster
+  10.0.0.6:8080    ready   3        100.0%   4        400        2d3h    4    node
+  10.0.0.7:8080    drain   9        0.0%     5        500        2d3h    5    both
+  [fd00::1]:8080   ready   1        100.0%   6        600        2d3h    6    cluster
+",
+    );
+    let ran = agent.lbctl(&["backends", "-o", "wide"]);
+    let lists: Vec<_> = ran.out.lines().filter_map(|l| l.split_whitespace().next_back()).collect();
+    assert_eq!(lists, ["LISTS", "cluster", "cluster", "node", "both", "cluster"], "{}", ran.out);
+    // Only those that lead to it.
+    let of = |address: &str| ran.out.lines().find(|l| l.contains(address)).unwrap().to_owned();
+    assert!(of("10.0.0.6:8080").contains("10.96.0.10:443/tcp"), "{}", ran.out);
+    assert!(!of("10.0.0.5:8080").contains("10.96.0.10:443/tcp"), "{}", ran.out);
+    let json = agent.lbctl(&["describe", "web", "-o", "json"]).out;
+    for part in [r#""reach": "node""#, r#""lists": "both""#, r#""no_node_backend": "unreachable""#]
+    {
+        assert!(json.contains(part), "{part}: {json}");
+    }
+    let json = agent.lbctl(&["describe", "default/dns:udp", "-o", "json"]).out;
+    assert!(!["reach", "lists", "no_node"].iter().any(|part| json.contains(part)), "{json}");
 }
 
 #[test]

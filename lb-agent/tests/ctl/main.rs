@@ -4,6 +4,7 @@
 
 mod api;
 mod etcd;
+mod explain;
 mod failures;
 mod fixture;
 mod forms;

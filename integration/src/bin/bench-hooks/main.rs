@@ -12,6 +12,7 @@ use integration::cgroup::Cgroup;
 use integration::empty_program::EmptyProgram;
 use integration::lab::{self, Lab};
 use lb_agent::config::TableSizes;
+use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{Dataplane, Kernel, Settings, preflight};
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{
@@ -171,7 +172,8 @@ fn load(lab: &Lab, cgroup: &Cgroup, connections: u32) -> anyhow::Result<u32> {
     let host = preflight::check(Some(cgroup.path()), lab.pin_dir())?;
     let sizes = TableSizes { connections, ..TableSizes::default() };
     let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
-    let settings = Settings { sizes, features, netns, sk_err };
+    let excluded = Excluded::default();
+    let settings = Settings { sizes, features, netns, sk_err, excluded };
     let mut kernel = Kernel::open(lab.pin_dir(), cgroup.path(), &settings)?;
     let TableSizes { frontends, services, rows, backends, .. } = sizes;
     let limits = Limits { frontends, services, rows, backends };

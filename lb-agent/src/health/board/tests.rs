@@ -208,3 +208,31 @@ fn levels_and_zones() {
     fail(&mut board, &start[1], 3);
     assert_eq!(picked(&mut board, "web", &web, now), [(3, 1)]);
 }
+
+/// What an operator drains leaves both lists of its service, and no other list stands in for it.
+#[test]
+fn to_drain_takes_a_backend_out_of_both_lists() {
+    use crate::model::{Exposure, Frontend, Lists, Reach};
+    let (here, there) = (backend(1), backend(2));
+    let mut two = Service::clone(&service(&[here, there], HealthPolicy::default()));
+    let frontends = [("10.96.0.1:80", Reach::Node), ("10.0.0.9:80", Reach::Cluster)];
+    two.frontends = frontends
+        .map(|(text, reach)| (text.parse().unwrap(), Exposure { reach, ..Exposure::default() }))
+        .into();
+    two.backends.get_mut(&here).unwrap().lists = Lists::Both;
+    let two = Arc::new(two);
+    let mut board = Board::default();
+    let said = Override { state: Some(AdminState::Drain), weight: None };
+    let overrides = Overrides::from([(name("web"), [(here, said)].into())]);
+    board.set_overrides(Arc::new(overrides));
+    follow(&mut board, &[("web", &two)]);
+    let effective = board.effective(&name("web"), &two, Instant::now());
+    let usable = |text: &str| -> Vec<SocketAddr> {
+        let frontend: Frontend = text.parse().unwrap();
+        let led_to = effective.backends_for(&frontend);
+        led_to.filter(|(_, b)| b.state == AdminState::Ready).map(|(a, _)| *a).collect()
+    };
+    assert_eq!((usable("10.96.0.1:80"), usable("10.0.0.9:80")), (vec![], vec![there]));
+    assert_eq!(effective.backends[&here].lists, Lists::Both, "it rests in both");
+    assert!(!board.fails_open(&name("web")));
+}

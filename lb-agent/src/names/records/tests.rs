@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{NoBackend, Policy, Scope};
+use crate::model::{NoBackend, Policy, Reach, Scope};
 use crate::status::{FrontendStatus, ServiceCounts};
 use proptest::prelude::*;
 
@@ -7,6 +7,7 @@ pub(in crate::names) fn service(name: &str, frontends: &[&str]) -> ServiceStatus
     let frontend = |text: &&str| FrontendStatus {
         frontend: text.trim_start_matches('!').parse().unwrap(),
         scope: Scope::Everywhere,
+        reach: Reach::default(),
         installed: !text.starts_with('!'),
         usable: 0,
     };
@@ -18,6 +19,7 @@ pub(in crate::names) fn service(name: &str, frontends: &[&str]) -> ServiceStatus
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,
+        no_node_backend: None,
         fails_open: false,
         backends: Vec::new(),
         counters: ServiceCounts::default(),

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod cluster;
 pub mod endpoints;
+pub mod events;
 pub mod intern;
 mod listing;
 pub mod node_ports;

@@ -24,8 +24,11 @@ pub fn addresses(
     let mut addresses: BTreeSet<IpAddr> = match &settings.addresses {
         NodePortAddresses::All => own.collect(),
         NodePortAddresses::Primary => {
-            let first = |family| primary.iter().find(|address| Family::of(address) == family);
-            let first = Family::ALL.map(first);
+            let first = first_of_each(primary.iter());
+            own.filter(|address| first.contains(&Some(address))).collect()
+        }
+        NodePortAddresses::PrimaryIs(address) => {
+            let first = first_of_each(std::iter::once(address).chain(primary));
             own.filter(|address| first.contains(&Some(address))).collect()
         }
         NodePortAddresses::Ranges(ranges) => own
@@ -41,6 +44,12 @@ pub fn addresses(
         addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]);
     }
     addresses
+}
+
+fn first_of_each<'a>(
+    addresses: impl Iterator<Item = &'a IpAddr> + Clone,
+) -> [Option<&'a IpAddr>; 2] {
+    Family::ALL.map(|family| addresses.clone().find(|address| Family::of(address) == family))
 }
 
 #[cfg(test)]
@@ -63,6 +72,8 @@ mod tests {
             (NodePortAddresses::All, "169.254.20.10 192.0.2.1 192.0.2.2 fd00::1 fd00::2"),
             // 203.0.113.9 is on none of the interfaces: somebody in front of us has it.
             (NodePortAddresses::Primary, "fd00::2"),
+            (NodePortAddresses::PrimaryIs("192.0.2.2".parse().unwrap()), "192.0.2.2 fd00::2"),
+            (NodePortAddresses::PrimaryIs("fd00::1".parse().unwrap()), "fd00::1"),
             (ranges("192.0.2.2/31"), "192.0.2.2 fd00::1 fd00::2"),
             (ranges("192.0.2.0/24 fd00::1/128"), "192.0.2.1 192.0.2.2 fd00::1"),
             (ranges("198.51.100.0/24 fd01::/64"), ""),

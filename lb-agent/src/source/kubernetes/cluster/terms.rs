@@ -36,6 +36,8 @@ pub enum NodePortAddresses {
     All,
     /// The node's primary address of each family.
     Primary,
+    /// The same, with this address in place of the one that the Node object has of its family.
+    PrimaryIs(IpAddr),
     /// Those in these ranges; of a family without a range, all of them.
     Ranges(Vec<IpNet>),
 }

@@ -1,0 +1,333 @@
+//! `lb-agent kube-proxy` with kubeadm's arguments: ports, metrics, events, and when it ends.
+
+use integration::apiserver::ApiServer;
+use integration::client::dial;
+use integration::http::get_tcp;
+use integration::lab::{self, Lab};
+use integration::netns;
+use integration::process::{Finished, binary, exit_of, kill};
+use integration::server::Backends;
+use integration::wait::{eventually, wait_for};
+use nix::sys::signal::{Signal, kill as signal};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs::{self, OpenOptions};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The address of the node in these tests.
+const NODE: &str = "192.0.2.10";
+
+const HEALTH: &str = "127.0.0.1:10256";
+const METRICS: &str = "127.0.0.1:10249";
+
+/// A running kube-proxy; killed on drop.
+struct Proxy<'a> {
+    lab: &'a Lab,
+    child: Child,
+}
+
+impl<'a> Proxy<'a> {
+    /// Starts one as kubeadm does, with `settings` in its configuration.
+    fn start(lab: &'a Lab, api: &ApiServer, settings: &str) -> Self {
+        write_config(lab, api, settings);
+        let log = OpenOptions::new().create(true).append(true).open(lab.log_file()).unwrap();
+        let child = Command::new(binary("lb-agent"))
+            .arg("kube-proxy")
+            .args(arguments(lab))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { lab, child }
+    }
+
+    /// Waits until the cluster is known and served.
+    #[track_caller]
+    fn wait_ready(&mut self) {
+        self.until("readiness", |_| get(METRICS, "/proxyMode").is_some_and(|a| a.0 == 200));
+        self.until("the first list", |lab| lab.lbctl(&["status"]).stdout.contains("kubernetes"));
+    }
+
+    #[track_caller]
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&Lab) -> bool) {
+        let lab = self.lab;
+        wait_for(&format!("{what}; the log: {}", self.log()), DEADLINE, || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!(
+                    "the proxy ended with {status}; it logged\n{}",
+                    fs::read_to_string(lab.log_file()).unwrap()
+                );
+            }
+            holds(lab).then_some(())
+        });
+    }
+
+    /// Waits for the end, and returns the exit code.
+    #[track_caller]
+    fn ended(&mut self) -> Option<i32> {
+        let status = exit_of(&mut self.child, DEADLINE);
+        status.unwrap_or_else(|| panic!("the proxy does not end; it logged\n{}", self.log())).code()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.lab.log_file()).unwrap_or_default()
+    }
+}
+
+impl Drop for Proxy<'_> {
+    fn drop(&mut self) {
+        kill(&mut self.child);
+    }
+}
+
+fn write_config(lab: &Lab, api: &ApiServer, settings: &str) {
+    let kubeconfig = lab.scratch().join("kubeconfig.conf");
+    api.kubeconfig(&kubeconfig, None);
+    let text = format!(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+         clientConnection: {{kubeconfig: {}}}\nclusterCIDR: 10.244.0.0/16\n{settings}",
+        kubeconfig.display()
+    );
+    lab.write_by_rename(&lab.scratch().join("config.conf"), &text);
+}
+
+fn arguments(lab: &Lab) -> Vec<String> {
+    let flag = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    vec![
+        flag("config", &lab.scratch().join("config.conf")),
+        "--hostname-override=node-1".to_owned(),
+        flag("cgroup", lab.cgroup().path()),
+        flag("pin-dir", lab.pin_dir()),
+        flag("state-dir", &lab.state_dir()),
+        flag("socket", &lab.socket()),
+    ]
+}
+
+/// Code, head and body, if somebody answers.
+fn get(address: &str, path: &str) -> Option<(u16, String, String)> {
+    get_tcp(address.parse().unwrap(), path).ok()
+}
+
+fn code(address: &str, path: &str) -> Option<u16> {
+    get(address, path).map(|answer| answer.0)
+}
+
+fn node(taints: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"},
+        "spec": {"taints": taints},
+        "status": {"addresses": [{"type": "InternalIP", "address": NODE}]},
+    })
+}
+
+/// A cluster with a node and a service `web` of which one endpoint, `at`, is on the node.
+fn cluster(at: SocketAddr, health_port: u16) -> ApiServer {
+    netns::add_address(NODE);
+    let api = ApiServer::start();
+    api.put(node(json!([])));
+    api.put_service(
+        "web",
+        json!({
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": health_port, "clusterIP": "10.96.0.10",
+            "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"],
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}],
+        }),
+    );
+    put_endpoint(&api, at, true);
+    api
+}
+
+fn put_endpoint(api: &ApiServer, at: SocketAddr, ready: bool) {
+    let now = String::from_utf8(
+        Command::new("date").arg("-u").arg("+%FT%T.%NZ").output().unwrap().stdout,
+    );
+    api.put(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "web-1", "labels": {"kubernetes.io/service-name": "web"},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": now.unwrap().trim()},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": at.port(), "protocol": "TCP"}],
+        "endpoints": [{
+            "addresses": [at.ip().to_string()], "nodeName": "node-1",
+            "conditions": {"ready": ready, "serving": ready},
+        }],
+    }));
+}
+
+/// The value of a metric with exactly this name and these labels.
+fn metric(name: &str) -> f64 {
+    let (_, _, text) = get(METRICS, "/metrics").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
+#[test]
+fn ports_metrics_and_events_are_kube_proxys() {
+    lab::run("kube-proxy", |lab| {
+        let backends = Backends::tcp("127.0.0.1", ["a"]);
+        let api = cluster(backends.at(0), 30_999);
+        let mut proxy = Proxy::start(lab, &api, "mode: nftables\nnew: 1\n");
+        proxy.wait_ready();
+        proxy.until("a connect", |_| dial("10.96.0.10:80".parse().unwrap()).is_ok());
+        let node_port = |_: &Lab| dial(format!("{NODE}:30080").parse().unwrap()).is_ok();
+        proxy.until("a connect to the NodePort", node_port);
+
+        let (status, head, body) = get(HEALTH, "/healthz").unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert!(head.contains("content-type: application/json"), "{head}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["nodeEligible"], true);
+        assert_eq!(body["status"]["IPv4"]["healthy"], true);
+        assert_eq!(code(HEALTH, "/livez"), Some(200));
+        assert_eq!(get(METRICS, "/proxyMode").unwrap().2, "nftables");
+        assert_eq!(get(METRICS, "/healthz").unwrap().2, "ok");
+        let configz: Value = serde_json::from_str(&get(METRICS, "/configz").unwrap().2).unwrap();
+        assert_eq!(configz["kubeproxy.config.k8s.io"]["clusterCIDR"], "10.244.0.0/16");
+
+        let health = format!("{NODE}:30999");
+        let (status, head, body) = get(&health, "/healthz").unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert!(head.contains("x-load-balancing-endpoint-weight: 1"), "{head}");
+        assert_eq!(
+            body,
+            r#"{"service":{"namespace":"default","name":"web"},"localEndpoints":1,"serviceProxyHealthy":true}"#
+        );
+
+        let before = metric("kubeproxy_sync_proxy_rules_endpoint_changes_total");
+        let programmed = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"}";
+        let count = metric(programmed);
+        put_endpoint(&api, backends.at(0), false);
+        proxy.until("503", |_| code(&health, "/") == Some(503));
+        proxy.until("the change to be counted", |_| metric(programmed) > count);
+        assert!(metric("kubeproxy_sync_proxy_rules_endpoint_changes_total") > before);
+        assert_eq!(metric("kubeproxy_sync_proxy_rules_endpoint_changes_pending"), 0.0);
+        assert!(
+            metric("kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"}") > 1.0
+        );
+
+        let taint = json!([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]);
+        api.put(node(taint));
+        proxy.until("a node that leaves to be told", |_| code(HEALTH, "/healthz") == Some(503));
+        assert_eq!(code(HEALTH, "/livez"), Some(200));
+
+        eventually("the event of the start", DEADLINE, || {
+            api.events().iter().any(|event| {
+                event["reason"] == "Starting"
+                    && event["reportingController"] == "kube-proxy"
+                    && event["regarding"]["name"] == "node-1"
+            })
+        });
+        let log = proxy.log();
+        assert!(log.contains("unknown field `new` is ignored"), "{log}");
+        assert!(
+            log.contains("accepted without effect (docs/kubernetes.md says why): clusterCIDR"),
+            "{log}"
+        );
+
+        let pid = Pid::from_raw(proxy.child.id().cast_signed());
+        signal(pid, Signal::SIGTERM).unwrap();
+        assert_eq!(proxy.ended(), Some(0));
+    });
+}
+
+#[test]
+fn it_ends_when_it_must_begin_anew() {
+    lab::run("kube-proxy-ends", |lab| {
+        let backends = Backends::tcp("127.0.0.1", ["a"]);
+        let api = cluster(backends.at(0), 30_999);
+        let mut proxy = Proxy::start(lab, &api, "");
+        proxy.wait_ready();
+        proxy.until("the node", |_| code(HEALTH, "/healthz") == Some(200));
+        api.put_node("node-1", &["192.0.2.11"]);
+        assert_eq!(proxy.ended(), Some(1));
+        let log = proxy.log();
+        let told = "the addresses of the Node have changed from 192.0.2.10 to 192.0.2.11";
+        assert!(log.contains(told), "{log}");
+
+        let mut proxy = Proxy::start(lab, &api, "");
+        proxy.until("the node", |_| code(HEALTH, "/healthz") == Some(200));
+        api.delete("Node", "", "node-1").unwrap();
+        assert_eq!(proxy.ended(), Some(1));
+        assert!(proxy.log().contains("the Node object is gone"), "{}", proxy.log());
+
+        api.put(node(json!([])));
+        let mut proxy = Proxy::start(lab, &api, "");
+        proxy.until("the node", |_| code(HEALTH, "/healthz") == Some(200));
+        write_config(lab, &api, "mode: ipvs\n");
+        assert_eq!(proxy.ended(), Some(0));
+        assert!(proxy.log().contains("config.conf has changed"), "{}", proxy.log());
+        assert!(dial("10.96.0.10:80".parse().unwrap()).is_ok(), "the programs stay");
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_and_tried_again() {
+    lab::run("kube-proxy-taken", |lab| {
+        let backends = Backends::tcp("127.0.0.1", ["a"]);
+        let api = cluster(backends.at(0), 30_999);
+        let taken = TcpListener::bind("0.0.0.0:10256").unwrap();
+        let service = TcpListener::bind(format!("{NODE}:30999")).unwrap();
+        let told = |reason: &str| api.events().iter().any(|event| event["reason"] == reason);
+        let mut proxy = Proxy::start(lab, &api, "bindAddressHardFail: true\n");
+        assert_eq!(proxy.ended(), Some(1));
+        let line = "the health server can't listen on 0.0.0.0:10256";
+        assert!(proxy.log().contains(line), "{}", proxy.log());
+
+        let mut proxy = Proxy::start(lab, &api, "");
+        proxy.wait_ready();
+        eventually("events", DEADLINE, || {
+            told("FailedToStartProxierHealthcheck") && told("FailedToStartServiceHealthcheck")
+        });
+        drop((taken, service));
+        proxy.until("health", |_| code(HEALTH, "/livez") == Some(200));
+    });
+}
+
+#[test]
+fn mistakes_are_told_in_one_line_each() {
+    lab::run("kube-proxy-mistakes", |lab| {
+        let file = lab.scratch().join("config.conf");
+        let config = format!("--config={}", file.display());
+        let proxy = |arguments: &[&str]| -> Finished {
+            lab.lb_agent(&[&["kube-proxy"], arguments].concat())
+        };
+        for (text, line) in [
+            (": - garbage", "not valid YAML"),
+            (
+                "kind: Config\napiVersion: v1\n",
+                "`kind` must be KubeProxyConfiguration, not `Config`",
+            ),
+            (
+                "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nmode: x\n",
+                "`mode`: `x` is not possible; use one of: iptables, ipvs, nftables",
+            ),
+        ] {
+            fs::write(&file, text).unwrap();
+            let finished = proxy(&[&config]);
+            assert_eq!(finished.code, Some(64), "{finished:?}");
+            assert!(finished.stderr.contains(line), "{finished:?}");
+        }
+        let finished = proxy(&["--hostname-overide=x", "y"]);
+        assert_eq!(finished.code, Some(64));
+        assert_eq!(
+            finished.stderr,
+            "lb-agent: unknown flag `--hostname-overide`; did you mean `--hostname-override`?\n\
+             lb-agent: kube-proxy takes flags only, not `y`; remove it\n"
+        );
+        let written = lab.scratch().join("written.conf");
+        let finished = proxy(&[&format!("--write-config-to={}", written.display())]);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(fs::read_to_string(written).unwrap().contains("metricsBindAddress: "));
+        assert_eq!(proxy(&["--init-only"]).code, Some(0));
+        assert!(proxy(&["--version"]).stdout.starts_with("lb-agent "));
+    });
+}

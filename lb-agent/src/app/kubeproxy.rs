@@ -1,0 +1,193 @@
+//! Wiring of the kube-proxy: the agent with one source, and what answers in kube-proxy's place beside
+//! it.
+
+use super::{Failure, Overrides, Started, host_name, overridden, serve, terminated};
+use crate::config::{Config, KubernetesSource, Source};
+use crate::kubeproxy::applied::Applied;
+use crate::kubeproxy::decision::Decided;
+use crate::kubeproxy::listen::Server;
+use crate::kubeproxy::node::Watched;
+use crate::kubeproxy::node_port_health::{self, Settings};
+use crate::kubeproxy::servers::{self, Shown};
+use crate::source::Feed;
+use crate::source::kubernetes::Running;
+use crate::source::kubernetes::cluster::Facts;
+use crate::source::kubernetes::events::{self, Event, Events};
+use anyhow::{Context, anyhow};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How long a Node with addresses is waited for before that is said.
+const NODE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How often the configuration file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A configuration file and what was in it when it was read.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it held.
+    pub text: String,
+}
+
+/// Runs until a signal, or until there is a reason to begin anew. Needs a multi-threaded runtime.
+pub async fn run(
+    decided: Decided,
+    overrides: &Overrides,
+    file: Option<ConfigFile>,
+) -> Result<(), Failure> {
+    adjust_oom_score(decided.oom_score_adj);
+    let node = decided.node.clone().unwrap_or_else(host_name);
+    let source = KubernetesSource {
+        kubeconfig: decided.kubeconfig.clone(),
+        server: decided.server.clone(),
+        node: Some(node.clone()),
+        node_ports: decided.node_ports.clone(),
+        scope: decided.scope,
+        ..KubernetesSource::default()
+    };
+    let sources = vec![Source::Kubernetes(Arc::new(source))];
+    let config = overridden(Config { sources, ..Config::default() }, overrides);
+    serve(None, &config, |started| beside(decided, node, file, started)).await
+}
+
+/// What runs beside the loop, in tasks of its own: the loop may be busy for a while, and whoever asks
+/// for health must not wait for it. Ends when the agent is to end.
+async fn beside(
+    decided: Decided,
+    node: String,
+    file: Option<ConfigFile>,
+    started: Started,
+) -> anyhow::Result<()> {
+    let Started { published, mut clusters, addresses } = started;
+    let cluster = clusters.pop().context("the cluster is not followed")?;
+    let Running { feed, facts, progress, connection } = cluster;
+    let addresses = addresses.context("the node's addresses are not followed")?;
+    let name = Arc::clone(&feed.borrow().name);
+    let applied = Applied::new(name, progress, facts.clone(), decided.unhealthy_after);
+    let applied = Arc::new(applied);
+    let (events, told) = events::channel();
+
+    // Those that end say how the agent ends; dropped, they all do.
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let mut endless: JoinSet<()> = JoinSet::new();
+    endless.spawn(Arc::clone(&applied).follow(published));
+    endless.spawn(events::write(connection, node.clone(), told));
+    endless.spawn(tell_of_start(feed.clone(), events.clone()));
+    endless.spawn(node_port_health::run(Settings {
+        node: node.clone(),
+        node_ports: decided.node_ports.clone(),
+        facts: facts.clone(),
+        addresses,
+        applied: Arc::clone(&applied),
+        events: events.clone(),
+    }));
+    let hard_fail = decided.hard_fail;
+    if let Some(address) = decided.healthz {
+        let (what, setting) = ("the health server", "healthzBindAddress");
+        let server = Server { what, setting, address, hard_fail };
+        let router = servers::health(Arc::clone(&applied));
+        tasks.spawn(listen(server, router, events.clone(), Event::health_failed));
+    }
+    if let Some(address) = decided.metrics {
+        let (what, setting) = ("the metrics server", "metricsBindAddress");
+        let server = Server { what, setting, address, hard_fail };
+        let (mode, document) = (decided.mode.name(), Arc::new(decided.document));
+        let router = servers::metrics(Shown { applied, feed, mode, document });
+        tasks.spawn(listen(server, router, events, Event::metrics_failed));
+    }
+    tasks.spawn(async move { Err(watch_node(node, facts).await) });
+    tasks.spawn(async { Ok(terminated().await?) });
+    if let Some(file) = file {
+        tasks.spawn(async move {
+            changed(&file).await;
+            let path = file.path.display();
+            tracing::info!("{path} has changed: the agent ends, to be started again with it");
+            Ok(())
+        });
+    }
+    tasks.join_next().await.context("nothing runs beside the loop")?.context("a task")?
+}
+
+/// Serves for ever, or fails.
+async fn listen(
+    server: Server,
+    router: axum::Router,
+    events: Events,
+    event: fn(String) -> Event,
+) -> anyhow::Result<()> {
+    let complain = |error: &crate::kubeproxy::listen::ListenError| {
+        tracing::warn!("{error}");
+        events.tell(event(error.to_string()));
+    };
+    Err(server.serve(router, complain).await.into())
+}
+
+/// Once the cluster can be read, events can be written.
+async fn tell_of_start(mut feed: Feed, events: Events) {
+    if feed.wait_for(|state| state.synced).await.is_ok() {
+        events.tell(Event::starting());
+    }
+}
+
+/// Ends with the reason to begin anew.
+async fn watch_node(node: String, mut facts: watch::Receiver<Arc<Facts>>) -> anyhow::Error {
+    let mut watched = Watched::default();
+    let mut deadline = Some(Instant::now() + NODE_PATIENCE);
+    loop {
+        let now = Arc::clone(&facts.borrow_and_update());
+        if let Some(reason) = watched.look(&now) {
+            return anyhow!("{reason}: the agent ends, to be started again (Node {node})");
+        }
+        deadline = deadline.filter(|_| !watched.is_known());
+        let late = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = facts.changed() => if changed.is_err() {
+                return anyhow!("the cluster is not followed any more");
+            },
+            () = late => {
+                deadline = None;
+                tracing::warn!(
+                    node,
+                    "no Node of this name has had an address for {NODE_PATIENCE:?}: going on \
+                     without; give the name that `kubectl get nodes` shows with --hostname-override"
+                );
+            }
+        }
+    }
+}
+
+/// Ends when the file says something else. A mounted `ConfigMap` is replaced by changing a symbolic
+/// link, so for a moment there may be no file.
+async fn changed(file: &ConfigFile) {
+    loop {
+        sleep(LOOK).await;
+        match tokio::fs::read_to_string(&file.path).await {
+            Ok(text) if text != file.text => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, path = %file.path.display(), "not readable now"),
+        }
+    }
+}
+
+fn adjust_oom_score(score: i64) {
+    let path = Path::new("/proc/self/oom_score_adj");
+    if let Err(error) = std::fs::write(path, score.to_string()) {
+        tracing::warn!(
+            %error,
+            "oom_score_adj can't be set to {score}: when memory runs out, the agent may be among the \
+             first to go; run it privileged, or set oomScoreAdj to 0 or more"
+        );
+    }
+}
