@@ -50,6 +50,9 @@ need protoc protobuf-compiler
 need etcd etcd-server
 need etcdctl etcd-client
 need dig bind9-dnsutils
+# What kube-proxy leaves behind is made and removed with these.
+need nft nftables
+need iptables-nft iptables
 # Lists and applies against the API server of the tests.
 need kubectl kubernetes-client
 have cargo || packages="$packages cargo-web rustc-web"

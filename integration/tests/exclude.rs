@@ -1,5 +1,6 @@
 //! Cgroups that are left alone, with all below them.
 
+use aya::programs::loaded_programs;
 use integration::agent::Agent;
 use integration::cgroup::{self, Cgroup};
 use integration::client::{ask, ask_connected, dial, udp};
@@ -130,6 +131,38 @@ fn the_command_line_stands_in_place_of_the_file_and_takes_four() {
             expect(cgroup, "own");
         }
         expect(&cgroups[4], "backend");
+    });
+}
+
+/// Instructions of a hook's program as the kernel keeps it: what can't be reached is not there.
+fn instructions(agent: &Agent<'_>, hook: &str) -> u32 {
+    const BYTES: u32 = 8;
+    let hooks = agent.status().hooks;
+    let id = hooks.iter().find(|known| known.hook == hook).expect("a hook").program_id;
+    let program = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    let size = program.and_then(|info| info.size_translated());
+    size.expect("the kernel tells the size of a program") / BYTES
+}
+
+/// Each excluded cgroup has its comparison in the programs, and nobody pays for those that are not.
+#[test]
+fn the_programs_hold_what_is_needed_and_no_more() {
+    lab::run("exclude-code", |lab| {
+        let cgroups = ["a", "b", "c", "d"].map(|name| lab.cgroup().child(name));
+        for hook in ["connect4", "connect6", "sendmsg4", "sendmsg6"] {
+            let mut sizes = Vec::new();
+            for count in 0..=cgroups.len() {
+                let paths: Vec<String> =
+                    cgroups[..count].iter().map(|cgroup| relative(cgroup.path())).collect();
+                lab.set_settings(&format!("exclude_cgroups: [{}]", paths.join(", ")));
+                let agent = Agent::start(lab, "services: []\n");
+                sizes.push(instructions(&agent, hook));
+                agent.stop();
+            }
+            let steps: Vec<u32> =
+                sizes.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+            assert!(steps.iter().all(|step| *step > 0), "{hook}: {sizes:?}");
+        }
     });
 }
 

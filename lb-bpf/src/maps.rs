@@ -112,17 +112,21 @@ pub(crate) fn sk_err_offset() -> u32 {
     unsafe { read_volatile(&raw const SK_ERR_OFFSET) }
 }
 
-/// Level and id of an excluded cgroup, if there are so many.
+/// How many cgroups are excluded.
 #[inline(always)]
-pub(crate) fn excluded<const SLOT: usize>() -> Option<(u32, u64)> {
+pub(crate) fn excluded() -> usize {
+    // SAFETY: as in `has`.
+    unsafe { read_volatile(&raw const EXCLUDED) as usize }
+}
+
+/// Level and id of one of them.
+#[inline(always)]
+pub(crate) fn excluded_cgroup<const SLOT: usize>() -> (u32, u64) {
     const { assert!(SLOT < MAX_EXCLUDED) };
     // SAFETY: as in `has`, and the slot is within the arrays.
     unsafe {
-        if read_volatile(&raw const EXCLUDED) as usize <= SLOT {
-            return None;
-        }
         let level = read_volatile((&raw const EXCLUDED_LEVELS).cast::<u32>().add(SLOT));
-        Some((level, read_volatile((&raw const EXCLUDED_IDS).cast::<u64>().add(SLOT))))
+        (level, read_volatile((&raw const EXCLUDED_IDS).cast::<u64>().add(SLOT)))
     }
 }
 

@@ -300,18 +300,23 @@ pub(crate) fn cgroup() -> u64 {
     unsafe { bpf_get_current_cgroup_id() }
 }
 
-/// Whether the calling process is in a cgroup that is left alone, or below one.
+/// Whether the calling process is in a cgroup that is left alone, or below one. Where there is none,
+/// all that is left of this is one load.
 #[inline(always)]
 pub(crate) fn is_excluded() -> bool {
-    is_below(maps::excluded::<0>())
-        || is_below(maps::excluded::<1>())
-        || is_below(maps::excluded::<2>())
-        || is_below(maps::excluded::<3>())
+    let count = maps::excluded();
+    if count == 0 {
+        return false;
+    }
+    is_below(maps::excluded_cgroup::<0>())
+        || (count > 1 && is_below(maps::excluded_cgroup::<1>()))
+        || (count > 2 && is_below(maps::excluded_cgroup::<2>()))
+        || (count > 3 && is_below(maps::excluded_cgroup::<3>()))
 }
 
 #[inline(always)]
-fn is_below(cgroup: Option<(u32, u64)>) -> bool {
-    let Some((level, id)) = cgroup else { return false };
-    // SAFETY: a helper without pointers; 0, which is no cgroup's id, above the process's own level.
+fn is_below((level, id): (u32, u64)) -> bool {
+    // SAFETY: a helper without pointers. For a process that is less deep it returns 0, which is no
+    // cgroup's id.
     unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) == id }
 }

@@ -7,7 +7,7 @@ use integration::lab::{self, Lab};
 use integration::netns;
 use integration::process::{Finished, binary, exit_of, kill};
 use integration::server::Backends;
-use integration::wait::{eventually, wait_for};
+use integration::wait::{eventually, within};
 use nix::sys::signal::{Signal, kill as signal};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -56,16 +56,13 @@ impl<'a> Proxy<'a> {
 
     #[track_caller]
     fn until(&mut self, what: &str, mut holds: impl FnMut(&Lab) -> bool) {
-        let lab = self.lab;
-        wait_for(&format!("{what}; the log: {}", self.log()), DEADLINE, || {
+        let reached = within(DEADLINE, || {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!(
-                    "the proxy ended with {status}; it logged\n{}",
-                    fs::read_to_string(lab.log_file()).unwrap()
-                );
+                panic!("the proxy ended with {status}; it logged\n{}", self.log());
             }
-            holds(lab).then_some(())
+            holds(self.lab).then_some(())
         });
+        assert!(reached.is_some(), "still waiting for {what}; the log:\n{}", self.log());
     }
 
     /// Waits for the end, and returns the exit code.
@@ -128,7 +125,6 @@ fn node(taints: Value) -> Value {
 
 /// A cluster with a node and a service `web` of which one endpoint, `at`, is on the node.
 fn cluster(at: SocketAddr, health_port: u16) -> ApiServer {
-    netns::add_address(NODE);
     let api = ApiServer::start();
     api.put(node(json!([])));
     api.put_service(
@@ -173,7 +169,8 @@ fn metric(name: &str) -> f64 {
 #[test]
 fn ports_metrics_and_events_are_kube_proxys() {
     lab::run("kube-proxy", |lab| {
-        let backends = Backends::tcp("127.0.0.1", ["a"]);
+        netns::add_address(NODE);
+        let backends = Backends::tcp(NODE, ["a"]);
         let api = cluster(backends.at(0), 30_999);
         let mut proxy = Proxy::start(lab, &api, "mode: nftables\nnew: 1\n");
         proxy.wait_ready();
@@ -242,7 +239,8 @@ fn ports_metrics_and_events_are_kube_proxys() {
 #[test]
 fn it_ends_when_it_must_begin_anew() {
     lab::run("kube-proxy-ends", |lab| {
-        let backends = Backends::tcp("127.0.0.1", ["a"]);
+        netns::add_address(NODE);
+        let backends = Backends::tcp(NODE, ["a"]);
         let api = cluster(backends.at(0), 30_999);
         let mut proxy = Proxy::start(lab, &api, "");
         proxy.wait_ready();
@@ -272,7 +270,8 @@ fn it_ends_when_it_must_begin_anew() {
 #[test]
 fn a_port_that_is_taken_is_told_and_tried_again() {
     lab::run("kube-proxy-taken", |lab| {
-        let backends = Backends::tcp("127.0.0.1", ["a"]);
+        netns::add_address(NODE);
+        let backends = Backends::tcp(NODE, ["a"]);
         let api = cluster(backends.at(0), 30_999);
         let taken = TcpListener::bind("0.0.0.0:10256").unwrap();
         let service = TcpListener::bind(format!("{NODE}:30999")).unwrap();
@@ -301,7 +300,7 @@ fn mistakes_are_told_in_one_line_each() {
             lab.lb_agent(&[&["kube-proxy"], arguments].concat())
         };
         for (text, line) in [
-            (": - garbage", "not valid YAML"),
+            ("a: b: c", "not valid YAML"),
             (
                 "kind: Config\napiVersion: v1\n",
                 "`kind` must be KubeProxyConfiguration, not `Config`",

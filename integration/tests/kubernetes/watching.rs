@@ -33,7 +33,8 @@ struct Scene {
 
 impl Scene {
     fn start(config: KubernetesSource, timing: Timing) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
         let (sender, addresses) = watch::channel(Arc::new(BTreeSet::new()));
         let entered = runtime.enter();
         let node = NODE.to_owned();
@@ -353,7 +354,7 @@ fn secured(scratch: &TempDir, token: &str) -> (ApiServer, KubernetesSource, Path
     fill(&api);
     let (kubeconfig, file) = (scratch.path().join("kubeconfig"), scratch.path().join("token"));
     // Files end in a newline.
-    std::fs::write(&file, format!("{token}\n")).unwrap();
+    std::fs::write(&file, format!("{token}\n")).expect("the scratch directory is writable");
     api.kubeconfig(&kubeconfig, Some(&file));
     let config = KubernetesSource { kubeconfig: Some(kubeconfig), ..KubernetesSource::default() };
     (api, config, file)

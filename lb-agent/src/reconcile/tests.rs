@@ -289,8 +289,7 @@ async fn backends_that_came_back_are_spared() {
     assert!(!setup.reconciler.removals.names(0), "nothing is kept waiting");
 }
 
-/// One that some frontend of its service still leads to is not left, whichever list it is out of; nor
-/// is one that the service has and no frontend leads to.
+/// One that some frontend of its service still leads to is not left, whichever list it is out of.
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_that_left_one_list_are_spared() {
     use crate::model::{Exposure, Lists, Reach};

@@ -61,9 +61,10 @@ fn batch(table: &str, lines: &str) -> Batch {
     Batch { commands, ..batch }
 }
 
-/// The chain that a rule leads to. Options of the target may follow it.
+/// The chain that a rule leads to. That stands at the end, behind whatever a comment may quote.
 fn target(rule: &str) -> Option<&str> {
-    let mut words = rule.split(' ');
+    let (_, end) = rule.rsplit_once('"').unwrap_or(("", rule));
+    let mut words = end.split(' ');
     words.find(|word| ["-j", "-g"].contains(word))?;
     words.next()
 }
@@ -71,10 +72,9 @@ fn target(rule: &str) -> Option<&str> {
 /// Whether a rule has nothing in it but words and quoted comments that say one thing only, so that it
 /// can be given back as it was printed.
 fn is_harmless(rule: &str) -> bool {
-    let quoted = rule.split('"').enumerate();
     let plain = |c: char| c.is_ascii_alphanumeric() || " -_./:,!+=@".contains(c);
-    rule.matches('"').count().is_multiple_of(2)
-        && quoted.map(|(_, part)| part).all(|part| part.chars().all(plain))
+    let paired = rule.matches('"').count().is_multiple_of(2);
+    paired && rule.split('"').all(|part| part.chars().all(plain))
 }
 
 #[cfg(test)]
@@ -133,6 +133,14 @@ COMMIT
                 ["a rule in \"INPUT\" jumps to KUBE-SERVICES; remove both by hand"]
             );
         }
+    }
+
+    #[test]
+    fn a_comment_jumps_nowhere() {
+        let comment = r#"-m comment --comment "a -j KUBE-SERVICES b" -j MINE"#;
+        let saved = format!("*nat\n:KUBE-SERVICES - [0:0]\n-A INPUT {comment}\nCOMMIT\n");
+        let [nat] = <[Batch; 1]>::try_from(batches(&saved)).unwrap();
+        assert_eq!((nat.rules, nat.left.len()), (0, 0), "{nat:?}");
     }
 
     #[test]

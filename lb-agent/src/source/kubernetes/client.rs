@@ -275,3 +275,49 @@ impl std::fmt::Debug for Made {
         formatter.debug_struct("Made").field("server", &self.server).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn connections_bear_the_mark_and_are_watched() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = Connector::connect(listener.local_addr().unwrap()).await.unwrap();
+        let options = socket2::SockRef::from(&stream);
+        assert_eq!(options.mark().unwrap(), PROBE_MARK);
+        assert!(options.keepalive().unwrap());
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    }
+
+    #[tokio::test]
+    async fn a_token_file_that_is_gone_leaves_the_last_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let token = Token { path: file.path().to_owned(), last: Mutex::default() };
+        let missing = token.header().await.unwrap_err().to_string();
+        assert!(missing.contains("does not hold a token"), "{missing}");
+        std::fs::write(file.path(), "one\n").unwrap();
+        assert_eq!(token.header().await.unwrap(), "Bearer one");
+        drop(file);
+        assert_eq!(token.header().await.unwrap(), "Bearer one");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_refused_in_words() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let kubeconfig = serde_json::json!({
+            "current-context": "c", "users": [{"name": "u", "user": {}}],
+            "clusters": [{"name": "c", "cluster": {
+                "server": "https://192.0.2.1", "proxy-url": "http://192.0.2.2"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        });
+        std::fs::write(file.path(), kubeconfig.to_string()).unwrap();
+        let source = KubernetesSource {
+            kubeconfig: Some(file.path().to_owned()),
+            ..KubernetesSource::default()
+        };
+        let problem = Connection::new(Arc::new(source)).client().await.err().unwrap();
+        assert!(problem.contains("asks for a proxy (proxy-url)"), "{problem}");
+    }
+}

@@ -60,9 +60,9 @@ pub struct Running {
 /// What the watches tell.
 #[derive(Debug)]
 enum Event {
-    Service(News<Service>),
+    Service(Box<News<Service>>),
     Slice(News<EndpointSlice>),
-    Node(News<Node>),
+    Node(Box<News<Node>>),
     ServiceCidr(News<ServiceCIDR>),
 }
 
@@ -152,9 +152,13 @@ fn watches(common: Common, node: &str) -> (JoinSet<()>, Receiver<Event>) {
     let node =
         What { fields: Some(format!("metadata.name={node}")), optional: true, ..what("nodes", "") };
     let cidrs = What { optional: true, ..what("servicecidrs", "networking.k8s.io") };
-    tasks.spawn(watch::follow(services, common.clone(), events.clone(), Event::Service));
+    tasks.spawn(watch::follow(services, common.clone(), events.clone(), |news| {
+        Event::Service(Box::new(news))
+    }));
     tasks.spawn(watch::follow(slices, common.clone(), events.clone(), Event::Slice));
-    tasks.spawn(watch::follow(node, common.clone(), events.clone(), Event::Node));
+    tasks.spawn(watch::follow(node, common.clone(), events.clone(), |news| {
+        Event::Node(Box::new(news))
+    }));
     tasks.spawn(watch::follow(cidrs, common, events, Event::ServiceCidr));
     (tasks, receiver)
 }
@@ -217,24 +221,28 @@ impl Follower {
 
     fn take(&mut self, event: Event, now: SystemTime) {
         match event {
-            Event::Service(News::Change(change)) => {
-                self.heard.get_or_insert(now);
-                self.cluster.service(change);
-            }
+            Event::Service(news) => match *news {
+                News::Change(change) => {
+                    self.heard.get_or_insert(now);
+                    self.cluster.service(change);
+                }
+                news => self.take_how("services", news, now),
+            },
             Event::Slice(News::Change(change)) => {
                 self.heard.get_or_insert(now);
                 self.cluster.slice(change, now);
             }
-            Event::Node(News::Change(change)) => self.cluster.node(change),
-            Event::ServiceCidr(News::Change(change)) => self.cluster.service_cidr(change),
-            Event::Service(news) => self.take_how("services", news, now),
             Event::Slice(news) => self.take_how("endpointslices", news, now),
-            Event::Node(news) => {
-                if matches!(news, News::Withheld(_)) {
-                    self.cluster.without_node();
+            Event::Node(news) => match *news {
+                News::Change(change) => self.cluster.node(change),
+                news => {
+                    if matches!(news, News::Withheld(_)) {
+                        self.cluster.without_node();
+                    }
+                    self.take_how("nodes", news, now);
                 }
-                self.take_how("nodes", news, now);
-            }
+            },
+            Event::ServiceCidr(News::Change(change)) => self.cluster.service_cidr(change),
             Event::ServiceCidr(news) => self.take_how("servicecidrs", news, now),
         }
     }

@@ -107,6 +107,23 @@ fn health_checks_count_ready_endpoints_on_this_node() {
 }
 
 #[test]
+fn nobody_is_told_to_be_without_endpoints_before_they_were_listed() {
+    let mut lab = Lab { cluster: Cluster::new(settings(), started()) };
+    lab.cluster.without_node();
+    let spec = json!({
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000,
+    });
+    let (services, slices) = (json!({ "kind": "Service" }), json!({ "kind": "EndpointSlice" }));
+    lab.put(&service("a", spec));
+    lab.say(&services, |_| Change::Complete);
+    assert_eq!(*lab.cluster.facts(), Facts::default());
+    lab.put(&slice("a", "a-1", "10.0.0.1@here"));
+    lab.say(&slices, |_| Change::Complete);
+    let checks = &lab.cluster.facts().health_checks;
+    assert!(checks.values().eq([&HealthCheck { port: 32000, local_endpoints: 1 }]));
+}
+
+#[test]
 fn work_counts_what_changed_and_believes_sane_clocks_only() {
     let mut lab = Lab::new();
     let stamped = |name: &str, time: &str, endpoints: &str| {
