@@ -7,10 +7,10 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-etcd test-health test-observe check fmt bench-hooks bench-etcd bench-probes install clean
+.PHONY: help setup build run test test-etcd test-health test-kubernetes test-observe check fmt bench-hooks bench-etcd bench-kubernetes bench-probes install clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: ## install what the build and the tests need, where it is missing
 	@sh lb-bpf/setup.sh
@@ -38,6 +38,11 @@ test-health: setup ## checks, ejection, drain and weight, in the real kernel and
 	$(CARGO) test -p lb-agent --lib -- health:: monitor:: admin::
 	$(CARGO) test -p integration --test health --test 'outcomes*' --test unanswered --test given_up
 
+test-kubernetes: setup ## services of a cluster: translation, sources, and pods in the real kernel (root)
+	$(CARGO) build -p lb-agent --bins
+	$(CARGO) test -p lb-agent --lib -- kubernetes
+	$(CARGO) test -p integration --test kubernetes --test pods
+
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl::top summary:: shown::
@@ -59,6 +64,10 @@ bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for 
 bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 services (JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-etcd $(if $(JSON),--json)
+
+bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, with 10,000 services (JSON=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench-kubernetes $(if $(JSON),--json)
 
 bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins

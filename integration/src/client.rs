@@ -39,6 +39,11 @@ pub fn dial(to: SocketAddr) -> io::Result<Call> {
     Call::over(TcpStream::connect(to)?)
 }
 
+/// [`dial`], but an attempt that stays undecided for so long has failed.
+pub fn dial_within(to: SocketAddr, patience: Duration) -> io::Result<Call> {
+    Call::over(TcpStream::connect_timeout(&to, patience)?)
+}
+
 /// A socket of the family of `to`, that has not dialled yet.
 pub fn stream(to: SocketAddr, protocol: Protocol) -> Socket {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol));

@@ -116,24 +116,7 @@ impl<'a> Large<'a> {
     /// What the agent costs while nothing changes.
     #[track_caller]
     pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
-        // What the last change has left to do is done first; saving it is the last of that.
-        let saved = self.lab.state_dir().join("snapshots.json");
-        let mut before = spent(agent.pid());
-        wait_for("the agent to come to rest", 2 * DEADLINE, || {
-            let_pass(Duration::from_secs(1));
-            let now = spent(agent.pid());
-            let used = now - std::mem::replace(&mut before, now);
-            let all =
-                fs::metadata(&saved).is_ok_and(|file| file.len() > u64::from(SERVICES * EACH));
-            (all && used <= Duration::from_millis(20)).then_some(())
-        });
-        let (begin, before) = (Instant::now(), spent(agent.pid()));
-        let_pass(span);
-        let used = spent(agent.pid()) - before;
-        Cost {
-            core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
-            memory: Memory::of(agent.pid()),
-        }
+        idle_cost(self.lab, agent, span)
     }
 
     fn probe(&self, server: usize) -> (String, String) {
@@ -155,9 +138,31 @@ impl<'a> Large<'a> {
     }
 }
 
+/// What an agent with so many services costs while nothing changes.
+#[track_caller]
+pub(crate) fn idle_cost(lab: &Lab, agent: &Agent<'_>, span: Duration) -> Cost {
+    // What the last change has left to do is done first; saving it is the last of that.
+    let saved = lab.state_dir().join("snapshots.json");
+    let mut before = spent(agent.pid());
+    wait_for("the agent to come to rest", 2 * DEADLINE, || {
+        let_pass(Duration::from_secs(1));
+        let now = spent(agent.pid());
+        let used = now - std::mem::replace(&mut before, now);
+        let all = fs::metadata(&saved).is_ok_and(|file| file.len() > u64::from(SERVICES * EACH));
+        (all && used <= Duration::from_millis(20)).then_some(())
+    });
+    let (begin, before) = (Instant::now(), spent(agent.pid()));
+    let_pass(span);
+    let used = spent(agent.pid()) - before;
+    Cost {
+        core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
+        memory: Memory::of(agent.pid()),
+    }
+}
+
 /// Connects until this server answers.
 #[track_caller]
-fn seen(asked: Instant, answered: Instant, vip: SocketAddr, server: usize) -> Seen {
+pub(crate) fn seen(asked: Instant, answered: Instant, vip: SocketAddr, server: usize) -> Seen {
     let server = server.to_string();
     loop {
         if dial(vip).is_ok_and(|call| call.tag == server) {

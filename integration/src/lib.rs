@@ -4,8 +4,9 @@
 //! its own cgroup, so that tests run beside each other in one process and beside a live agent.
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
 //! [`client`] dials them, [`traffic`] without end; [`browser`] and [`screen`] are what people look at;
-//! [`etcd`] is the store, [`large`] one with very much in it, [`apiserver`] the API of a Kubernetes
-//! cluster. A fixture that can't be set up panics with the reason: a test that can't run has failed.
+//! [`etcd`] is the store, [`large`] one with very much in it; [`apiserver`] is a Kubernetes cluster's,
+//! [`pods`] are nodes and pods with namespaces of their own, [`kubernetes`] is all of that together. A
+//! fixture that can't be set up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod apiserver;
@@ -17,9 +18,11 @@ pub mod empty_program;
 pub mod etcd;
 pub mod exposition;
 pub mod http;
+pub mod kubernetes;
 pub mod lab;
 pub mod large;
 pub mod netns;
+pub mod pods;
 pub mod process;
 pub mod router;
 pub mod screen;

@@ -3,7 +3,8 @@
 
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 /// Moves the calling thread into a new network namespace whose loopback device is up.
 pub fn enter_new() {
@@ -22,6 +23,22 @@ pub fn add_address(ip_address: &str) {
         // Without it the address can't be bound until the kernel gets round to finding it unique.
         .chain(v6.then_some("nodad"))
         .collect::<Vec<_>>());
+}
+
+/// Takes away what [`add_address`] gave.
+pub fn remove_address(ip_address: &str) {
+    let length = if ip_address.contains(':') { 128 } else { 32 };
+    ip(&["address", "del", &format!("{ip_address}/{length}"), "dev", "lo"]);
+}
+
+/// Makes all addresses of a network the calling thread's namespace's own.
+pub fn own_network(network: &str) {
+    ip(&["route", "add", "local", network, "dev", "lo"]);
+}
+
+/// Adds a route from the calling thread's namespace.
+pub fn add_route(network: &str, via: &str) {
+    ip(&["route", "add", network, "via", via]);
 }
 
 /// Sets `net.<name>` of the calling thread's namespace, `name` written with slashes.
@@ -48,6 +65,21 @@ pub fn counter(group: &str, name: &str) -> u64 {
 
 pub(crate) fn ip(arguments: &[&str]) {
     iproute2("ip", arguments);
+}
+
+/// Several `ip` commands, a line each, in one go. Addresses say the family.
+pub(crate) fn ip_batch(commands: &str) {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't run `ip` ({error}): install iproute2"));
+    let written = child.stdin.take().expect("a pipe").write_all(commands.as_bytes());
+    let output = child.wait_with_output().expect("a child can be waited for");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip -batch: {stderr}\n{commands}");
+    written.expect("`ip` reads all");
 }
 
 pub(crate) fn tc(arguments: &[&str]) {

@@ -1,10 +1,11 @@
-//! 100,000 backends in 10,000 services, from one file in both spellings of a backend, and from a
-//! store: how long the agent takes to load and publish them, how much memory it keeps, and what one
+//! 100,000 backends in 10,000 services, from one file in both spellings of a backend, from a
+//! store, and from a cluster: how long the agent takes to load and publish them, how much memory it keeps, and what one
 //! changed backend, an unchanged file and doing nothing cost then. `cargo test --release` judges
 //! times; a debug build only prints them.
 
 use integration::agent::Agent;
 use integration::client::dial;
+use integration::kubernetes::large::{FromMemory, Large as LargeCluster, publish_from_memory};
 use integration::lab::{self, Lab};
 use integration::large::{Large, Seen, percentile};
 use integration::process::Memory;
@@ -37,6 +38,13 @@ const STORE_MEMORY_KB: u64 = 180_000;
 const CHANGES: usize = 200;
 /// Share of a core of an agent that has nothing to do.
 const IDLE_CORE: f64 = 0.005;
+
+/// From objects in memory to published tables.
+const CLUSTER_LOAD: Duration = Duration::from_millis(500);
+/// From a changed endpoint in the API server to a new connect that sees it: all but the slowest in
+/// a hundred.
+const CLUSTER_SEEN: Duration = Duration::from_millis(5);
+const CLUSTER_MEMORY_KB: u64 = 250_000;
 
 /// Each of these wants the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -85,6 +93,38 @@ fn backends_in_a_store() {
             assert!(ready < STORE_LOAD, "ready after {ready:?}, not {STORE_LOAD:?}");
             assert!(median < SEEN, "a change is seen after {median:?}, not {SEEN:?}");
             assert!(idle.core < IDLE_CORE, "idle takes {} of a core, not {IDLE_CORE}", idle.core);
+        }
+    });
+}
+
+#[test]
+fn a_cluster() {
+    alone("scale-memory", |lab| {
+        let FromMemory { translating, whole } = publish_from_memory(lab);
+        print(&format!("cluster: from memory {whole:.0?}, {translating:.0?} of it translating"));
+        if !cfg!(debug_assertions) {
+            assert!(whole < CLUSTER_LOAD, "published after {whole:?}, not {CLUSTER_LOAD:?}");
+        }
+    });
+    alone("scale-cluster", |lab| {
+        let large = LargeCluster::fill(lab);
+        let (agent, ready) = large.start_agent();
+        print(&format!("cluster: start to ready {ready:.0?}"));
+        assert_eq!(agent.status().rejections, []);
+        let services = agent.services();
+        assert!(services.iter().flat_map(|service| &service.frontends).all(|f| f.installed));
+        assert_eq!(services.iter().map(|service| service.backends.len()).sum::<usize>(), 100_001);
+
+        // A share of one in a hundred takes many; a debug build judges none.
+        let turns = if cfg!(debug_assertions) { 20 } else { 5 * CHANGES };
+        let seen: Vec<Duration> = (1..=turns).map(|turn| large.change(turn).since_asked).collect();
+        let (median, most) = (percentile(seen.clone(), 0.5), percentile(seen, 0.99));
+        print(&format!("cluster: change to connect, median {median:.2?}, p99 {most:.2?}"));
+        let Memory { now, peak } = Memory::of(agent.pid());
+        print(&format!("cluster: {now} kB resident, at most {peak} kB so far"));
+        assert!(peak < CLUSTER_MEMORY_KB, "at most {peak} kB, not less than {CLUSTER_MEMORY_KB}");
+        if !cfg!(debug_assertions) {
+            assert!(most < CLUSTER_SEEN, "a change is seen after {most:?}, not {CLUSTER_SEEN:?}");
         }
     });
 }

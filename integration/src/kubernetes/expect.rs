@@ -1,0 +1,83 @@
+//! What clients are to find.
+
+use crate::pods::{Place, Way};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How a TCP service is asked.
+pub const TCP: &[Way] = &[Way::Tcp];
+/// How a UDP service is asked.
+pub const UDP: &[Way] = &[Way::Connected, Way::Unconnected];
+
+/// How long a failure may take that is to come at once: the machine may be busy.
+const AT_ONCE: Duration = Duration::from_secs(3);
+/// Most questions until everybody has answered who may: of three, one is missed once in 10^17 times.
+const QUESTIONS: usize = 100;
+/// Fewest questions, for somebody to answer who may not.
+const FEW: usize = 5;
+
+/// Asks each address in each of these ways, until everybody has answered who is to; nobody else may.
+/// Each time the client takes the dialled address for its peer.
+#[track_caller]
+pub fn reaches(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>, who: &[&str]) {
+    for (to, way) in each(to, ways) {
+        let mut answered = BTreeSet::new();
+        for question in 0..QUESTIONS {
+            if question >= FEW && answered.len() == who.len() {
+                break;
+            }
+            let asked = from.ask(way, to);
+            let asked = asked.unwrap_or_else(|error| {
+                panic!("{}: {way:?} to {to} failed: {error}", from.name());
+            });
+            assert_eq!(asked.peer, to, "{}: {way:?}: the peer it sees", from.name());
+            let tag = asked.tag;
+            assert!(who.contains(&tag.as_str()), "{}: {way:?} to {to}: {tag}", from.name());
+            answered.insert(tag);
+        }
+        let all: BTreeSet<String> = who.iter().map(|&tag| tag.to_owned()).collect();
+        assert_eq!(answered, all, "{}: {way:?} to {to}", from.name());
+    }
+}
+
+/// Asks each address in each of these ways, and is refused at once.
+#[track_caller]
+pub fn refused(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>) {
+    fails(from, ways, to, libc::ECONNREFUSED);
+}
+
+/// Asks each address in each of these ways, and is told at once that there is no way.
+#[track_caller]
+pub fn unreachable(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>) {
+    fails(from, ways, to, libc::EHOSTUNREACH);
+}
+
+/// Asks each address in each of these ways, and nobody answers; how that shows is not said.
+#[track_caller]
+pub fn nobody(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>) {
+    for (to, way) in each(to, ways) {
+        if let Ok(asked) = from.ask(way, to) {
+            panic!("{}: {way:?} to {to}: {} answered", from.name(), asked.tag);
+        }
+    }
+}
+
+#[track_caller]
+fn fails(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>, errno: i32) {
+    for (to, way) in each(to, ways) {
+        let begun = Instant::now();
+        let asked = from.ask(way, to);
+        let took = begun.elapsed();
+        let error = asked.map_or_else(|error| error.raw_os_error(), |_| None);
+        assert_eq!(error, Some(errno), "{}: {way:?} to {to}, after {took:?}", from.name());
+        assert!(took < AT_ONCE, "{}: {way:?} to {to}: it took {took:?}", from.name());
+    }
+}
+
+fn each(
+    to: impl IntoIterator<Item = SocketAddr>,
+    ways: &[Way],
+) -> impl Iterator<Item = (SocketAddr, Way)> {
+    to.into_iter().flat_map(move |to| ways.iter().map(move |&way| (to, way)))
+}

@@ -1,0 +1,216 @@
+//! A cluster as large as the bounds are given for: objects in memory, or in an API server that an
+//! agent follows, and what is measured.
+
+use super::{NEAR, Svc};
+use crate::agent::Agent;
+use crate::apiserver::ApiServer;
+use crate::lab::Lab;
+use crate::large::{Cost, EACH, SERVICES, Seen, idle_cost, seen};
+use crate::netns;
+use crate::server::{Backends, Kind};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use lb_agent::config::TableSizes;
+use lb_agent::dataplane::exclude::Excluded;
+use lb_agent::dataplane::{Dataplane as _, Kernel, Settings, preflight};
+use lb_agent::desired::{Input, Merger};
+use lb_agent::model::Scope;
+use lb_agent::plan::{Limits, Planner};
+use lb_agent::source::kubernetes::cluster::{
+    Change, Cluster, NodePortAddresses, NodePorts, Settings as ClusterSettings,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The service that is changed, beside the many, and where its endpoints are.
+const PROBE: &str = "probe";
+const SERVERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const PORT: u16 = 8080;
+
+/// An API server with many services, each with a slice of endpoints.
+pub struct Large<'a> {
+    lab: &'a Lab,
+    api: ApiServer,
+    _servers: Backends,
+}
+
+/// How long it took from objects in memory to the kernel's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct FromMemory {
+    /// To understand the objects and make services of them.
+    pub translating: Duration,
+    /// All of it.
+    pub whole: Duration,
+}
+
+// === impl Large ===
+
+impl<'a> Large<'a> {
+    /// Starts an API server and fills it. To be called within [`crate::lab::run`].
+    #[track_caller]
+    pub fn fill(lab: &'a Lab) -> Self {
+        SERVERS.iter().for_each(|server| netns::add_address(server));
+        let servers = [0, 1].map(|index| (address_of(index), index.to_string()));
+        let servers = Backends::start(Kind::Tcp, servers);
+        let api = ApiServer::start();
+        api.put(node());
+        api.put_all((0..SERVICES).map(service));
+        api.put_all((0..SERVICES).map(slice));
+        api.put_all([probe(), probe_slice(0)]);
+        Self { lab, api, _servers: servers }
+    }
+
+    /// Starts an agent on the API server, and returns how long it took to be ready: to start at all,
+    /// to read the objects, to publish the tables and to attach the programs.
+    #[track_caller]
+    pub fn start_agent(&self) -> (Agent<'a>, Duration) {
+        self.lab.set_settings(&format!(
+            "sources:\n  - kubernetes: {{server: \"{}\", node: {}}}\n",
+            self.api.url(),
+            NEAR.0,
+        ));
+        let begin = Instant::now();
+        let agent = Agent::start(self.lab, "");
+        (agent, begin.elapsed())
+    }
+
+    /// Moves the probe's only endpoint to the other server, and waits until connects go there.
+    #[track_caller]
+    pub fn change(&self, turn: usize) -> Seen {
+        let change = probe_slice(turn % 2);
+        let asked = Instant::now();
+        self.api.put(change);
+        seen(asked, Instant::now(), vip(SERVICES), turn % 2)
+    }
+
+    /// What the agent costs while nothing changes.
+    #[track_caller]
+    pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
+        idle_cost(self.lab, agent, span)
+    }
+}
+
+/// Takes in all objects and publishes what they come to in the lab's tables, as the agent does.
+#[track_caller]
+pub fn publish_from_memory(lab: &Lab) -> FromMemory {
+    let services: Vec<Service> = (0..SERVICES).map(|number| typed(service(number))).collect();
+    let slices: Vec<EndpointSlice> = (0..SERVICES).map(|number| typed(slice(number))).collect();
+    let node: Node = typed(node());
+    let host = preflight::check(Some(lab.cgroup().path()), lab.pin_dir()).expect("the host is fit");
+    let sizes = TableSizes::default();
+    let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
+    let excluded = Excluded::default();
+    let settings = Settings { sizes, features, netns, sk_err, excluded };
+    let kernel = Kernel::open(lab.pin_dir(), lab.cgroup().path(), &settings);
+    let mut kernel = kernel.expect("the tables open");
+    let TableSizes { frontends, services: names, rows, backends, .. } = sizes;
+    let limits = Limits { frontends, services: names, rows, backends };
+    let observed = kernel.observe().expect("the tables can be read");
+    let mut planner = Planner::adopt(limits, observed).expect("the tables are sound");
+
+    let (begin, now) = (Instant::now(), SystemTime::now());
+    let mut cluster = Cluster::new(cluster_settings(), now);
+    list([node], |change| cluster.node(change));
+    list(services, |change| cluster.service(change));
+    list(slices, |change| cluster.slice(change, now));
+    assert!(cluster.is_synced());
+    let snapshot = cluster.snapshot();
+    let translating = begin.elapsed();
+    let mut merger = Merger::default();
+    let input = Input { source: "kubernetes".into(), snapshot, synced: true };
+    let plan = planner.plan(merger.merge(vec![input]));
+    kernel.apply(&plan.actions).expect("the tables can be written");
+    let whole = begin.elapsed();
+
+    assert!(plan.rejections.is_empty(), "{:?}", plan.rejections);
+    let services = merger.desired().services.values();
+    let backends: usize = services.map(|entry| entry.service.backends.len()).sum();
+    assert_eq!(backends, (SERVICES * EACH) as usize);
+    FromMemory { translating, whole }
+}
+
+fn list<T>(objects: impl IntoIterator<Item = T>, mut take: impl FnMut(Change<T>)) {
+    take(Change::Begin);
+    objects.into_iter().for_each(|object| take(Change::Listed(object)));
+    take(Change::Complete);
+}
+
+fn cluster_settings() -> ClusterSettings {
+    ClusterSettings {
+        source: "kubernetes".into(),
+        node: NEAR.0.to_owned(),
+        node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
+        scope: Scope::Everywhere,
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: Value) -> T {
+    serde_json::from_value(object).expect("an object of the API")
+}
+
+fn node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": NEAR.0}, "spec": {},
+        "status": {"addresses": [{"type": "InternalIP", "address": SERVERS[0]}]},
+    })
+}
+
+fn vip(number: u32) -> SocketAddr {
+    (Ipv4Addr::from(0x0A60_0000 + number), 80).into()
+}
+
+fn address_of(server: usize) -> SocketAddr {
+    SocketAddr::new(SERVERS[server].parse().expect("an address"), PORT)
+}
+
+fn service(number: u32) -> Value {
+    service_named(&format!("s{number}"), vip(number))
+}
+
+fn probe() -> Value {
+    service_named(PROBE, vip(SERVICES))
+}
+
+fn service_named(name: &str, vip: SocketAddr) -> Value {
+    Svc::new(name, 0)
+        .tcp("http", vip.port(), PORT)
+        .with("clusterIP", json!(vip.ip()))
+        .with("clusterIPs", json!([vip.ip()]))
+        .with("ipFamilies", json!(["IPv4"]))
+        .with("ipFamilyPolicy", json!("SingleStack"))
+        .object()
+}
+
+fn slice(number: u32) -> Value {
+    let first = 0xAC10_0000 + number * EACH;
+    let addresses = (first..first + EACH).map(Ipv4Addr::from);
+    slice_of(&format!("s{number}"), addresses)
+}
+
+fn probe_slice(server: usize) -> Value {
+    slice_of(PROBE, [SERVERS[server].parse().expect("an address")])
+}
+
+fn slice_of(service: &str, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Value {
+    let endpoints = addresses.into_iter().enumerate().map(|(index, address)| {
+        json!({
+            "addresses": [address], "nodeName": format!("node-{index}"), "zone": "z1",
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+            "targetRef": {"kind": "Pod", "namespace": "default", "name": format!("{service}-{index}")},
+        })
+    });
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{service}-x7k2p"), "namespace": "default",
+            "labels": {
+                "kubernetes.io/service-name": service,
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+            },
+        },
+        "addressType": "IPv4", "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+        "endpoints": endpoints.collect::<Vec<_>>(),
+    })
+}
