@@ -271,7 +271,7 @@ mod tests {
             &format!("{head}a  1\n"),
             &format!("{head}a 1 2\n"),
             &format!("{head}a{{}} 1\n"),
-            &format!("{head}a{{b=\"c} 1\n"),
+            &format!("{head}a{{b=\"c}} 1\n"),
             &format!("{head}a{{b=\"c\",b=\"d\"}} 1\n"),
             &format!("{head}a{{b=\"\\x\"}} 1\n"),
             &format!("{head}a{{b=\"c\"d\"}} 1\n"),

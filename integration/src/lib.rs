@@ -29,3 +29,4 @@ pub mod sys;
 pub mod tables;
 pub mod traffic;
 pub mod wait;
+pub mod web;

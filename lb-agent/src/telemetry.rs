@@ -86,8 +86,8 @@ pub fn change(filter: Option<&str>) -> Option<Result<Filters, String>> {
 /// A level, or a filter by target.
 fn parse(text: &str) -> Result<EnvFilter, String> {
     if let Ok(level) = text.parse::<LevelFilter>() {
-        // Not a number: nobody means those.
-        if text.bytes().all(|b| b.is_ascii_alphabetic()) {
+        // Not a number and not nothing: nobody means those.
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic()) {
             let filter = format!("warn,lb_agent={level}");
             return EnvFilter::try_new(filter).map_err(|error| error.to_string());
         }
@@ -100,7 +100,7 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     // A word by itself would be taken for a target, and silence all others.
     let word = text.split(',').map(str::trim).find(|part| {
         let known = part.parse::<LevelFilter>().is_ok() || part.starts_with("lb_agent");
-        !known && !part.contains('=')
+        part.is_empty() || (!known && !part.contains('='))
     });
     if let Some(word) = word {
         return Err(format!("`{word}` is no level; {remedy}"));

@@ -1,11 +1,12 @@
 //! The HTTP listener: what it serves, what it refuses, and that nobody can hold it up.
 
 use integration::agent::Agent;
-use integration::http::{ask, exchange, get};
+use integration::http::get;
 use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::wait::{eventually, wait_for};
+use integration::web::{ask, exchange};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

@@ -3,12 +3,12 @@
 use integration::agent::Agent;
 use integration::client::{Call, dial};
 use integration::exposition::{Exposition, Format};
-use integration::http::{Answer, ask};
 use integration::lab;
 use integration::large::{EACH, Large, SERVICES};
 use integration::server::{Backends, closed};
 use integration::spec::{service, services};
 use integration::wait::wait_for;
+use integration::web::{Answer, ask};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

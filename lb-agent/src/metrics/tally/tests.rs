@@ -1,36 +1,26 @@
 use super::{Sums, Tally};
-use crate::model::AdminState;
-use crate::status::{BackendStatus, OutcomeCounts, ServiceCounts, ServiceStatus};
+use crate::status::ServiceStatus;
+use serde_json::json;
 
 /// A service whose backends have these ids, ports and counts of established and refused.
 fn service(name: &str, backends: &[(u32, u16, u64, u64)]) -> ServiceStatus {
-    let backend = |&(id, port, established, refused): &(u32, u16, u64, u64)| BackendStatus {
-        address: ([10, 0, 0, 1], port).into(),
-        id: Some(id),
-        state: AdminState::Ready,
-        weight: 1,
-        zone: None,
-        lease: None,
-        lease_left: None,
-        said: None,
-        health: None,
-        since: None,
-        active: 0,
-        connects: 0,
-        outcomes: Some(Box::new(OutcomeCounts { established, refused, ..Default::default() })),
+    let backend = |&(id, port, established, refused): &(u32, u16, u64, u64)| {
+        json!({
+            "address": format!("10.0.0.1:{port}"), "id": id, "state": "ready", "weight": 1,
+            "since": null, "active": 0, "connects": 0,
+            "outcomes": {
+                "established": established, "refused": refused, "unanswered": 0, "abandoned": 0,
+                "consecutive": 0
+            },
+        })
     };
-    ServiceStatus {
-        name: name.to_owned(),
-        id: None,
-        source: String::new(),
-        frontends: Vec::new(),
-        policy: Default::default(),
-        affinity: None,
-        no_backend: Default::default(),
-        fails_open: false,
-        backends: backends.iter().map(backend).collect(),
-        counters: ServiceCounts::default(),
-    }
+    let service = json!({
+        "name": name, "id": null, "source": "", "frontends": [], "policy": "random",
+        "affinity": null, "no_backend": "refuse",
+        "backends": backends.iter().map(backend).collect::<Vec<_>>(),
+        "counters": {"connects": 0, "no_backend": 0, "untracked": 0},
+    });
+    serde_json::from_value(service).unwrap()
 }
 
 fn take(tally: &mut Tally, services: &[ServiceStatus]) -> Vec<Option<Sums>> {
