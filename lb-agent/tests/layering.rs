@@ -9,10 +9,11 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 24] = [
+const PURE: [&str; 25] = [
     "api::page::view",
     "claims",
     "config",
+    "ctl::top::line",
     "ctl::top::state",
     "ctl::top::view",
     "desired",
