@@ -9,12 +9,13 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 51] = [
+const PURE: [&str; 52] = [
     "api::page::view",
     "claims",
     "config",
     "ctl::connections",
     "ctl::explain",
+    "ctl::top::line",
     "ctl::top::state",
     "ctl::top::view",
     "desired",

@@ -7,13 +7,14 @@ import { Model } from "./model.js";
 import { showAgent, tell } from "./side.js";
 
 const model = new Model();
-const details = new Details(model, (name) => {
-  list.mark(null);
-  list.focus(name);
-});
+// The list first: a key that it takes is not the details' any more.
 const list = new List(model, (name) => {
   list.mark(name);
   details.open(name);
+});
+const details = new Details(model, (name) => {
+  list.mark(null);
+  list.focus(name);
 });
 
 function show() {

@@ -1,6 +1,7 @@
 //! `lbctl top`: what goes on, in a terminal, once a second. This file joins the terminal, the agent and
 //! the clock; what keys do is in [`state`], what it looks like in [`view`].
 
+mod line;
 mod state;
 mod view;
 

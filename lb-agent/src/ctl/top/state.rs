@@ -1,16 +1,16 @@
 //! What `lbctl top` knows and how keys change it. Pure: time and answers are given to it.
 
+use super::line::{Line, Tone, backend_line, compare, service_line};
 use crate::shown::clean;
-use crate::status::{AgentStatus, BackendStatus, ServiceStatus};
-use crate::summary::{self, Level, Summary, shares, summary, word};
+use crate::status::{AgentStatus, ServiceStatus};
+use crate::summary::{self, shares, summary};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of a text that are shown.
-const LONGEST: usize = 300;
+pub(super) const LONGEST: usize = 300;
 
 /// What the agent said.
 #[derive(Clone, Debug)]
@@ -43,37 +43,6 @@ pub(super) enum Column {
     Active,
     Failing,
     Rtt,
-}
-
-/// How a line is to be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Tone {
-    Good,
-    Quiet,
-    Warn,
-    Bad,
-}
-
-/// A service or a backend.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line {
-    /// By which it is known from one look to the next.
-    pub(super) key: String,
-    /// The service it is, or belongs to.
-    pub(super) service: String,
-    pub(super) name: String,
-    pub(super) state: &'static str,
-    pub(super) tone: Tone,
-    /// Backends that serve of all, or the share of one.
-    pub(super) part: String,
-    /// New connections per second.
-    pub(super) rate: f64,
-    pub(super) active: u64,
-    /// Failed connects per second.
-    pub(super) failing: f64,
-    pub(super) failed: u64,
-    pub(super) rtt: Option<Duration>,
-    pub(super) health: String,
 }
 
 /// Sums of all services.
@@ -350,83 +319,6 @@ impl Top {
         let Some(chosen) = &self.chosen else { return Some(0) };
         let found = lines.iter().position(|line| line.borrow().key == *chosen);
         Some(found.unwrap_or(self.first.min(last)))
-    }
-}
-
-fn service_line(service: &ServiceStatus, summary: Summary, (rate, failing): (f64, f64)) -> Line {
-    let Summary { level, why, usable, active, failures, srtt } = summary;
-    let (state, tone) = match level {
-        Level::Ok => ("ok", Tone::Good),
-        Level::Degraded => ("degraded", Tone::Warn),
-        Level::FailOpen => ("fail-open", Tone::Bad),
-        Level::Down => ("down", Tone::Bad),
-    };
-    Line {
-        key: service.name.clone(),
-        service: service.name.clone(),
-        name: clean(&service.name, LONGEST),
-        state,
-        tone,
-        part: format!("{usable}/{}", service.backends.len()),
-        rate,
-        active,
-        failing,
-        failed: failures,
-        rtt: srtt,
-        health: clean(&why, LONGEST),
-    }
-}
-
-fn backend_line(
-    service: &str,
-    backend: &BackendStatus,
-    share: f64,
-    key: String,
-    (rate, failing): (f64, f64),
-) -> Line {
-    use crate::health::effective::Why;
-    let why = summary::why(backend);
-    let tone = match why {
-        Why::Serving => Tone::Good,
-        Why::Failing | Why::Ejected | Why::FailOpen => Tone::Bad,
-        Why::Draining | Why::Disabled | Why::Standby | Why::OtherZone => Tone::Quiet,
-    };
-    Line {
-        key,
-        service: service.to_owned(),
-        name: backend.address.to_string(),
-        state: word(why),
-        tone,
-        part: format!("{share:.0}%"),
-        rate,
-        active: backend.active,
-        failing,
-        failed: summary::failures(backend),
-        rtt: backend.outcomes.as_ref().and_then(|outcomes| outcomes.srtt),
-        health: clean(&checked(backend), LONGEST),
-    }
-}
-
-/// What the worst check said last.
-fn checked(backend: &BackendStatus) -> String {
-    let Some(check) = backend.health.as_ref().and_then(|health| health.check.as_ref()) else {
-        return String::new();
-    };
-    let verdict = if check.up { "up" } else { "down" };
-    let said = check.text.as_deref().unwrap_or_default();
-    format!("{} {verdict} {} {said}", check.check, check.standing).trim_end().to_owned()
-}
-
-/// What somebody looks for comes first: texts from their beginning, numbers from the largest, the
-/// worst state.
-fn compare(a: &Line, b: &Line, column: Column) -> Ordering {
-    match column {
-        Column::Name => a.key.cmp(&b.key),
-        Column::State => b.tone.cmp(&a.tone).then(b.rate.total_cmp(&a.rate)),
-        Column::Rate => b.rate.total_cmp(&a.rate),
-        Column::Active => b.active.cmp(&a.active),
-        Column::Failing => b.failing.total_cmp(&a.failing).then(b.failed.cmp(&a.failed)),
-        Column::Rtt => b.rtt.cmp(&a.rtt),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `lbctl top` looks like. Pure.
 
-use super::state::{Column, Line, Place, Screen, Tone, Top};
+use super::line::{Line, Tone};
+use super::state::{Column, Place, Screen, Top};
 use crate::ctl::human::age;
 use crate::shown::clean;
 use ratatui::Frame;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::AdminState;
-use crate::status::{OutcomeCounts, ServiceCounts};
+use crate::status::{BackendStatus, OutcomeCounts, ServiceCounts};
 use crate::summary::tests as fixture;
 use proptest::prelude::*;
 use std::time::SystemTime;
