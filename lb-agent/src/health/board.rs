@@ -13,11 +13,12 @@ use super::effective::{FULL, Health, Member, ramp};
 use super::ejection::{Decision, Ejections};
 use super::lists::{self, Part};
 use super::tracker::Tracker;
+use crate::model::check::Check;
 use crate::model::{AdminState, Backend, Lists, Override, Overrides, Service, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What is known of the services' health.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@ use super::*;
 use crate::health::effective::Why;
 use crate::model::check::{Initial, Probe as Try};
 use crate::model::{Backend, HealthPolicy, NoBackend, Policy, Rule};
+use std::time::{Duration, SystemTime};
 
 fn backend(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 80))
