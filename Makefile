@@ -27,6 +27,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) test --workspace --exclude lb-bpf
 	$(CARGO) build --release -p lb-agent
 	$(CARGO) test --release -p integration --test scale
+	$(CARGO) test --release -p integration --test observe ten_thousand
 
 test-etcd: setup ## what has to do with etcd and names, against real servers (root)
 	$(CARGO) build -p lb-agent --bins

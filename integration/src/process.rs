@@ -17,7 +17,8 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// Memory of a process in kB. Kernel tables that it has mapped are not its own, and are left out.
+/// Memory of a process in kB. Left out are kernel tables that it has mapped, which are not its own, and
+/// the program itself, whose size depends on how it was built.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// Resident now.
@@ -96,17 +97,20 @@ impl Memory {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             kilobytes(line.expect("a known field"))
         };
+        let program = fs::read_link(format!("/proc/{pid}/exe")).expect("the process runs");
+        let program = program.to_string_lossy();
         // Each mapping is a line that ends in its name, and after it `Rss:` and other fields.
-        let mut table = false;
-        let mut tables = 0;
+        let (mut mapped, mut others) = (false, 0);
         for line in read("smaps").lines() {
             match line.strip_prefix("Rss:") {
-                Some(resident) if table => tables += kilobytes(resident),
+                Some(resident) if mapped => others += kilobytes(resident),
                 Some(_) => {}
-                None if line.contains('-') => table = line.ends_with("anon_inode:bpf-map"),
+                None if line.contains('-') => {
+                    mapped = line.ends_with("anon_inode:bpf-map") || line.ends_with(&*program);
+                }
                 None => {}
             }
         }
-        Self { now: field("VmRSS:") - tables, peak: field("VmHWM:") - tables }
+        Self { now: field("VmRSS:") - others, peak: field("VmHWM:") - others }
     }
 }

@@ -88,7 +88,9 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     if let Ok(level) = text.parse::<LevelFilter>() {
         // Not a number and not nothing: nobody means those.
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic()) {
-            let filter = format!("warn,lb_agent={level}");
+            // The cluster's client warns of each watch that ends; what matters of that is the source's
+            // to say.
+            let filter = format!("warn,kube_client=error,lb_agent={level}");
             return EnvFilter::try_new(filter).map_err(|error| error.to_string());
         }
     }
@@ -166,9 +168,9 @@ mod tests {
     #[test]
     fn what_is_logged() {
         for (text, expected) in [
-            ("info", Ok("lb_agent=info,warn")),
-            ("DEBUG", Ok("lb_agent=debug,warn")),
-            ("off", Ok("lb_agent=off,warn")),
+            ("info", Ok("kube_client=error,lb_agent=info,warn")),
+            ("DEBUG", Ok("kube_client=error,lb_agent=debug,warn")),
+            ("off", Ok("kube_client=error,lb_agent=off,warn")),
             ("info,lb_agent::reconcile=debug", Ok("lb_agent::reconcile=debug,info")),
             ("hyper=trace", Ok("hyper=trace")),
             ("inof", Err("`inof` is no level; use off, error")),
