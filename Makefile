@@ -46,9 +46,9 @@ test-kubernetes: setup ## services of a cluster: translation, sources, and pods 
 
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl::top summary:: shown::
+	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets::
 	$(CARGO) test -p integration --lib -- exposition
-	$(CARGO) test -p integration --test observe
+	$(CARGO) test -p integration --test observe --test events
 
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check

@@ -1,5 +1,7 @@
 //! Foreign text on its way to somebody who looks. Pure.
 
+use std::borrow::Cow;
+
 /// The text on one line, without anything a terminal would act on or that turns the order of what
 /// follows, and at most `longest` bytes and a mark of what is left out.
 pub(crate) fn clean(text: &str, longest: usize) -> String {
@@ -18,6 +20,27 @@ pub(crate) fn clean(text: &str, longest: usize) -> String {
     shown
 }
 
+/// The same text, its lines as they are, with everything else that a terminal would act on written out
+/// as JSON and YAML write it in a string.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c != '\n' && (c.is_control() || is_invisible(c));
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Line separators, marks and overrides of direction, and what has no width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -25,7 +48,7 @@ fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use super::{clean, printable};
     use proptest::prelude::*;
 
     #[test]
@@ -39,6 +62,17 @@ mod tests {
         ] {
             assert_eq!(clean(text, longest), expected);
         }
+    }
+
+    #[test]
+    fn lines_stay_lines_and_json_stays_json() {
+        assert_eq!(printable("größer\n  b\n"), "größer\n  b\n");
+        let hostile = "a\u{9b}2J\u{7f}\u{202e}\u{feff}\u{1b}";
+        assert_eq!(printable(hostile), "a\\u009b2J\\u007f\\u202e\\ufeff\\u001b");
+        let written = serde_json::to_string(hostile).unwrap();
+        let shown = printable(&written);
+        assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), hostile);
     }
 
     proptest! {

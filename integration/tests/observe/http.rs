@@ -51,6 +51,10 @@ fn shows_what_the_socket_shows_and_changes_nothing() {
         // Nor are the endpoints that change something there to be read.
         assert_eq!(ask(at, "GET /v1/overrides", "").unwrap().code, 404);
         assert_eq!(ask(at, "GET /v1/log-level", "").unwrap().code, 404);
+        // What tells of processes and users is for the agent's own socket.
+        for path in ["/v1/trace", "/v1/connections", "/v1/explain/10.96.0.1:80"] {
+            assert_eq!(ask(at, &format!("GET {path}"), "").unwrap().code, 404, "{path}");
+        }
         let answer = ask(at, "GET /v1/servises", "").unwrap();
         assert_eq!(answer.code, 404);
         assert!(answer.body.contains("/metrics, /livez, /readyz, /v1/status"), "{}", answer.body);

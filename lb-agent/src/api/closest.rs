@@ -1,19 +1,30 @@
 //! Decides which known name a misspelt one was probably meant to be. Pure.
 
+/// Longest text, in characters, that anything is suggested for; longer ones are no slips, and comparing
+/// them with thousands of names would take seconds.
+const LONGEST: usize = 300;
+
 /// The name closest to `wanted`, if one is close enough to be worth suggesting: one that contains
 /// it (`kubernetes` for `default/kubernetes:https`), or one with few edits between them.
 pub(crate) fn closest<'a>(
     wanted: &str,
     names: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    let length = wanted.chars().count();
+    if length > LONGEST {
+        return None;
+    }
     let folded = wanted.to_ascii_lowercase();
-    let most_edits = (wanted.chars().count() / 3).max(1);
+    let most_edits = (length / 3).max(1);
     names
         .into_iter()
         .filter_map(|name| {
             let other = name.to_ascii_lowercase();
-            let edits = edits(&folded, &other);
             let contains = folded.len() >= 3 && other.contains(&folded);
+            if !contains && other.chars().count().abs_diff(length) > most_edits {
+                return None;
+            }
+            let edits = edits(&folded, &other);
             (edits <= most_edits || contains).then_some((edits, name))
         })
         // The name itself breaks ties, so that the answer does not depend on the order.
@@ -47,7 +58,7 @@ fn edits(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{closest, edits};
+    use super::{LONGEST, closest, edits};
     use proptest::prelude::*;
 
     #[test]
@@ -65,6 +76,8 @@ mod tests {
         ] {
             assert_eq!(closest(wanted, names), expected, "{wanted}");
         }
+        let long = "web".repeat(LONGEST);
+        assert_eq!(closest(&long, [long.as_str()]), None);
     }
 
     #[test]

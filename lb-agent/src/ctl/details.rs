@@ -7,6 +7,7 @@ use super::report::{Description, NoAgent, backend_lines};
 use super::table::Table;
 use crate::health::effective::Why;
 use crate::model::{Reach, Rejection, Scope};
+use crate::shown::clean;
 use crate::status::{
     AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, ServiceStatus, SourceStatus,
     WorkStatus,
@@ -287,7 +288,7 @@ pub(super) fn section(text: &mut String, title: &str, table: &Table, look: Look)
 pub(super) fn lines(text: &mut String, title: &str, lines: &[String]) {
     if !lines.is_empty() {
         text.push_str(&format!("\n{title}:\n"));
-        lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+        lines.iter().for_each(|line| text.push_str(&format!("  {}\n", clean(line, 4096))));
     }
 }
 

@@ -31,6 +31,7 @@ mod watch;
 
 use crate::config::Config;
 use crate::model::ServiceName;
+use crate::shown::printable;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use origin::Origin;
 use report::Report;
@@ -246,8 +247,10 @@ enum Reader {
     Gone,
 }
 
-/// The one place that writes to standard output. `lbctl services | head` is no error.
+/// The one place that writes to standard output. `lbctl services | head` is no error. No text from
+/// elsewhere makes the terminal do anything.
 fn show(text: &str) -> io::Result<Reader> {
+    let text = printable(text);
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(Reader::Listening),
@@ -259,7 +262,7 @@ fn show(text: &str) -> io::Result<Reader> {
 /// The one place that writes to standard error: a line about something that went wrong.
 fn say(line: &str) {
     // Nobody is left to tell when even this cannot be printed.
-    let _ = writeln!(io::stderr().lock(), "lbctl: {line}");
+    let _ = writeln!(io::stderr().lock(), "lbctl: {}", printable(line));
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Aligned columns as `kubectl get` has them: three spaces between, no borders, nothing cut off or
 //! wrapped, no spaces at the end of a line. Pure.
 
+use crate::shown::clean;
+
+/// Most of a cell, in bytes, that is not fit to be shown as it is.
+const LONGEST: usize = 4096;
 /// Space between two columns.
 const GAP: usize = 3;
 
@@ -18,9 +22,13 @@ impl Table {
         Self { names: names.into_iter().collect(), rows: Vec::new() }
     }
 
-    /// Adds a row; a cell for each column.
+    /// Adds a row; a cell for each column. What a cell holds stays in its line.
     pub(super) fn push(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let on_a_line = |cell: String| match cell.contains(char::is_control) {
+            true => clean(&cell, LONGEST),
+            false => cell,
+        };
+        self.rows.push(cells.into_iter().map(on_a_line).collect());
     }
 
     /// Whether there is nothing to show.

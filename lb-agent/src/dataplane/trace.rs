@@ -50,6 +50,8 @@ impl TraceReader {
         let map = MapData::from_pin(pins.join("EVENTS")).map_err(|e| failed(chain(&e)))?;
         let mut ring = RingBuf::try_from(Map::RingBuf(map)).map_err(|e| failed(chain(&e)))?;
         let control = tables::open_control(&pins)?;
+        // Nothing is written while what an earlier reader left is thrown away.
+        control.publish(control::TRACING, 0);
         while ring.next().is_some() {}
         let reader = Self { ring, control };
         reader.renew();

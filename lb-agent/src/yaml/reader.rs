@@ -6,10 +6,14 @@
 
 use super::{Item, Place};
 use crate::model::Rejection;
+use crate::shown::clean;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
 use std::fmt;
 use std::ops::RangeInclusive;
+
+/// Longest reason, in bytes.
+const LONGEST_REASON: usize = 4096;
 
 /// A key of a mapping with its value.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +59,8 @@ impl<'a> Reader<'a> {
         self.rejections.push(Rejection {
             origin: place.within(self.origin),
             service: self.service.clone(),
-            reason: reason.into(),
+            // There may be any text of the file in it.
+            reason: clean(&reason.into(), LONGEST_REASON),
         });
     }
 
