@@ -41,8 +41,10 @@ test-health: setup ## checks, ejection, drain and weight, in the real kernel and
 
 test-kubernetes: setup ## services of a cluster: translation, sources, and pods in the real kernel (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- kubernetes
-	$(CARGO) test -p integration --test kubernetes --test pods
+	$(CARGO) test -p lb-agent --lib -- kubernetes kubeproxy:: addresses:: forecast::
+	$(CARGO) test -p lb-agent --test ctl -- explain
+	$(CARGO) test -p integration --test kubernetes --test pods --test exclude --test reach
+	$(CARGO) test -p integration --test scale -- a_cluster
 
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins

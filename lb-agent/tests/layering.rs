@@ -125,7 +125,10 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
     ("rtnetlink", &["addresses"]),
-    ("prometheus_client", &["kubeproxy::metrics", "metrics"]),
+    (
+        "prometheus_client",
+        &["kubeproxy::metrics", "kubeproxy::process", "kubeproxy::servers", "metrics"],
+    ),
 ];
 
 /// Who must not know whom.
