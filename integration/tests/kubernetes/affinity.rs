@@ -96,12 +96,12 @@ fn times_out(name: &str, all: Addresses) {
             });
         }
         // Each connection renews it.
-        let renewed = service().sticky(3);
+        let renewed = service().sticky(5);
         world.put(&renewed, &endpoints);
         let to = all(world, &renewed)[0];
         let first = client.ask(Way::Tcp, to).expect("an answer").tag;
-        for _ in 0..10 {
-            let_pass(Duration::from_millis(500));
+        for _ in 0..8 {
+            let_pass(Duration::from_millis(800));
             assert_eq!(client.ask(Way::Tcp, to).expect("an answer").tag, first);
         }
     });

@@ -293,7 +293,7 @@ fn a_watch_that_hangs_silently_is_noticed() {
     let api = small();
     // Bookmarks come more often than the silence lasts, until there are none.
     api.set_bookmark_interval(Duration::from_millis(200));
-    let silence = Duration::from_secs(2);
+    let silence = Duration::from_secs(5);
     let scene = Scene::start(at(&api), Timing { silence, ..fast() });
     scene.expect(&["default/web:http 10.1.0.1:8080"]);
     let watches = |api: &ApiServer| asked(api, &["watch=true", "/endpointslices?"]);
