@@ -18,6 +18,10 @@ use tokio::time::timeout;
 /// The addresses as they are now.
 pub type Addresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
 
+/// Where kube-proxy in IPVS mode keeps all service addresses, and leaves them when it ends. They are
+/// none of the host's own: no NodePort is served there.
+const IPVS_DUMMY: &str = "kube-ipvs0";
+
 /// How long not to rely on being told.
 const SAFETY: Duration = Duration::from_secs(60);
 
@@ -38,6 +42,7 @@ pub fn follow() -> Addresses {
 /// What there is now.
 pub fn now() -> io::Result<BTreeSet<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
+    let interfaces = interfaces.filter(|interface| interface.interface_name != IPVS_DUMMY);
     Ok(interfaces.filter_map(|interface| address(&interface)).collect())
 }
 
@@ -179,6 +184,17 @@ mod tests {
             ip(&["address", "del", "192.0.2.7/32", "dev", "lo"]);
             ip(&["address", "del", "2001:db8::7/128", "dev", "lo"]);
             expect(&mut addresses, &["127.0.0.1", "::1"]).await;
+        });
+    }
+
+    #[test]
+    fn what_kube_proxy_left_is_none_of_ours() {
+        apart(async || {
+            // Of another type, which every kernel has.
+            ip(&["link", "add", "kube-ipvs0", "type", "veth", "peer", "name", "other"]);
+            ip(&["address", "add", "10.96.0.1/32", "dev", "kube-ipvs0"]);
+            let expected = ["127.0.0.1", "::1"].map(|address| address.parse().unwrap());
+            assert_eq!(now().unwrap(), BTreeSet::from(expected));
         });
     }
 

@@ -26,8 +26,9 @@ const STDIN: &str = "-";
 /// What a cluster would say, and who would be asked.
 #[derive(Debug, Args)]
 pub(super) struct Manifests {
-    /// Manifests of Services, EndpointSlices, Nodes and ServiceCIDRs, in YAML or JSON; `-`: standard input
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    /// Manifests of Services, EndpointSlices, Nodes and ServiceCIDRs, in YAML or JSON; `-`: standard
+    /// input. May be given several times
+    #[arg(long, value_name = "FILE")]
     manifests: Vec<PathBuf>,
     /// The node that is asked about
     #[arg(long, value_name = "NAME", requires = "manifests")]
@@ -35,8 +36,8 @@ pub(super) struct Manifests {
     /// Its zone, if not the one that its Node object has
     #[arg(long, value_name = "ZONE", requires = "manifests")]
     zone: Option<String>,
-    /// Its addresses, if not those that its Node object has
-    #[arg(long, value_name = "IP", num_args = 1.., requires = "manifests")]
+    /// One of its addresses, if they are not those that its Node object has. May be given several times
+    #[arg(long, value_name = "IP", requires = "manifests")]
     node_ip: Vec<IpAddr>,
     /// Who dials
     #[arg(long, value_enum, default_value_t, value_name = "WHO", requires = "manifests")]

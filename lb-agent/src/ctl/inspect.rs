@@ -26,7 +26,7 @@ pub(super) enum Verb {
     /// out, why; exit code 1 if it is no frontend. With --manifests: what a Kubernetes node would do
     // clap would list the global options as required ones in the usage of an error.
     #[command(override_usage = "lbctl explain [OPTIONS] <ADDRESS:PORT[/udp]>\n       \
-                          lbctl explain [OPTIONS] --manifests <FILE>... --node <NAME> <ADDRESS:PORT[/udp]>")]
+                          lbctl explain [OPTIONS] --manifests <FILE> --node <NAME> <ADDRESS:PORT[/udp]>")]
     Explain {
         /// What a client would dial: 10.96.0.10:53/udp
         #[arg(value_name = "ADDRESS:PORT[/udp]")]

@@ -163,7 +163,13 @@ fn verdicts() {
         ("127.0.0.1:30080 --from outside", 1, alone, "nobody outside reaches a loopback"),
         ("192.0.2.1:30040", 0, only, "have hints for this node"),
         ("192.0.2.1:30040 --node-ip 192.0.2.9", 1, alone, "no address and port of a Service"),
-        ("192.0.2.9:30040 --node-ip 192.0.2.9 192.0.2.8", 0, only, "Address:    NodePort"),
+        ("--node-ip 192.0.2.9 192.0.2.9:30040", 0, only, "Address:    NodePort"),
+        (
+            "192.0.2.9:30040 --node-ip 192.0.2.9 --node-ip 192.0.2.8",
+            0,
+            only,
+            "Address:    NodePort",
+        ),
         ("192.0.2.1:30030", 1, refused, "no endpoint anywhere can be used"),
         ("10.96.0.30:80", 1, refused, "no endpoint anywhere can be used"),
         ("10.96.0.53:53/udp", 0, only, "those that terminate and still serve"),
@@ -207,7 +213,7 @@ fn what_is_not_in_one_file_may_be_in_another() {
     fs::write(&first, service).unwrap();
     fs::write(&second, slice).unwrap();
     let [first, second] = [&first, &second].map(|path| path.to_str().unwrap());
-    let ran = run(&["10.96.0.1:80", "--node", "n", "--manifests", first, second]);
+    let ran = run(&["--node", "n", "--manifests", first, "--manifests", second, "10.96.0.1:80"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.out.contains("connects to the only endpoint"), "{}", ran.out);
     assert!(ran.out.contains("Service default/new has no clusterIP yet"), "{}", ran.out);
@@ -234,7 +240,7 @@ fn mistakes() {
             vec!["10.96.0.1", "--node", "n1", "--manifests", CLUSTER],
             vec!["`10.96.0.1` has no port"],
         ),
-        (vec!["10.96.0.1:80", "--node", "n1"], vec!["--manifests <FILE>..."]),
+        (vec!["10.96.0.1:80", "--node", "n1"], vec!["--manifests <FILE>"]),
         (vec!["10.96.0.1:80/sctp", "--node", "n1"], vec!["protocol `sctp` is not supported"]),
         (
             vec!["10.96.0.1:80", "--from", "mars"],
@@ -243,7 +249,17 @@ fn mistakes() {
         (vec!["10.96.0.1:80", "--node-ip", "x"], vec!["invalid value 'x'"]),
         (vec!["10.96.0.1:80", "--watch", "--manifests", CLUSTER], vec!["--watch is for the verbs"]),
         (
-            vec!["10.96.0.1:80", "--node", "n1", "--manifests", "/no/such.yaml", bad, worse],
+            vec![
+                "10.96.0.1:80",
+                "--node",
+                "n1",
+                "--manifests",
+                "/no/such.yaml",
+                "--manifests",
+                bad,
+                "--manifests",
+                worse,
+            ],
             vec![
                 "/no/such.yaml: No such file or directory",
                 "bad.yaml: document 1: has no apiVersion and kind",

@@ -320,4 +320,27 @@ mod tests {
         let problem = Connection::new(Arc::new(source)).client().await.err().unwrap();
         assert!(problem.contains("asks for a proxy (proxy-url)"), "{problem}");
     }
+
+    #[tokio::test]
+    async fn no_line_of_a_kubeconfig_is_quoted() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let source = KubernetesSource {
+            kubeconfig: Some(file.path().to_owned()),
+            ..KubernetesSource::default()
+        };
+        for (text, part) in [
+            ("users: [{name: u, user: {token: s3cret}}]\na: [", ": not a kubeconfig"),
+            ("s3cret", "not a kubeconfig"),
+            ("s3cret\n", "not a kubeconfig"),
+            ("users: [{name: u, user: {token: [s3cret]}}]", "line 1: not a kubeconfig"),
+            ("users: [{name: u, user: s3cret}]", "line 1: not a kubeconfig"),
+            ("current-context: c\nusers: s3cret", "line 2: not a kubeconfig"),
+        ] {
+            std::fs::write(file.path(), text).unwrap();
+            let connection = Connection::new(Arc::new(source.clone()));
+            let problem = connection.client().await.err().unwrap();
+            assert!(problem.contains(part), "{text}: {problem}");
+            assert!(!problem.contains("s3cret"), "{text}: {problem}");
+        }
+    }
 }

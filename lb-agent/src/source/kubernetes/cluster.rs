@@ -31,9 +31,9 @@ use std::time::SystemTime;
 
 /// The kinds of objects, as rejections name them.
 pub(super) const SERVICE: &str = "Service";
-const SLICE: &str = "EndpointSlice";
-const NODE: &str = "Node";
-const SERVICE_CIDR: &str = "ServiceCIDR";
+pub(super) const SLICE: &str = "EndpointSlice";
+pub(super) const NODE: &str = "Node";
+pub(super) const SERVICE_CIDR: &str = "ServiceCIDR";
 
 /// What is known.
 #[derive(Debug)]
@@ -107,6 +107,9 @@ impl Cluster {
 
     /// Takes in what the watch of Services says.
     pub fn service(&mut self, change: Change<ServiceObject>) {
+        if matches!(change, Change::Complete) {
+            self.notes.listed(SERVICE);
+        }
         let read = |object: &_| Some(objects::service(object)).filter(|read| !read.is_empty());
         for (key, reading) in self.services.take(change, |object| key(&object.metadata), read) {
             let Reading { value, problems } = reading.unwrap_or_default();
@@ -124,6 +127,9 @@ impl Cluster {
 
     /// Takes in what the watch of EndpointSlices says; it came at `now`.
     pub fn slice(&mut self, change: Change<EndpointSlice>, now: SystemTime) {
+        if matches!(change, Change::Complete) {
+            self.notes.listed(SLICE);
+        }
         let words = &mut self.words;
         let read = |object: &_| {
             let read = objects::slice(object, words);
@@ -168,6 +174,9 @@ impl Cluster {
 
     /// Takes in what the watch of the own Node says.
     pub fn node(&mut self, change: Change<Node>) {
+        if matches!(change, Change::Complete) {
+            self.notes.listed(NODE);
+        }
         let name = &self.settings.node;
         let read = |object: &_| Some(objects::node(object, name)).filter(|read| !read.is_empty());
         for (key, reading) in self.nodes.take(change, |object| key(&object.metadata), read) {
@@ -189,6 +198,9 @@ impl Cluster {
 
     /// Takes in what the watch of ServiceCIDRs says.
     pub fn service_cidr(&mut self, change: Change<ServiceCIDR>) {
+        if matches!(change, Change::Complete) {
+            self.notes.listed(SERVICE_CIDR);
+        }
         let read = |object: &_| Some(objects::service_cidrs(object));
         for (key, reading) in self.cidrs.take(change, |object| key(&object.metadata), read) {
             let Reading { value, problems } = reading.unwrap_or_default();
@@ -203,6 +215,12 @@ impl Cluster {
                 self.told = None;
             }
         }
+    }
+
+    /// An object of this kind can't be read at all: it is left out, and told of by its
+    /// `namespace/name` if that much is known. In a list, they come after [`Change::Complete`].
+    pub fn unreadable(&mut self, kind: &'static str, key: Option<&str>, reason: String) {
+        self.notes.unreadable(kind, key, reason);
     }
 
     /// The addresses of this node's interfaces, in its own network namespace.

@@ -30,6 +30,7 @@ use super::{Feed, SourceState};
 use crate::addresses::Addresses;
 use crate::config::KubernetesSource;
 use crate::model::Snapshot;
+use crate::shown::clean;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -38,11 +39,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::watch::{self as state, Sender};
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::{JoinError, JoinSet, block_in_place};
 
 /// Most events that wait, and that are taken in before anything is published: a flood must not keep
 /// it from being shown.
 const BATCH: usize = 256;
+
+/// Longest name of an object that is logged.
+const SHOWN_KEY: usize = 300;
+/// Shown if a task that watches has failed.
+const LOST: &str =
+    "part of the cluster is not followed any more; restart the agent and report this";
 
 /// A source at work.
 #[derive(Debug)]
@@ -74,6 +81,8 @@ struct Follower {
     progress: Arc<Progress>,
     /// What can't be followed, and why.
     down: BTreeMap<&'static str, String>,
+    /// Whether a task that watches has failed.
+    lost: bool,
     /// Since when there is something.
     since: SystemTime,
     /// What the server withholds, and has been said.
@@ -123,6 +132,7 @@ pub fn spawn_with(
         facts,
         progress: Arc::clone(&progress),
         down: BTreeMap::new(),
+        lost: false,
         since: SystemTime::UNIX_EPOCH,
         withheld: BTreeMap::new(),
         heard: None,
@@ -166,7 +176,7 @@ fn watches(common: Common, node: &str) -> (JoinSet<()>, Receiver<Event>) {
 async fn follow(
     mut follower: Follower,
     mut events: Receiver<Event>,
-    watches: JoinSet<()>,
+    mut watches: JoinSet<()>,
     mut addresses: Addresses,
     sender: Sender<SourceState>,
 ) {
@@ -182,22 +192,14 @@ async fn follow(
                 let known = Arc::clone(&addresses.borrow_and_update());
                 block_in_place(|| follower.cluster.set_addresses(known));
             }
-            event = events.recv() => match event {
-                Some(event) => follower.take_all(event, &mut events),
-                None => {
-                    // They end when we do, so they have failed.
-                    follower.lost();
-                    sender.send_replace(follower.state.clone());
-                    sender.closed().await;
-                    break;
-                }
-            },
+            // They end when we do, so one that ends has failed. The others go on.
+            Some(ended) = watches.join_next() => follower.lost(ended),
+            Some(event) = events.recv() => follower.take_all(event, &mut events),
         }
         if block_in_place(|| follower.publish()) {
             sender.send_replace(follower.state.clone());
         }
     }
-    drop(watches);
 }
 
 // === impl Follower ===
@@ -281,15 +283,19 @@ impl Follower {
                 }
                 self.withheld.insert(resource, reason);
             }
-            News::Unreadable(reason) => tracing::warn!(%source, "{reason}"),
+            News::Unreadable { key, reason } => {
+                let object = key.as_deref().unwrap_or_default();
+                tracing::warn!(%source, object = clean(object, SHOWN_KEY), "{reason}");
+                self.cluster.unreadable(kind(resource), key.as_deref(), reason);
+            }
         }
     }
 
-    /// The tasks that watch have ended.
-    fn lost(&mut self) {
-        let reason = "the cluster is not followed any more; restart the agent and report this";
-        tracing::error!(source = %self.state.name, "{reason}");
-        self.state.error = Some(reason.to_owned());
+    /// A task that watches has ended.
+    fn lost(&mut self, ended: Result<(), JoinError>) {
+        let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
+        tracing::error!(source = %self.state.name, %error, "{LOST}");
+        self.lost = true;
     }
 
     /// Brings the state to what was taken in; whether that changed it.
@@ -302,7 +308,7 @@ impl Follower {
             let since = humantime::format_rfc3339_millis(self.since);
             format!("{reason} (away since {since}; what was known keeps serving)")
         });
-        self.state.error = error;
+        self.state.error = if self.lost { Some(LOST.to_owned()) } else { error };
         let facts = self.cluster.facts();
         self.facts.send_if_modified(|known| {
             let changed = !Arc::ptr_eq(known, &facts) && **known != *facts;
@@ -348,9 +354,22 @@ impl Follower {
     }
 }
 
+/// The kind of a resource's objects.
+fn kind(resource: &str) -> &'static str {
+    match resource {
+        "services" => cluster::SERVICE,
+        "endpointslices" => cluster::SLICE,
+        "nodes" => cluster::NODE,
+        _ => cluster::SERVICE_CIDR,
+    }
+}
+
 /// A line about a failure without what was being done, which differs from watch to watch.
 fn without_verb(line: &str) -> String {
     let resources = ["services", "endpointslices", "nodes", "servicecidrs"];
     let words = line.split(|c: char| !c.is_alphanumeric());
     words.filter(|word| !resources.contains(word)).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;

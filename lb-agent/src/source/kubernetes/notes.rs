@@ -15,11 +15,16 @@ const SHOWN_REASON: usize = 600;
 /// Most items of one object that are shown one by one.
 const MOST: usize = 10;
 
+/// What an object is called whose name can't be read.
+const NAMELESS: &str = "(its name can't be read)";
+
 /// All notes.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// By kind and key.
     objects: BTreeMap<(&'static str, Arc<str>), Vec<String>>,
+    /// Objects that could not be read, since their kind was last listed.
+    unreadable: Vec<(&'static str, Arc<str>)>,
     refused: u64,
     all: Arc<Vec<Rejection>>,
     stale: bool,
@@ -46,6 +51,23 @@ impl Notes {
         }
     }
 
+    /// An object can't be read at all. Told until it is read, or its kind is listed anew.
+    pub(super) fn unreadable(&mut self, kind: &'static str, key: Option<&str>, reason: String) {
+        let key: Arc<str> = key.unwrap_or(NAMELESS).into();
+        self.put(kind, &key, vec![reason]);
+        let object = (kind, key);
+        if !self.unreadable.contains(&object) {
+            self.unreadable.push(object);
+        }
+    }
+
+    /// A kind is listed anew: what can't be read of it is told after this.
+    pub(super) fn listed(&mut self, kind: &'static str) {
+        for (_, key) in self.unreadable.extract_if(.., |(of, _)| *of == kind) {
+            self.stale |= self.objects.remove(&(kind, key)).is_some();
+        }
+    }
+
     /// Items refused so far.
     pub(super) fn refused(&self) -> u64 {
         self.refused
@@ -64,7 +86,8 @@ fn rejections(
     ((kind, key), problems): (&(&'static str, Arc<str>), &Vec<String>),
 ) -> Vec<Rejection> {
     let key = clean(key, SHOWN_KEY);
-    let service = (*kind == super::cluster::SERVICE).then(|| key.clone());
+    let named = *kind == super::cluster::SERVICE && key != NAMELESS;
+    let service = named.then(|| key.clone());
     let rejection = |reason: &str| Rejection {
         origin: format!("{kind} {key}"),
         service: service.clone(),
@@ -105,5 +128,25 @@ mod tests {
         assert_eq!(all.len(), 11);
         assert_eq!(all[10], "Service ns/b: and 990 more of the kind");
         assert_eq!(notes.refused(), 1003);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_until_it_is_read_or_listed_anew() {
+        let mut notes = Notes::default();
+        let told = |notes: &mut Notes| -> Vec<String> {
+            notes.all().iter().map(|r| format!("{}: {}", r.origin, r.reason)).collect()
+        };
+        notes.put("Service", &"ns/c".into(), vec!["3".to_owned()]);
+        notes.unreadable("Service", None, "1".to_owned());
+        notes.unreadable("Service", Some("ns/a"), "2".to_owned());
+        notes.unreadable("Node", Some("n"), "4".to_owned());
+        let nameless = "Service (its name can't be read): 1";
+        assert_eq!(told(&mut notes), ["Node n: 4", nameless, "Service ns/a: 2", "Service ns/c: 3"]);
+        assert_eq!(notes.refused(), 4);
+        notes.put("Service", &"ns/a".into(), vec![]);
+        assert_eq!(told(&mut notes), ["Node n: 4", nameless, "Service ns/c: 3"]);
+        notes.listed("Service");
+        assert_eq!(told(&mut notes), ["Node n: 4", "Service ns/c: 3"]);
+        assert_eq!(notes.refused(), 4);
     }
 }

@@ -2,8 +2,14 @@
 //! holds a token.
 
 use super::client::Server;
+use crate::shown::clean;
+use kube::client::AuthError;
+use kube::config::KubeconfigError;
 use kube::core::Status;
 use std::error::Error;
+
+/// Longest part of a line that comes from somebody else.
+const SHOWN: usize = 300;
 
 /// Something did not go well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +59,21 @@ impl Trouble {
     pub(super) fn of(at: At<'_>, error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::said(at, status),
+            // The library's text may quote what it could not read.
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::malformed(at),
             error => Self::transport(at, &innermost(error)),
         }
+    }
+
+    /// What the server sent is not what was asked for.
+    pub(super) fn malformed(at: At<'_>) -> Self {
+        let At { server, verb, resource, .. } = at;
+        let text = format!(
+            "{}: the answer to {verb} {resource} is malformed, or an object in it is; correct that \
+             object, and check that this is an API server",
+            server.url
+        );
+        Self { kind: Kind::Other, text }
     }
 
     /// No answer in time.
@@ -119,6 +138,7 @@ impl Trouble {
             bad_certificate(server, problem)
         } else if says("received fatal alert") {
             let origin = &server.origin;
+            let cause = one_line(cause);
             format!("it ended the TLS handshake ({cause}); renew the certificate in {origin}")
         } else if says("InvalidContentType") || says("corrupt message") {
             "it does not speak TLS; write http:// if that is meant".to_owned()
@@ -127,6 +147,7 @@ impl Trouble {
         } else if says("lookup address") || says("has no address") {
             "the name has no address; check it, and the name service".to_owned()
         } else if says("no connection within") || says("timed out") || says("unreachable") {
+            let cause = one_line(cause);
             format!("{cause}; check the address, and that the network lets us through")
         } else if says("token file") {
             format!("{}; see that the file is there and readable", one_line(cause))
@@ -186,17 +207,52 @@ fn bad_certificate(server: &Server, problem: &str) -> String {
     format!("its certificate {what}")
 }
 
-/// The text of the first cause: the ones around it say little more than that there was one.
+/// The text of the first cause: the ones around it say little more than that there was one. Nothing
+/// that may hold credentials is quoted.
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
+    loop {
+        if let Some(text) = without_quotes(last) {
+            return text;
+        }
+        match last.source() {
+            Some(source) => last = source,
+            None => return last.to_string(),
+        }
     }
-    last.to_string()
 }
 
+/// Instead of the library's own text, where that shows the file or the output that it is about.
+fn without_quotes(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(KubeconfigError::Parse(error)) = error.downcast_ref() {
+        let line = error.location().map(|at| at.line()).filter(|line| *line > 0);
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        return Some(format!("{line}not a kubeconfig"));
+    }
+    match error.downcast_ref()? {
+        AuthError::AuthExecRun { cmd, out } => Some(format!("`{cmd}` failed with {}", out.status)),
+        AuthError::AuthExecParse(_) => {
+            Some("what the command for credentials wrote is no ExecCredential".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Somebody else's words, on one line that no terminal acts on.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    // Of what is endless, no more is looked at than can be shown.
+    let words = text.split_whitespace().take(SHOWN);
+    let mut folded = String::new();
+    for word in words {
+        if folded.len() > SHOWN {
+            break;
+        }
+        if !folded.is_empty() {
+            folded.push(' ');
+        }
+        folded.push_str(word);
+    }
+    clean(&folded, SHOWN)
 }
 
 #[cfg(test)]
@@ -256,5 +312,42 @@ mod tests {
             assert_eq!(trouble.kind, Kind::Unreachable);
             assert!(trouble.text.contains(part), "{}", trouble.text);
         }
+    }
+
+    #[test]
+    fn a_servers_words_are_bounded_and_act_on_no_terminal() {
+        let server = server(None);
+        let at = At { server: &server, verb: "list", resource: "services", group: "" };
+        for message in ["\u{1b}[2J".repeat(1 << 18), "\u{1b} ".repeat(1 << 19), "a".repeat(1 << 20)]
+        {
+            let status = Status { code: 500, message: message.clone(), ..Status::default() };
+            for text in [Trouble::said(at, &status).text, Trouble::transport(at, &message).text] {
+                assert!(text.len() < 600, "{}", text.len());
+                assert!(!text.contains(char::is_control), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_of_the_wrong_type_is_no_lost_connection() {
+        let server = server(None);
+        let at = At { server: &server, verb: "list", resource: "services", group: "" };
+        let error = serde_json::from_str::<u8>("\"s3cret\"").unwrap_err();
+        let trouble = Trouble::of(at, &kube::Error::SerdeError(error));
+        assert_eq!(trouble.kind, Kind::Other);
+        assert!(trouble.text.contains("an object in it is; correct that object"), "{trouble:?}");
+        assert!(!trouble.text.contains("s3cret"), "{trouble:?}");
+    }
+
+    #[test]
+    fn what_a_command_for_credentials_wrote_is_not_quoted() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let out = std::process::Output {
+            status: std::process::ExitStatus::from_raw(256),
+            stdout: b"s3cret".to_vec(),
+            stderr: b"s3cret".to_vec(),
+        };
+        let error = AuthError::AuthExecRun { cmd: "login".into(), out: Box::new(out) };
+        assert_eq!(innermost(&kube::Error::Auth(error)), "`login` failed with exit status: 1");
     }
 }

@@ -8,10 +8,14 @@ use super::client::{Connection, Made};
 use super::cluster::Change;
 use super::trouble::{At, Kind, Trouble};
 use futures_util::{StreamExt as _, pin_mut};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource, ResourceExt as _};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
@@ -61,8 +65,13 @@ pub(super) enum News<T> {
     Down(String),
     /// The server withholds what can be done without, in a line.
     Withheld(String),
-    /// An object that is none, in a line.
-    Unreadable(String),
+    /// An object that is none is left out. In a list, they come after it.
+    Unreadable {
+        /// Its `namespace/name`, if that much could be read.
+        key: Option<String>,
+        /// In a line.
+        reason: String,
+    },
 }
 
 /// What all watches share.
@@ -84,7 +93,17 @@ struct Watch<T, E> {
     position: Option<String>,
     /// Whether the server takes watches that begin with a list.
     streaming: bool,
+    /// Whether there was an event that could not be read, so what is known may be wrong.
+    gap: bool,
     down: bool,
+}
+
+/// A page of a list. An object that can't be read must not cost the others.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: ListMeta,
+    items: Option<Vec<Value>>,
 }
 
 /// Why a round ended.
@@ -103,7 +122,16 @@ pub(super) async fn follow<T, E>(
 ) where
     T: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let watch = Watch { what, common, events, wrap, position: None, streaming: true, down: false };
+    let watch = Watch {
+        what,
+        common,
+        events,
+        wrap,
+        position: None,
+        streaming: true,
+        gap: false,
+        down: false,
+    };
     watch.run().await;
 }
 
@@ -178,6 +206,11 @@ where
 
     async fn follow(&mut self, made: &Made) -> Result<(), End> {
         let api = Api::<T>::all(made.client.clone());
+        if std::mem::take(&mut self.gap) {
+            // In pages, because only there an object that can't be read has a name.
+            self.position = None;
+            self.streaming = false;
+        }
         if self.position.is_none() && !self.streaming {
             self.list(made, &api).await?;
         }
@@ -193,10 +226,14 @@ where
             limit: Some(PAGE),
             ..ListParams::default()
         };
+        let mut unreadable = Vec::new();
         loop {
-            let page = self.ask(made, "list", api.list(&parameters)).await?;
-            for object in page.items {
-                self.change(Change::Listed(object)).await?;
+            let page = self.ask(made, "list", page(made, api.resource_url(), &parameters)).await?;
+            for object in page.items.unwrap_or_default() {
+                match T::deserialize(&object) {
+                    Ok(object) => self.change(Change::Listed(object)).await?,
+                    Err(_) => unreadable.push(key(&object)),
+                }
             }
             parameters.continue_token = page.metadata.continue_.filter(|next| !next.is_empty());
             if parameters.continue_token.is_some() {
@@ -207,7 +244,11 @@ where
                 End::Trouble(Trouble::ended(self.at(made, "list"), "has no resourceVersion"))
             })?;
             self.position = Some(version);
-            return self.change(Change::Complete).await;
+            self.change(Change::Complete).await?;
+            for key in unreadable {
+                self.unreadable(made, key).await?;
+            }
+            return Ok(());
         }
     }
 
@@ -257,11 +298,13 @@ where
                 }
                 Ok(None) => return Ok(()),
                 Ok(Some(Err(error))) if is_unreadable(&error) => {
-                    let text = format!(
-                        "{}: an object among {} is none and is left out; correct what wrote it",
-                        made.server.url, self.what.resource
-                    );
-                    self.tell(News::Unreadable(text)).await?;
+                    self.gap = true;
+                    if listing {
+                        return Ok(());
+                    }
+                    // It says nothing of what it is about. What is known of that stays until the
+                    // watch has ended: to list at once would be to list at each such event.
+                    self.unreadable(made, None).await?;
                     continue;
                 }
                 Ok(Some(Err(error))) if listing || began.elapsed() < SHORT => {
@@ -335,6 +378,14 @@ where
         At { server: &made.server, verb, resource, group }
     }
 
+    async fn unreadable(&self, made: &Made, key: Option<String>) -> Result<(), End> {
+        let reason = format!(
+            "an object among the {} of {} is none and is left out; correct what wrote it",
+            self.what.resource, made.server.url
+        );
+        self.tell(News::Unreadable { key, reason }).await
+    }
+
     async fn change(&self, change: Change<T>) -> Result<(), End> {
         self.tell(News::Change(change)).await
     }
@@ -342,6 +393,20 @@ where
     async fn tell(&self, news: News<T>) -> Result<(), End> {
         self.events.send((self.wrap)(news)).await.map_err(|_| End::Unheard)
     }
+}
+
+/// Asks for a page. The library's own way fails if one object can't be read, and logs the whole page.
+async fn page(made: &Made, url: &str, parameters: &ListParams) -> kube::Result<Page> {
+    let request = Request::new(url).list(parameters);
+    let text = made.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
+    serde_json::from_str(&text).map_err(kube::Error::SerdeError)
+}
+
+/// The `namespace/name` of an object that can't be read otherwise.
+fn key(object: &Value) -> Option<String> {
+    let text = |field| object.get("metadata")?.get(field)?.as_str();
+    let name = text("name")?;
+    Some(text("namespace").map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")))
 }
 
 /// Whether it is about one object of a watch only. The library takes a line that it can't read for a
@@ -353,3 +418,6 @@ fn is_unreadable(error: &kube::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

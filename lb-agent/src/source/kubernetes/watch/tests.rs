@@ -1,0 +1,112 @@
+use super::super::client::Server;
+use super::*;
+use crate::config::KubernetesSource;
+use hyper::{Request as HttpRequest, Response};
+use k8s_openapi::api::core::v1::Service;
+use kube::client::Body;
+use std::convert::Infallible;
+use tokio::sync::mpsc::channel;
+
+const GOOD: &str = r#"{"metadata":{"namespace":"shop","name":"web"}}"#;
+const BAD: &str = r#"{"metadata":{"namespace":"shop","name":"bad"},"spec":{"ports":7}}"#;
+const LISTED: &str = r#"{"type":"BOOKMARK","object":{"kind":"Service","apiVersion":"v1","metadata":
+    {"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+
+/// A server that answers a list with `page`, and a watch with these lines and its end.
+fn server(page: String, lines: Vec<String>) -> Made {
+    let client = kube::Client::new(
+        tower::service_fn(move |request: HttpRequest<Body>| {
+            let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let text = if watch { lines.concat() } else { page.clone() };
+            async move { Ok::<_, Infallible>(Response::new(Body::from(text.into_bytes()))) }
+        }),
+        "default",
+    );
+    let server =
+        Server { url: "https://192.0.2.1".into(), token: None, origin: "a kubeconfig".into() };
+    Made { client, server: Arc::new(server) }
+}
+
+fn event(of: &str, object: &str) -> String {
+    format!("{}\n", format!(r#"{{"type":"{of}","object":{object}}}"#).replace('\n', ""))
+}
+
+/// What is told in so many rounds, in short.
+async fn told(made: Made, rounds: usize) -> Vec<String> {
+    let (events, mut receiver) = channel(100);
+    let what =
+        What { resource: "services", group: "", labels: None, fields: None, optional: false };
+    let common = Common {
+        connection: Connection::new(Arc::new(KubernetesSource::default())),
+        timing: Timing::default(),
+        back: Arc::default(),
+    };
+    let mut watch = Watch::<Service, News<Service>> {
+        what,
+        common,
+        events,
+        wrap: |news| news,
+        position: None,
+        streaming: true,
+        gap: false,
+        down: false,
+    };
+    for _ in 0..rounds {
+        // That it ends as soon as it begins is no matter here.
+        let _ = watch.follow(&made).await;
+    }
+    drop(watch);
+    let mut told = Vec::new();
+    while let Some(news) = receiver.recv().await {
+        let name = |object: Service| object.metadata.name.unwrap_or_default();
+        told.push(match news {
+            News::Change(Change::Begin) => "begin".to_owned(),
+            News::Change(Change::Listed(object)) => format!("listed {}", name(object)),
+            News::Change(Change::Complete) => "complete".to_owned(),
+            News::Change(Change::Put(object)) => format!("put {}", name(object)),
+            News::Unreadable { key, .. } => format!("unreadable {}", key.unwrap_or_default()),
+            other => format!("{other:?}"),
+        });
+    }
+    told
+}
+
+fn page() -> String {
+    format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{BAD},{GOOD}]}}"#)
+}
+
+#[tokio::test]
+async fn a_stream_with_an_object_that_is_none_is_listed_in_pages_where_it_has_a_name() {
+    let lines = vec![event("ADDED", GOOD), event("ADDED", BAD)];
+    let told = told(server(page(), lines), 1).await;
+    assert_eq!(told, ["begin", "listed web"]);
+    let lines = vec![event("ADDED", GOOD), event("ADDED", BAD)];
+    let told = self::told(server(page(), lines), 2).await;
+    let pages = ["begin", "listed web", "complete", "unreadable shop/bad"];
+    assert_eq!(told[2..6], pages, "{told:?}");
+}
+
+#[tokio::test]
+async fn after_an_event_that_cannot_be_read_the_next_round_lists() {
+    let listed = format!("{}\n", LISTED.replace('\n', ""));
+    let lines = vec![event("ADDED", GOOD), listed, event("MODIFIED", BAD), event("MODIFIED", GOOD)];
+    let told = told(server(page(), lines), 2).await;
+    let first = ["begin", "listed web", "complete", "unreadable ", "put web"];
+    assert_eq!(told[..5], first, "{told:?}");
+    let second = ["begin", "listed web", "complete", "unreadable shop/bad"];
+    assert_eq!(told[5..9], second, "{told:?}");
+}
+
+#[test]
+fn what_an_object_is_called_that_is_none() {
+    for (object, expected) in [
+        (BAD, Some("shop/bad")),
+        (r#"{"metadata":{"name":"n1"},"spec":7}"#, Some("n1")),
+        (r#"{"metadata":{"name":7}}"#, None),
+        (r#"{"metadata":[]}"#, None),
+        ("7", None),
+    ] {
+        let object: Value = serde_json::from_str(object).unwrap();
+        assert_eq!(key(&object).as_deref(), expected, "{object}");
+    }
+}
