@@ -1,6 +1,8 @@
 //! `kube-proxy --cleanup` against real nftables and iptables, in a namespace of the test's own.
 
 use integration::lab::{self, Lab};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 /// Runs a tool, which must succeed; what it printed.
@@ -39,6 +41,14 @@ fn fill(iptables: &str) {
         "-j",
         "KUBE-SVC-TCOU7JCQXEZGVUNU",
     ]);
+    // As CRI-O does for a host port.
+    for chain in ["KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-HP-A1"] {
+        nat(&["-N", chain]);
+    }
+    nat(&["-A", "KUBE-MARK-MASQ", "-j", "MARK", "--or-mark", "0x4000"]);
+    nat(&["-A", "POSTROUTING", "-j", "KUBE-POSTROUTING"]);
+    nat(&["-A", "KUBE-HP-A1", "-j", "KUBE-MARK-MASQ"]);
+    nat(&["-A", "KUBE-SVC-TCOU7JCQXEZGVUNU", "-j", "KUBE-MARK-MASQ"]);
     tool(iptables, &["-w", "-N", "KUBE-FIREWALL"]);
     tool(iptables, &["-w", "-A", "INPUT", "-j", "KUBE-FIREWALL"]);
     tool(iptables, &["-w", "-N", "KUBE-FORWARD"]);
@@ -52,9 +62,15 @@ fn check(iptables: &str) {
     for gone in ["KUBE-SERVICES", "KUBE-SVC", "KUBE-FORWARD"] {
         assert!(!saved.contains(gone), "{gone} is left:\n{saved}");
     }
-    for kept in
-        [":KUBE-KUBELET-CANARY", ":MINE", "-A PREROUTING -j MINE", "-A INPUT -j KUBE-FIREWALL"]
-    {
+    for kept in [
+        ":KUBE-KUBELET-CANARY",
+        ":MINE",
+        "-A PREROUTING -j MINE",
+        "-A INPUT -j KUBE-FIREWALL",
+        "-A KUBE-HP-A1 -j KUBE-MARK-MASQ",
+        "-A KUBE-MARK-MASQ -j MARK",
+        "-A POSTROUTING -j KUBE-POSTROUTING",
+    ] {
         assert!(saved.contains(kept), "{kept} is gone:\n{saved}");
     }
 }
@@ -84,6 +100,8 @@ fn what_kube_proxy_left_goes_and_nothing_else() {
             "removed: nftables table ip6 nat: 2 chains, 3 rules that jump to them\n",
             "removed: nftables table ip filter: 1 chains, 1 rules that jump to them\n",
             "removed: iptables-legacy table nat: 2 chains, 3 rules that jump to them\n",
+            "kept: nftables table ip nat: KUBE-MARK-MASQ: \"KUBE-HP-A1\", which is not kube-proxy's",
+            "kept: ip6tables-legacy table nat: KUBE-POSTROUTING: \"KUBE-HP-A1\"",
             "removed: ip6tables-legacy table filter: 1 chains, 1 rules that jump to them\n",
         ] {
             assert!(said.contains(line), "{line}\n{said}");
@@ -93,6 +111,27 @@ fn what_kube_proxy_left_goes_and_nothing_else() {
         assert!(!tables.contains("kube-proxy") && tables.contains("table ip6 mine"), "{tables}");
         let again = clean_up(lab);
         assert!(again.contains("kube-proxy left nothing here that could be removed"), "{again}");
+    });
+}
+
+#[test]
+fn a_tool_that_fails_hides_nothing_and_stops_no_other() {
+    lab::run("cleanup-fails", |lab| {
+        fill("iptables-legacy");
+        let bin = lab.scratch().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("nft"), "#!/bin/sh\necho no such luck >&2\nexit 1\n").unwrap();
+        fs::set_permissions(bin.join("nft"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(integration::process::binary("lb-agent"));
+        command.args(["kube-proxy", "--cleanup"]).env("PATH", path);
+        let finished = integration::process::run(&mut command, lab.scratch());
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains("nft -j list tables failed: "), "{finished:?}");
+        assert!(finished.stderr.contains("no such luck"), "{finished:?}");
+        let line = "removed: iptables-legacy table nat: 2 chains, 3 rules that jump to them\n";
+        assert!(finished.stdout.contains(line), "{finished:?}");
+        check("iptables-legacy");
     });
 }
 

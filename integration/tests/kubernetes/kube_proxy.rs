@@ -144,6 +144,10 @@ fn cluster(at: SocketAddr, health_port: u16) -> ApiServer {
 }
 
 fn put_endpoint(api: &ApiServer, at: SocketAddr, ready: bool) {
+    put_conditions(api, at, json!({"ready": ready, "serving": ready}));
+}
+
+fn put_conditions(api: &ApiServer, at: SocketAddr, conditions: Value) {
     let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
     api.put(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -155,7 +159,7 @@ fn put_endpoint(api: &ApiServer, at: SocketAddr, ready: bool) {
         "ports": [{"name": "", "port": at.port(), "protocol": "TCP"}],
         "endpoints": [{
             "addresses": [at.ip().to_string()], "nodeName": "node-1",
-            "conditions": {"ready": ready, "serving": ready},
+            "conditions": conditions,
         }],
     }));
 }
@@ -179,12 +183,16 @@ fn ports_metrics_and_events_are_kube_proxys() {
         let node_port = |_: &Lab| dial(format!("{NODE}:30080").parse().unwrap()).is_ok();
         proxy.until("a connect to the NodePort", node_port);
 
-        let (status, head, body) = get(HEALTH, "/healthz").unwrap();
-        assert_eq!(status, 200, "{body}");
-        assert!(head.contains("content-type: application/json"), "{head}");
-        let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(body["nodeEligible"], true);
-        assert_eq!(body["status"]["IPv4"]["healthy"], true);
+        // Tasks of their own take in what the loop did.
+        proxy.until("health", |_| {
+            get(HEALTH, "/healthz").is_some_and(|(status, head, body)| {
+                let body: Value = serde_json::from_str(&body).unwrap_or_default();
+                status == 200
+                    && head.contains("content-type: application/json")
+                    && body["nodeEligible"] == true
+                    && body["status"]["IPv4"]["healthy"] == true
+            })
+        });
         assert_eq!(code(HEALTH, "/livez"), Some(200));
         assert_eq!(get(METRICS, "/proxyMode").unwrap().2, "nftables");
         assert_eq!(get(METRICS, "/healthz").unwrap().2, "ok");
@@ -192,6 +200,7 @@ fn ports_metrics_and_events_are_kube_proxys() {
         assert_eq!(configz["kubeproxy.config.k8s.io"]["clusterCIDR"], "10.244.0.0/16");
 
         let health = format!("{NODE}:30999");
+        proxy.until("the healthCheckNodePort", |_| code(&health, "/healthz") == Some(200));
         let (status, head, body) = get(&health, "/healthz").unwrap();
         assert_eq!(status, 200, "{body}");
         assert!(head.contains("x-load-balancing-endpoint-weight: 1"), "{head}");
@@ -203,8 +212,12 @@ fn ports_metrics_and_events_are_kube_proxys() {
         let before = metric("kubeproxy_sync_proxy_rules_endpoint_changes_total");
         let programmed = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"}";
         let count = metric(programmed);
-        put_endpoint(&api, backends.at(0), false);
+        let terminating = json!({"ready": false, "serving": true, "terminating": true});
+        put_conditions(&api, backends.at(0), terminating);
         proxy.until("503", |_| code(&health, "/") == Some(503));
+        let served = dial("10.96.0.10:80".parse().unwrap());
+        assert!(served.is_ok(), "one that terminates serves while there is no other");
+        put_endpoint(&api, backends.at(0), false);
         proxy.until("the change to be counted", |_| metric(programmed) > count);
         assert!(metric("kubeproxy_sync_proxy_rules_endpoint_changes_total") > before);
         assert_eq!(metric("kubeproxy_sync_proxy_rules_endpoint_changes_pending"), 0.0);

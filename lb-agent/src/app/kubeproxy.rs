@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long a Node with addresses is waited for before that is said.
@@ -76,18 +76,21 @@ async fn beside(
 
     // Those that end say how the agent ends; dropped, they all do.
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let mut endless: JoinSet<()> = JoinSet::new();
-    endless.spawn(Arc::clone(&applied).follow(published));
-    endless.spawn(events::write(connection, node.clone(), told));
-    endless.spawn(tell_of_start(feed.clone(), events.clone()));
-    endless.spawn(node_port_health::run(Settings {
+    let mut endless: JoinSet<&str> = JoinSet::new();
+    let following = Arc::clone(&applied).follow(published);
+    endless.spawn(named("what follows the loop", following));
+    endless.spawn(named("what writes events", events::write(connection, node.clone(), told)));
+    let mut start = JoinSet::new();
+    start.spawn(tell_of_start(feed.clone(), events.clone()));
+    let health_checks = node_port_health::run(Settings {
         node: node.clone(),
         node_ports: decided.node_ports.clone(),
         facts: facts.clone(),
         addresses,
         applied: Arc::clone(&applied),
         events: events.clone(),
-    }));
+    });
+    endless.spawn(named("what serves healthCheckNodePorts", health_checks));
     let hard_fail = decided.hard_fail;
     if let Some(address) = decided.healthz {
         let (what, setting) = ("the health server", "healthzBindAddress");
@@ -112,7 +115,26 @@ async fn beside(
             Ok(())
         });
     }
-    tasks.join_next().await.context("nothing runs beside the loop")?.context("a task")?
+    tokio::select! {
+        ended = tasks.join_next() => ended.context("nothing runs beside the loop")?.context("a task")?,
+        ended = endless.join_next() => Err(unexpected(ended)),
+    }
+}
+
+/// A task that says its name when it ends.
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+/// Why the agent ends when a task did that never ends by itself.
+fn unexpected(ended: Option<Result<&str, JoinError>>) -> anyhow::Error {
+    let what = match ended {
+        Some(Ok(name)) => format!("{name} has ended"),
+        Some(Err(error)) => format!("a task beside the loop has failed: {error}"),
+        None => "nothing runs beside the loop".to_owned(),
+    };
+    anyhow!("{what}, which must not happen: the agent ends, to be started again")
 }
 
 /// Serves for ever, or fails.
@@ -189,5 +211,21 @@ fn adjust_oom_score(score: i64) {
             "oom_score_adj can't be set to {score}: when memory runs out, the agent may be among the \
              first to go; run it privileged, or set oomScoreAdj to 0 or more"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_endless_task_that_ends_is_told() {
+        let mut endless: JoinSet<&str> = JoinSet::new();
+        endless.spawn(named("it", async {}));
+        let said = unexpected(endless.join_next().await).to_string();
+        assert!(said.starts_with("it has ended, which must not happen"), "{said}");
+        endless.spawn(named("it", async { panic!("for the test") }));
+        let said = unexpected(endless.join_next().await).to_string();
+        assert!(said.starts_with("a task beside the loop has failed"), "{said}");
     }
 }

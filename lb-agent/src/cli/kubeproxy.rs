@@ -3,9 +3,10 @@
 use crate::app::kubeproxy::{self, ConfigFile};
 use crate::app::{self, Failure, Overrides};
 use crate::dataplane;
+use crate::kubeproxy::cleanup::{self, Cleaned};
+use crate::kubeproxy::config;
 use crate::kubeproxy::decision::{Decided, decide, is_on, text_of};
 use crate::kubeproxy::flags::{self, Given};
-use crate::kubeproxy::{cleanup, config};
 use crate::telemetry::{self, LogFormat};
 use serde_json::Value;
 use std::io::Write as _;
@@ -97,17 +98,27 @@ fn write_defaults(path: &Path) -> Result<(), Failure> {
 
 fn clean_up(flags: &Given) -> Result<(), Failure> {
     let cleaned = cleanup::run();
+    report(&cleaned)?;
+    let mut failures: Vec<String> = cleaned.failures.iter().map(ToString::to_string).collect();
     if is_on(flags, "cleanup-lb") {
-        let found = app::detach_all(None, &overrides(flags, Vec::new()))?;
-        say(if found { "lb-agent: detached" } else { "lb-agent: nothing was attached" })?;
+        match app::detach_all(None, &overrides(flags, Vec::new())) {
+            Ok(true) => say("lb-agent: detached")?,
+            Ok(false) => say("lb-agent: nothing was attached")?,
+            Err(Failure::Other(error)) => failures.push(format!("{error:#}")),
+            Err(failure) => return Err(failure),
+        }
     }
-    let cleaned = cleaned?;
+    if failures.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(failures.join("; ")).into()) }
+}
+
+fn report(cleaned: &Cleaned) -> Result<(), Failure> {
     for line in &cleaned.removed {
         say(&format!("removed: {line}"))?;
     }
-    if cleaned.removed.is_empty() {
+    if cleaned.removed.is_empty() && cleaned.failures.is_empty() {
         say("kube-proxy left nothing here that could be removed")?;
     }
+    cleaned.kept.iter().try_for_each(|line| say(&format!("kept: {line}")))?;
     cleaned.left.iter().try_for_each(|line| say(&format!("left: {line}")))
 }
 

@@ -78,7 +78,9 @@ impl Applied {
         for queued in &applied {
             seen.services += queued.work.services;
             seen.endpoints += queued.work.slices;
-            queued.work.triggers.iter().for_each(|trigger| self.metrics.programmed(*trigger, now));
+            for (family, trigger) in &queued.work.triggers {
+                self.metrics.programmed(*family, *trigger, now);
+            }
         }
     }
 

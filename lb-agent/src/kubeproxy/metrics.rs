@@ -2,7 +2,8 @@
 //! Prometheus scrapes.
 
 use super::process::Process;
-use crate::model::{Frontend, Reach, Service, Snapshot};
+use crate::model::{AdminState, Frontend, Reach, Service, Snapshot};
+use crate::source::kubernetes::objects::Family as AddressFamily;
 use prometheus_client::encoding::prometheus_text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -172,12 +173,12 @@ impl Metrics {
         }
     }
 
-    /// What happened at `trigger` is in the tables at `now`. A trigger in the future says nothing.
-    pub fn programmed(&self, trigger: SystemTime, now: SystemTime) {
+    /// What happened at `trigger` to endpoints of this family is in the tables at `now`. A trigger in the
+    /// future says nothing.
+    pub fn programmed(&self, family: AddressFamily, trigger: SystemTime, now: SystemTime) {
         let Ok(took) = now.duration_since(trigger) else { return };
-        for label in &FAMILIES {
-            self.programming.get_or_create(label).observe(took.as_secs_f64());
-        }
+        let label = [("ip_family", family.word())];
+        self.programming.get_or_create(&label).observe(took.as_secs_f64());
     }
 
     /// A change got into the tables.
@@ -245,7 +246,7 @@ fn without_local(snapshot: &Snapshot) -> [u64; 2] {
             frontends.any(|(frontend, exposure): (&Frontend, _)| {
                 exposure.reach == Reach::Node
                     && frontend.address.is_ipv4() == v4
-                    && service.backends_for(frontend).next().is_none()
+                    && !service.backends_for(frontend).any(|(_, b)| b.state == AdminState::Ready)
             })
         };
         let found = snapshot.services.values().filter(|service| lacks(service)).count();

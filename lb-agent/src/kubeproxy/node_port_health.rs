@@ -1,4 +1,4 @@
-//! The servers of healthCheckNodePorts: one for each service that has such a port, where load
+//! The servers of healthCheckNodePorts: for each service that has such a port, where load
 //! balancers outside ask whether this node has endpoints of it.
 
 use super::applied::Applied;
@@ -11,6 +11,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +19,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 /// How long to wait before a port that was taken is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a server that ends may take to give its port back.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections the kernel keeps waiting.
 const BACKLOG: i32 = 128;
@@ -47,12 +51,39 @@ pub struct Settings {
     pub events: Events,
 }
 
-/// The servers of a service.
+/// A server of a service.
+type Server = (Name, SocketAddr);
+
+/// What ends a server.
 #[derive(Debug)]
 struct Running {
-    on: BTreeSet<SocketAddr>,
-    /// Dropped, they end.
-    _stop: Vec<oneshot::Sender<()>>,
+    /// Dropped, it ends.
+    _stop: oneshot::Sender<()>,
+    /// Fails once its port is free again.
+    closed: oneshot::Receiver<()>,
+}
+
+/// A listener that tells when it is gone. The server itself lasts longer: until its last connection
+/// has ended.
+struct Listening {
+    listener: TcpListener,
+    /// Dropped after the listener.
+    _closed: oneshot::Sender<()>,
+}
+
+// === impl Listening ===
+
+impl Listener for Listening {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        Listener::accept(&mut self.listener).await
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
 }
 
 /// Keeps the servers as the cluster wants them, for ever.
@@ -62,28 +93,31 @@ pub async fn run(settings: Settings) {
 
 async fn run_every(pause: Duration, settings: Settings) {
     let (mut facts, mut addresses) = (settings.facts.clone(), settings.addresses.clone());
-    let mut running: BTreeMap<Name, Running> = BTreeMap::new();
-    let mut refused: BTreeMap<Name, BTreeSet<SocketAddr>> = BTreeMap::new();
+    let mut running: BTreeMap<Server, Running> = BTreeMap::new();
+    let mut refused: BTreeSet<Server> = BTreeSet::new();
     loop {
         let wanted = wanted(&settings, &facts.borrow_and_update(), &addresses.borrow_and_update());
-        running.retain(|name, running| wanted.get(name) == Some(&running.on));
-        refused.retain(|name, on| wanted.get(name) == Some(on));
-        // A server that was stopped gives its port back on its own task.
-        tokio::task::yield_now().await;
-        for (name, on) in wanted.into_iter().filter(|(_, on)| !on.is_empty()) {
-            if running.contains_key(&name) {
+        refused.retain(|server| wanted.contains(server));
+        // Another server may want the port of one that ends.
+        stop(running.extract_if(.., |server, _| !wanted.contains(server)).collect()).await;
+        for server in wanted {
+            if running.contains_key(&server) {
                 continue;
             }
-            match start(&settings, &name, &on) {
-                Ok(server) => {
-                    refused.remove(&name);
-                    running.insert(name, server);
+            let (name, at) = &server;
+            match bind(*at) {
+                Ok(listener) => {
+                    refused.remove(&server);
+                    let started = start(&settings, name, listener);
+                    running.insert(server, started);
                 }
-                Err((at, error)) => {
-                    if refused.get(&name) != Some(&on) {
-                        complain(&settings, &name, at, &error);
+                // A host without IPv6 serves the other family.
+                Err(error) if at.ip().is_unspecified() && is_no_family(&error) => {}
+                Err(error) => {
+                    if !refused.contains(&server) {
+                        complain(&settings, name, *at, &error);
                     }
-                    refused.insert(name, on);
+                    refused.insert(server);
                 }
             }
         }
@@ -104,6 +138,20 @@ async fn run_every(pause: Duration, settings: Settings) {
     }
 }
 
+/// Stops these servers, and waits until their ports are free.
+async fn stop(servers: BTreeMap<Server, Running>) {
+    let closed: Vec<_> = servers.into_values().map(|running| running.closed).collect();
+    let all = async {
+        for closed in closed {
+            // Its sender is dropped, which is the signal.
+            drop(closed.await);
+        }
+    };
+    if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        tracing::warn!("a healthCheckNodePort is slow to close");
+    }
+}
+
 fn complain(settings: &Settings, (namespace, name): &Name, at: SocketAddr, error: &io::Error) {
     let node = &settings.node;
     let note = format!(
@@ -117,15 +165,14 @@ fn complain(settings: &Settings, (namespace, name): &Name, at: SocketAddr, error
 }
 
 /// Where each service's servers are to listen.
-fn wanted(
-    settings: &Settings,
-    facts: &Facts,
-    local: &BTreeSet<IpAddr>,
-) -> BTreeMap<Name, BTreeSet<SocketAddr>> {
+fn wanted(settings: &Settings, facts: &Facts, local: &BTreeSet<IpAddr>) -> BTreeSet<Server> {
     let node = facts.node.as_ref().map(|node| node.addresses.as_slice()).unwrap_or_default();
     let addresses = listen_on(&settings.node_ports.addresses, node, local);
-    let at = |port| addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-    facts.health_checks.iter().map(|(name, check)| (name.clone(), at(check.port))).collect()
+    let checks = facts.health_checks.iter();
+    let servers = checks.flat_map(|(name, check)| {
+        addresses.iter().map(|ip| (name.clone(), SocketAddr::new(*ip, check.port)))
+    });
+    servers.collect()
 }
 
 /// The addresses that NodePorts are served on, with the unspecified one for all of a family.
@@ -139,12 +186,15 @@ fn listen_on(
     let family = |any: IpAddr| -> Vec<IpAddr> {
         match wanted {
             NodePortAddresses::All => vec![any],
+            // The Node may tell of addresses that no interface here has.
             NodePortAddresses::Primary => {
-                node.iter().copied().find(of_family(any)).into_iter().collect()
+                let first = node.iter().copied().find(of_family(any));
+                first.into_iter().filter(|ip| local.contains(ip)).collect()
             }
             NodePortAddresses::PrimaryIs(first) => {
-                let all = std::iter::once(first).chain(node).copied();
-                all.filter(of_family(any)).take(1).collect()
+                let mut all = std::iter::once(first).chain(node).copied();
+                let first = all.find(of_family(any));
+                first.into_iter().filter(|ip| local.contains(ip)).collect()
             }
             NodePortAddresses::Ranges(ranges) => {
                 let ranges: Vec<&IpNet> =
@@ -164,35 +214,21 @@ fn listen_on(
     any.into_iter().flat_map(family).collect()
 }
 
-fn start(
-    settings: &Settings,
-    name: &Name,
-    on: &BTreeSet<SocketAddr>,
-) -> Result<Running, (SocketAddr, io::Error)> {
-    let mut listeners = Vec::new();
-    for address in on {
-        match bind(*address) {
-            Ok(listener) => listeners.push(listener),
-            // A host without IPv6 serves the other family.
-            Err(error) if address.ip().is_unspecified() && is_no_family(&error) => {}
-            Err(error) => return Err((*address, error)),
-        }
-    }
+fn start(settings: &Settings, name: &Name, listener: TcpListener) -> Running {
     let server = Router::new().fallback(answer).with_state((settings.clone(), name.clone()));
-    let serve = |listener| {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, server.clone()).with_graceful_shutdown(async move {
-            // The sender is dropped, which is the signal.
-            drop(stopped.await);
-        });
-        tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::warn!(%error, "a healthCheckNodePort is not served any more");
-            }
-        });
-        stop
-    };
-    Ok(Running { on: on.clone(), _stop: listeners.into_iter().map(serve).collect() })
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (sender, closed) = oneshot::channel::<()>();
+    let listener = Listening { listener, _closed: sender };
+    let serving = axum::serve(listener, server).with_graceful_shutdown(async move {
+        // The sender is dropped, which is the signal.
+        drop(stopped.await);
+    });
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::warn!(%error, "a healthCheckNodePort is not served any more");
+        }
+    });
+    Running { _stop: stop, closed }
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

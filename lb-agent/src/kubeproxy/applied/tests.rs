@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::source::kubernetes::cluster::{HealthCheck, NodeFacts, Work};
+use crate::source::kubernetes::objects::Family;
 use crate::source::kubernetes::progress::Queued;
 use crate::status::{AgentStatus, SourceStatus, State, WorkStatus};
 
 /// Something to follow, with its two inputs.
 pub(in crate::kubeproxy) fn applied() -> (Arc<Applied>, Arc<Progress>, watch::Sender<Arc<Facts>>) {
     let progress = Arc::new(Progress::default());
-    let node = Some(NodeFacts { uid: "u".to_owned(), ..NodeFacts::default() });
+    let node = Some(NodeFacts::default());
     let (sender, facts) = watch::channel(Arc::new(Facts { node, ..Facts::default() }));
     let patience = Duration::from_secs(60);
     let applied = Applied::new("kubernetes".into(), Arc::clone(&progress), facts, patience);
@@ -53,7 +54,8 @@ pub(in crate::kubeproxy) fn published(
 }
 
 fn queued(revision: u64, heard: SystemTime, trigger: Option<SystemTime>) -> Queued {
-    let work = Work { services: 1, slices: 2, triggers: trigger.into_iter().collect() };
+    let triggers = trigger.map(|at| (Family::V6, at)).into_iter().collect();
+    let work = Work { services: 1, slices: 2, triggers };
     Queued { revision, heard, work }
 }
 
@@ -90,6 +92,7 @@ fn an_update_waits_until_its_revision_is_in_the_tables() {
         "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2",
         "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
         "kubeproxy_network_programming_duration_seconds_sum{ip_family=\"IPv6\"} 72",
+        "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 0",
         "kubeproxy_sync_proxy_rules_last_timestamp_seconds 172",
         "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds 101",
     ] {

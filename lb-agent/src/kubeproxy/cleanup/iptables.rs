@@ -1,7 +1,7 @@
 //! What `iptables-save` prints, and what `iptables-restore --noflush` is given to remove kube-proxy's
 //! part of it. Pure.
 
-use super::names::{is_kube_proxys, is_plain};
+use super::names::{is_kube_proxys, is_plain, keep_shared};
 use std::collections::BTreeSet;
 
 /// What removes the chains of a table.
@@ -17,6 +17,8 @@ pub(super) struct Batch {
     pub(super) rules: usize,
     /// What can't be removed.
     pub(super) left: Vec<String>,
+    /// What stays because others use it.
+    pub(super) kept: Vec<String>,
 }
 
 /// A batch for each table.
@@ -28,12 +30,15 @@ pub(super) fn batches(saved: &str) -> Vec<Batch> {
 
 fn batch(table: &str, lines: &str) -> Batch {
     let chain = |line: &str| line.strip_prefix(':')?.split(' ').next().map(str::to_owned);
-    let chains: BTreeSet<String> =
+    let mut chains: BTreeSet<String> =
         lines.lines().filter_map(chain).filter(|name| is_kube_proxys(name)).collect();
-    let mut batch = Batch { table: table.to_owned(), ..Batch::default() };
+    let rules = || lines.lines().filter_map(|line| line.strip_prefix("-A "));
+    let jumps = rules().filter_map(|rule| Some((chain_of(rule), target(rule)?)));
+    let shared = keep_shared(&mut chains, jumps);
+    let mut batch = Batch { table: table.to_owned(), kept: shared, ..Batch::default() };
     let (mut deletions, mut kept) = (String::new(), BTreeSet::new());
-    for rule in lines.lines().filter_map(|line| line.strip_prefix("-A ")) {
-        let chain = rule.split(' ').next().unwrap_or_default();
+    for rule in rules() {
+        let chain = chain_of(rule);
         let Some(target) = target(rule).filter(|target| chains.contains(*target)) else { continue };
         if chains.contains(chain) {
             continue;
@@ -59,6 +64,11 @@ fn batch(table: &str, lines: &str) -> Batch {
     }
     commands.push_str("COMMIT\n");
     Batch { commands, ..batch }
+}
+
+/// The chain that a rule is in.
+fn chain_of(rule: &str) -> &str {
+    rule.split(' ').next().unwrap_or_default()
 }
 
 /// The chain that a rule leads to. That stands at the end, behind whatever a comment may quote.
@@ -118,6 +128,20 @@ COMMIT
 "#
         );
         assert_eq!((nat.chains, nat.rules, nat.left.len()), (2, 2, 0));
+    }
+
+    #[test]
+    fn a_chain_that_others_use_stays_as_it_is() {
+        let saved = "*nat\n:POSTROUTING ACCEPT [0:0]\n:KUBE-HP-A1 - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n\
+                     :KUBE-POSTROUTING - [0:0]\n:KUBE-SVC-A1 - [0:0]\n\
+                     -A POSTROUTING -j KUBE-POSTROUTING\n-A KUBE-HP-A1 -s 10.1.0.1/32 -j KUBE-MARK-MASQ\n\
+                     -A KUBE-SVC-A1 -j KUBE-MARK-MASQ\n\
+                     -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\nCOMMIT\n";
+        let [nat] = <[Batch; 1]>::try_from(batches(saved)).unwrap();
+        assert_eq!(nat.commands, "*nat\n:KUBE-SVC-A1 - [0:0]\n-X KUBE-SVC-A1\nCOMMIT\n");
+        assert_eq!((nat.chains, nat.rules, nat.left.len(), nat.kept.len()), (1, 0, 0, 2));
+        let line = "KUBE-MARK-MASQ: \"KUBE-HP-A1\", which is not kube-proxy's, needs it";
+        assert_eq!(nat.kept[0], line);
     }
 
     #[test]

@@ -13,12 +13,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Cleaned {
     /// What was removed, one line each.
     pub removed: Vec<String>,
     /// What is left and what to do about it, one line each.
     pub left: Vec<String>,
+    /// What stays because others use it, one line each.
+    pub kept: Vec<String>,
+    /// What went wrong; the rest was done all the same.
+    pub failures: Vec<CleanupError>,
 }
 
 /// Why it was not.
@@ -55,16 +59,17 @@ const IPVS_DEVICE: &str = "/sys/class/net/kube-ipvs0";
 const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
 /// Removes it. Needs CAP_NET_ADMIN.
-pub fn run() -> Result<Cleaned, CleanupError> {
+pub fn run() -> Cleaned {
     let mut cleaned = Cleaned::default();
-    let nft = with_nft(&mut cleaned)?;
-    let mut any = nft;
+    let nft = with_nft(&mut cleaned);
+    // One that fails is there as well.
+    let mut any = nft || !cleaned.failures.is_empty();
     for (tool, legacy_tables) in ["iptables", "ip6tables"].into_iter().zip(LEGACY_TABLES) {
-        let legacy = with_iptables(&format!("{tool}-legacy"), &mut cleaned)?;
+        let legacy = with_iptables(&format!("{tool}-legacy"), &mut cleaned);
         // nft has seen what is in nftables, whoever made it.
-        let other = !nft && with_iptables(&format!("{tool}-nft"), &mut cleaned)?;
+        let other = !nft && with_iptables(&format!("{tool}-nft"), &mut cleaned);
         // Where there is one kind only, it has the plain name.
-        let plain = !nft && !legacy && !other && with_iptables(tool, &mut cleaned)?;
+        let plain = !nft && !legacy && !other && with_iptables(tool, &mut cleaned);
         any |= legacy || other || plain;
         let used = std::fs::read_to_string(legacy_tables).is_ok_and(|text| !text.is_empty());
         if used && !legacy && !plain {
@@ -78,53 +83,79 @@ pub fn run() -> Result<Cleaned, CleanupError> {
                     `ip link delete kube-ipvs0` the device";
         cleaned.left.push(what.to_owned());
     }
-    if any { Ok(cleaned) } else { Err(CleanupError::NoTools) }
+    if !any {
+        cleaned.failures.push(CleanupError::NoTools);
+    }
+    cleaned
 }
 
-/// Whether there is an nft.
-fn with_nft(cleaned: &mut Cleaned) -> Result<bool, CleanupError> {
-    let Some(text) = output("nft", &["-j", "list", "tables"], None)? else { return Ok(false) };
-    let garbled = |source| CleanupError::Garbled { command: "nft -j".to_owned(), source };
-    for table in nft::tables(&text).map_err(garbled)? {
-        let nft::Table { family, name, whole } = table;
-        if whole {
-            let commands = format!("delete table {family} {name}\n");
-            output("nft", &["-f", "-"], Some(&commands))?;
-            cleaned.removed.push(format!("nftables table {family} {name}"));
-            continue;
-        }
-        let Some(text) = output("nft", &["-j", "list", "table", family, name], None)? else {
-            continue;
-        };
-        let batch = nft::batch(table, &text).map_err(garbled)?;
-        if !batch.commands.is_empty() {
-            output("nft", &["-f", "-"], Some(&batch.commands))?;
-            let (chains, rules) = (batch.chains, batch.rules);
-            cleaned.removed.push(removed(
-                &format!("nftables table {family} {name}"),
-                chains,
-                rules,
-            ));
-        }
-        cleaned.left.extend(batch.left);
+// === impl Cleaned ===
+
+impl Cleaned {
+    /// What this led to, if it did not fail. A failure is kept, and what comes next goes on.
+    fn or_failure<T>(&mut self, result: Result<T, CleanupError>) -> Option<T> {
+        result.map_err(|failure| self.failures.push(failure)).ok()
     }
-    Ok(true)
+}
+
+/// Whether there is an nft that lists what there is.
+fn with_nft(cleaned: &mut Cleaned) -> bool {
+    let listed = output("nft", &["-j", "list", "tables"], None);
+    let Some(Some(text)) = cleaned.or_failure(listed) else { return false };
+    let tables = nft::tables(&text).map_err(garbled);
+    let Some(tables) = cleaned.or_failure(tables) else { return false };
+    for table in tables {
+        let done = clean_nft(table, cleaned);
+        cleaned.or_failure(done);
+    }
+    true
+}
+
+fn clean_nft(table: nft::Table, cleaned: &mut Cleaned) -> Result<(), CleanupError> {
+    let nft::Table { family, name, whole } = table;
+    let place = format!("nftables table {family} {name}");
+    if whole {
+        let commands = format!("delete table {family} {name}\n");
+        output("nft", &["-f", "-"], Some(&commands))?;
+        cleaned.removed.push(place);
+        return Ok(());
+    }
+    let Some(text) = output("nft", &["-j", "list", "table", family, name], None)? else {
+        return Ok(());
+    };
+    let batch = nft::batch(table, &text).map_err(garbled)?;
+    cleaned.left.extend(batch.left);
+    cleaned.kept.extend(batch.kept.iter().map(|line| format!("{place}: {line}")));
+    if !batch.commands.is_empty() {
+        output("nft", &["-f", "-"], Some(&batch.commands))?;
+        cleaned.removed.push(removed(&place, batch.chains, batch.rules));
+    }
+    Ok(())
+}
+
+fn garbled(source: serde_json::Error) -> CleanupError {
+    CleanupError::Garbled { command: "nft -j".to_owned(), source }
 }
 
 /// Whether there is such a tool.
-fn with_iptables(tool: &str, cleaned: &mut Cleaned) -> Result<bool, CleanupError> {
-    let Some(text) = output(&format!("{tool}-save"), &[], None)? else { return Ok(false) };
+fn with_iptables(tool: &str, cleaned: &mut Cleaned) -> bool {
+    let saved = output(&format!("{tool}-save"), &[], None);
+    let Some(text) = cleaned.or_failure(saved) else { return true };
+    let Some(text) = text else { return false };
     for batch in iptables::batches(&text) {
-        if !batch.commands.is_empty() {
-            let restore = format!("{tool}-restore");
-            output(&restore, &["--noflush", "--wait", "10"], Some(&batch.commands))?;
-            let (chains, rules) = (batch.chains, batch.rules);
-            cleaned.removed.push(removed(&format!("{tool} table {}", batch.table), chains, rules));
+        let place = format!("{tool} table {}", batch.table);
+        cleaned.left.extend(batch.left.iter().map(|line| format!("{place}: {line}")));
+        cleaned.kept.extend(batch.kept.iter().map(|line| format!("{place}: {line}")));
+        if batch.commands.is_empty() {
+            continue;
         }
-        let left = batch.left.iter().map(|line| format!("{tool} table {}: {line}", batch.table));
-        cleaned.left.extend(left);
+        let restore = format!("{tool}-restore");
+        let done = output(&restore, &["--noflush", "--wait", "10"], Some(&batch.commands));
+        if cleaned.or_failure(done).is_some() {
+            cleaned.removed.push(removed(&place, batch.chains, batch.rules));
+        }
     }
-    Ok(true)
+    true
 }
 
 fn removed(place: &str, chains: usize, rules: usize) -> String {
@@ -154,7 +185,11 @@ fn output(
     };
     // It reads all of its input before it prints, so neither waits for the other.
     if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
-        pipe.write_all(input.as_bytes()).map_err(|error| failed(error.to_string()))?;
+        match pipe.write_all(input.as_bytes()) {
+            // It has ended early, and says why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(|error| failed(error.to_string()))?,
+        }
     }
     let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {

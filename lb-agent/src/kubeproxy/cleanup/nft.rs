@@ -3,7 +3,7 @@
 //! Rules are named by their handles, so nothing of what they say is repeated, and a rule that
 //! somebody else adds meanwhile is not hit.
 
-use super::names::{is_kube_proxys, is_plain};
+use super::names::{is_kube_proxys, is_plain, keep_shared};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -27,6 +27,8 @@ pub(super) struct Batch {
     pub(super) rules: usize,
     /// What can't be removed.
     pub(super) left: Vec<String>,
+    /// What stays because others use it.
+    pub(super) kept: Vec<String>,
 }
 
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
@@ -51,15 +53,18 @@ pub(super) fn batch(table: Table, json: &str) -> Result<Batch, serde_json::Error
     let listed = objects(json)?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let chains = listed.iter().filter_map(|object| object.get("chain"));
-    let chains: BTreeSet<String> =
+    let mut chains: BTreeSet<String> =
         chains.map(|chain| text(&chain["name"])).filter(|name| is_kube_proxys(name)).collect();
     let Table { family, name: table, .. } = table;
-    let (mut batch, mut kept) = (Batch::default(), BTreeSet::new());
+    let rules = listed.iter().filter_map(|object| object.get("rule"));
+    let jumps = rules.filter_map(|rule| Some((rule, text(&rule["chain"]), target(rule)?)));
+    let jumps: Vec<_> = jumps.collect();
+    let named = jumps.iter().map(|(_, chain, target)| (chain.as_str(), target.as_str()));
+    let shared = keep_shared(&mut chains, named);
+    let (mut batch, mut kept) = (Batch { kept: shared, ..Batch::default() }, BTreeSet::new());
     let mut commands = String::new();
-    for rule in listed.iter().filter_map(|object| object.get("rule")) {
-        let chain = text(&rule["chain"]);
-        let Some(target) = target(rule).filter(|target| chains.contains(target)) else { continue };
-        if chains.contains(&chain) {
+    for (rule, chain, target) in jumps {
+        if chains.contains(&chain) || !chains.contains(&target) {
             continue;
         }
         match rule["handle"].as_u64().filter(|_| is_plain(&chain)) {
@@ -150,8 +155,21 @@ mod tests {
                         delete chain ip nat KUBE-SERVICES\ndelete chain ip nat KUBE-SVC-A1\n";
         assert_eq!(
             batch,
-            Batch { commands: commands.to_owned(), chains: 2, rules: 2, left: vec![] }
+            Batch { commands: commands.to_owned(), chains: 2, rules: 2, ..Batch::default() }
         );
+    }
+
+    #[test]
+    fn a_chain_that_others_use_stays_as_it_is() {
+        let listed = json!({"nftables": [
+            chain("KUBE-HP-A1"), chain("KUBE-MARK-MASQ"), chain("KUBE-POSTROUTING"),
+            chain("KUBE-SVC-A1"), rule("KUBE-HP-A1", 1, "KUBE-MARK-MASQ"),
+            rule("KUBE-SVC-A1", 2, "KUBE-MARK-MASQ"), rule("POSTROUTING", 3, "KUBE-POSTROUTING"),
+        ]});
+        let batch = batch(NAT, &listed.to_string()).unwrap();
+        let commands = "flush chain ip nat KUBE-SVC-A1\ndelete chain ip nat KUBE-SVC-A1\n";
+        assert_eq!(batch.commands, commands);
+        assert_eq!((batch.chains, batch.rules, batch.left.len(), batch.kept.len()), (1, 0, 0, 2));
     }
 
     #[test]

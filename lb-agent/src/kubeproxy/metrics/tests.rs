@@ -27,8 +27,8 @@ fn names_kinds_and_values_are_kube_proxys() {
     let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
     metrics.synced(Duration::from_millis(3), true);
     metrics.synced(Duration::from_millis(1), false);
-    metrics.programmed(at(100), at(102));
-    metrics.programmed(at(103), at(102));
+    metrics.programmed(AddressFamily::V4, at(100), at(102));
+    metrics.programmed(AddressFamily::V4, at(103), at(102));
     metrics.applied(at(102));
     metrics.queued(at(101));
     metrics.answered_healthz(true);
@@ -71,6 +71,7 @@ fn names_kinds_and_values_are_kube_proxys() {
         (r#"sync_full_proxy_rules_duration_seconds_count{ip_family="IPv6"}"#, 1.0),
         (r#"sync_partial_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#, 1.0),
         (r#"network_programming_duration_seconds_count{ip_family="IPv4"}"#, 1.0),
+        (r#"network_programming_duration_seconds_count{ip_family="IPv6"}"#, 0.0),
         (r#"network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv4"}"#, 0.0),
         (r#"network_programming_duration_seconds_bucket{le="2",ip_family="IPv4"}"#, 1.0),
         (r#"network_programming_duration_seconds_bucket{le="115",ip_family="IPv4"}"#, 1.0),
@@ -118,10 +119,10 @@ fn totals_never_go_back() {
 
 #[test]
 fn services_without_local_endpoints_are_counted_by_family() {
-    let service = |lists| {
+    let service = |(lists, state)| {
         let exposure = Exposure { scope: Scope::Everywhere, reach: Reach::Node };
         let frontends = ["10.0.0.1:80", "[fd00::1]:80"];
-        let backend = Backend { lists, ..Backend::default() };
+        let backend = Backend { lists, state, ..Backend::default() };
         Service {
             frontends: frontends.map(|text| (text.parse().unwrap(), exposure)).into(),
             backends: [("10.1.0.1:80".parse().unwrap(), backend)].into(),
@@ -133,14 +134,18 @@ fn services_without_local_endpoints_are_counted_by_family() {
             health: HealthPolicy::default(),
         }
     };
-    let services = [("local", Lists::Both), ("remote", Lists::Cluster)];
+    let services = [
+        ("local", (Lists::Both, AdminState::Ready)),
+        ("remote", (Lists::Cluster, AdminState::Ready)),
+        ("leaving", (Lists::Both, AdminState::Drain)),
+    ];
     let services = services.map(|(name, lists)| (name.parse().unwrap(), Arc::new(service(lists))));
     let snapshot = Snapshot { services: services.into(), ..Snapshot::default() };
-    assert_eq!(without_local(&snapshot), [1, 2]);
+    assert_eq!(without_local(&snapshot), [2, 3]);
     let changes = Changes { external_without_local: 4, ..Changes::default() };
     let text = Metrics::default().text(changes, Some(&snapshot)).unwrap();
     for (family, policy, count) in
-        [("IPv4", "internal", 1), ("IPv6", "internal", 2), ("IPv6", "external", 4)]
+        [("IPv4", "internal", 2), ("IPv6", "internal", 3), ("IPv6", "external", 4)]
     {
         let line = format!(
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{ip_family=\"{family}\",traffic_policy=\"{policy}\"}} {count}"

@@ -6,6 +6,7 @@ use crate::kubeproxy::servers::tests::get;
 use crate::source::kubernetes::cluster::{HealthCheck, NodeFacts};
 use crate::source::kubernetes::events;
 use std::net::TcpListener as StdListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -25,6 +26,7 @@ fn where_to_listen() {
         (NodePortAddresses::All, vec!["0.0.0.0", "::"]),
         (NodePortAddresses::Primary, vec!["192.0.2.1", "fd00::1"]),
         (NodePortAddresses::PrimaryIs("10.0.0.1".parse().unwrap()), vec!["10.0.0.1", "fd00::1"]),
+        (NodePortAddresses::PrimaryIs("10.0.0.9".parse().unwrap()), vec!["fd00::1"]),
         (ranges(&["10.0.0.0/8"]), vec!["10.0.0.1", "::"]),
         (ranges(&["10.0.0.0/8", "fd00::/8"]), vec!["10.0.0.1", "fd00::1"]),
         (ranges(&["0.0.0.0/0", "::/0"]), vec!["0.0.0.0", "::"]),
@@ -62,25 +64,33 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 async fn is_open(address: SocketAddr) -> bool {
-    tokio::net::TcpStream::connect(address).await.is_ok()
+    TcpStream::connect(address).await.is_ok()
+}
+
+/// Settings for servers on 127.0.0.0/8.
+fn on_loopback(
+    facts: watch::Receiver<Arc<Facts>>,
+    addresses: Addresses,
+    events: Events,
+) -> Settings {
+    let ranges = ["127.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap()).into();
+    Settings {
+        node: "n1".to_owned(),
+        node_ports: NodePorts { addresses: NodePortAddresses::Ranges(ranges), localhost: true },
+        facts,
+        addresses,
+        applied: applied().0,
+        events,
+    }
 }
 
 #[tokio::test]
 async fn servers_come_move_and_go_with_their_services() {
-    let (applied, ..) = applied();
     let (tell, facts_now) = watch::channel(facts(&[]));
     let (_addresses, addresses) =
         watch::channel(Arc::new(ips(&["127.0.0.1"]).into_iter().collect()));
     let (events, mut heard) = events::channel();
-    let ranges = ["127.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap()).into();
-    let settings = Settings {
-        node: "n1".to_owned(),
-        node_ports: NodePorts { addresses: NodePortAddresses::Ranges(ranges), localhost: true },
-        facts: facts_now,
-        addresses,
-        applied,
-        events,
-    };
+    let settings = on_loopback(facts_now, addresses, events);
     let serving = tokio::spawn(run_every(Duration::from_millis(20), settings));
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
 
@@ -118,6 +128,53 @@ async fn servers_come_move_and_go_with_their_services() {
 
     tell.send_replace(facts(&[]));
     until("the second port to be closed", async || !is_open(at(second)).await).await;
+    drop(tell);
+    serving.await.unwrap();
+}
+
+/// What is answered, if anything is.
+async fn ask(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_goes_from_one_service_to_another_without_a_gap_to_speak_of() {
+    let (tell, facts_now) = watch::channel(facts(&[]));
+    let local = |texts: &[&str]| Arc::new(ips(texts).into_iter().collect());
+    let (tell_addresses, addresses) = watch::channel(local(&["127.0.0.1"]));
+    let (events, mut heard) = events::channel();
+    // A port that is refused would be tried again only much later.
+    let serving = tokio::spawn(run_every(PAUSE, on_loopback(facts_now, addresses, events)));
+    let port = free_port();
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    tell.send_replace(facts(&[("a", port, 1)]));
+    until("the first service", async || is_open(at).await).await;
+    for turn in 0..20 {
+        // It holds the old server, but not its port.
+        let open = TcpStream::connect(at).await.unwrap();
+        let name = if turn % 2 == 0 { "b" } else { "a" };
+        tell.send_replace(facts(&[(name, port, 1)]));
+        let by = format!("\"{name}\"");
+        let answered = async || ask(at).await.is_ok_and(|text| text.contains(&by));
+        let soon = tokio::time::timeout(Duration::from_secs(5), until("the other", answered));
+        soon.await.expect("the port is served again within 5 s");
+        drop(open);
+    }
+    // One that stays is not touched by one that comes or goes.
+    let mut kept = TcpStream::connect(at).await.unwrap();
+    let second = SocketAddr::from(([127, 0, 0, 2], port));
+    tell_addresses.send_replace(local(&["127.0.0.1", "127.0.0.2"]));
+    until("the second address", async || is_open(second).await).await;
+    tell_addresses.send_replace(local(&["127.0.0.1"]));
+    until("the second address to be closed", async || !is_open(second).await).await;
+    let mut byte = [0];
+    kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(kept.read(&mut byte).await.unwrap(), 1);
+    assert!(heard.try_recv().is_err(), "nothing went wrong");
     drop(tell);
     serving.await.unwrap();
 }

@@ -139,7 +139,8 @@ impl Cluster {
             let (Reading { value, problems }, trigger) = read.unwrap_or_default();
             self.notes.put(SLICE, &key, problems);
             // What comes from a clock that is ahead of ours, or that we did not see, tells nothing.
-            let trigger = trigger.filter(|at| value.is_some() && (self.started..=now).contains(at));
+            let trigger = trigger.filter(|at| (self.started..=now).contains(at));
+            let trigger = value.as_ref().map(|slice| slice.family).zip(trigger);
             if self.put_slice(key, value) {
                 self.work.slices += 1;
                 self.work.triggers.extend(trigger);

@@ -335,7 +335,8 @@ impl Follower {
             let heard = heard.unwrap_or_else(SystemTime::now);
             self.progress.note(Queued { revision: self.state.revision, heard, work });
         } else {
-            // Counted with the next that comes to something.
+            // Counted with the next that comes to something. What changes nothing in the tables needs no
+            // programming, so the times of its slices say nothing about how long that takes.
             self.idle.services += work.services;
             self.idle.slices += work.slices;
         }

@@ -1,6 +1,7 @@
 //! What goes into the state machine, and what comes out besides the snapshot.
 
 use crate::model::Scope;
+use crate::source::kubernetes::objects::Family;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -71,14 +72,10 @@ pub struct Facts {
 /// What matters of the own Node object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// Its uid, for events.
-    pub uid: String,
     /// Its internal addresses, in the order given.
     pub addresses: Vec<IpAddr>,
     /// Its zone.
     pub zone: Option<Arc<str>>,
-    /// Its pod ranges.
-    pub pod_cidrs: Vec<IpNet>,
     /// Whether it is being deleted, or about to be by the autoscaler: it takes no new traffic from
     /// outside.
     pub leaving: bool,
@@ -100,6 +97,6 @@ pub struct Work {
     pub services: u64,
     /// Changes of EndpointSlices.
     pub slices: u64,
-    /// When what the slices tell happened, as far as they say so and it can be believed.
-    pub triggers: Vec<SystemTime>,
+    /// When what the slices of a family tell happened, as far as they say so and it can be believed.
+    pub triggers: Vec<(Family, SystemTime)>,
 }

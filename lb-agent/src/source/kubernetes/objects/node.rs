@@ -29,17 +29,12 @@ pub fn node(object: &Node, name: &str) -> Reading<NodeFacts> {
         }
     }
     let spec = object.spec.as_ref();
-    let one = spec.map_or(&[][..], |spec| spec.pod_cidr.as_slice());
-    let all = spec.and_then(|spec| spec.pod_cidrs.as_deref()).filter(|all| !all.is_empty());
-    let pod_cidrs = ranges("spec.podCIDRs", all.unwrap_or(one), &mut problems);
     let zone = meta.labels.as_ref().and_then(|labels| labels.get(ZONE));
     let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let leaving = meta.deletion_timestamp.is_some() || taints.iter().any(|t| t.key == LEAVING);
     let value = NodeFacts {
-        uid: meta.uid.clone().unwrap_or_default(),
         addresses,
         zone: zone.filter(|zone| !zone.is_empty()).map(|zone| zone.as_str().into()),
-        pod_cidrs,
         leaving,
     };
     Reading { value: Some(value), problems }
@@ -49,17 +44,12 @@ pub fn node(object: &Node, name: &str) -> Reading<NodeFacts> {
 pub fn service_cidrs(object: &ServiceCIDR) -> Reading<Vec<IpNet>> {
     let mut problems = Vec::new();
     let all = object.spec.as_ref().and_then(|spec| spec.cidrs.as_deref()).unwrap_or_default();
-    let value = Some(ranges("spec.cidrs", all, &mut problems));
-    Reading { value, problems }
-}
-
-fn ranges(field: &str, all: &[String], problems: &mut Vec<String>) -> Vec<IpNet> {
     let mut good = Vec::new();
     for text in all {
         match text::range(text) {
             Ok(range) => good.push(range),
-            Err(reason) => problems.push(format!("{field}: {reason}")),
+            Err(reason) => problems.push(format!("spec.cidrs: {reason}")),
         }
     }
-    good
+    Reading { value: Some(good), problems }
 }
