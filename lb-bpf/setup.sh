@@ -58,6 +58,8 @@ need kubectl kubernetes-client
 # What people look at is looked at: the status page in a browser, `lbctl top` in a terminal.
 need chromium chromium
 need tmux tmux
+# It reads the metrics, and the examples that are made for it.
+need prometheus prometheus
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"

@@ -252,8 +252,7 @@ fn sort(State { services }: &mut State) {
 }
 
 fn find<'s>(state: &'s State, name: &ServiceName) -> Option<&'s ServiceStatus> {
-    let found = state.services.binary_search_by(|service| service.name.as_str().cmp(name.as_str()));
-    Some(state.services.get(found.ok()?)?)
+    state.service(name.as_str()).map(|service| &**service)
 }
 
 fn find_backend<'s>(service: &'s ServiceStatus, address: &SocketAddr) -> Option<&'s BackendStatus> {

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 /// The text on one line, without anything a terminal would act on or that turns the order of what
 /// follows, and at most `longest` bytes and a mark of what is left out.
 pub(crate) fn clean(text: &str, longest: usize) -> String {
-    let mut shown = String::with_capacity(text.len().min(longest + 4));
+    let mut shown = String::with_capacity(text.len().min(longest.saturating_add(4)));
     for c in text.chars() {
         if shown.len() >= longest {
             shown.push_str("...");
             break;
         }
-        if c.is_control() || is_invisible(c) {
+        if acts(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
@@ -20,11 +20,30 @@ pub(crate) fn clean(text: &str, longest: usize) -> String {
     shown
 }
 
+/// The same of any length.
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
+    if text.contains(acts) { Cow::Owned(clean(text, usize::MAX)) } else { Cow::Borrowed(text) }
+}
+
+/// The first `most` characters on one line, and a mark of what is left out. What a terminal would act on
+/// becomes a space: for what programs print, of which that is no part that anybody misses.
+pub(crate) fn flat(text: &str, most: usize) -> String {
+    let cut = text.char_indices().nth(most).map(|(at, _)| at);
+    let kept = cut.map_or(text, |at| &text[..at]);
+    let mut flat: String = kept.chars().map(|c| if acts(c) { ' ' } else { c }).collect();
+    if cut.is_some() {
+        flat.push_str("...");
+    }
+    flat
+}
+
 /// The same text, its lines as they are, with everything else that a terminal would act on written out
 /// as JSON and YAML write it in a string.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| c != '\n' && (c.is_control() || is_invisible(c));
-    if !text.contains(acts) {
+    let acts = |c: char| c != '\n' && acts(c);
+    // Most texts are plain, and that is seen fastest by their bytes.
+    let plain = text.bytes().all(|byte| byte == b'\n' || (b' '..0x7f).contains(&byte));
+    if plain || !text.contains(acts) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
@@ -41,6 +60,10 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+fn acts(c: char) -> bool {
+    c.is_control() || is_invisible(c)
+}
+
 /// Line separators, marks and overrides of direction, and what has no width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -48,7 +71,7 @@ fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{clean, printable};
+    use super::{clean, flat, line, printable};
     use proptest::prelude::*;
 
     #[test]
@@ -62,6 +85,21 @@ mod tests {
         ] {
             assert_eq!(clean(text, longest), expected);
         }
+    }
+
+    #[test]
+    fn labels_are_of_any_length() {
+        let long = "x".repeat(100_000);
+        assert_eq!(line(&long), long);
+        assert_eq!(line("file:/etc/lb \"x\"\\"), "file:/etc/lb \"x\"\\");
+        assert_eq!(line("a\n\x1b[2J\u{9b}\u{202e}b"), "a\\n\\u{1b}[2J\\u{9b}\\u{202e}b");
+    }
+
+    #[test]
+    fn what_programs_print_is_cut_and_flat() {
+        assert_eq!(flat("L7OK 200", 8), "L7OK 200");
+        assert_eq!(flat("a\x1b[31mb\r\nc\u{9b}d\u{202e}", 100), "a [31mb  c d ");
+        assert_eq!(flat("\u{e4}\u{f6}\u{fc}", 2), "\u{e4}\u{f6}...");
     }
 
     #[test]

@@ -331,6 +331,14 @@ pub struct TableStatus {
     pub memory: Option<u64>,
 }
 
+impl State {
+    /// The service with this name.
+    pub fn service(&self, name: &str) -> Option<&Arc<ServiceStatus>> {
+        let found = self.services.binary_search_by(|service| service.name.as_str().cmp(name));
+        self.services.get(found.ok()?)
+    }
+}
+
 impl NamesStatus {
     /// A place that nothing has been done about yet.
     pub fn new(kind: NamesKind, place: String) -> Self {
@@ -352,6 +360,10 @@ pub struct Published {
 pub trait Counters: Send + Sync {
     /// Fills `active`, `connects`, `outcomes` and `counters` of every service that has an id.
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()>;
+    /// The same without `counters`, which cost a system call each.
+    fn fill_backends(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+        self.fill(services)
+    }
     /// The kernel tables, in the order of the contract.
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>>;
     /// Events that were lost while somebody traced, where that can be told.

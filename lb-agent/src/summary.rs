@@ -21,6 +21,18 @@ pub enum Level {
     Down,
 }
 
+impl Level {
+    /// In a word, for people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::FailOpen => "fail-open",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// A service on one line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
@@ -64,20 +76,6 @@ pub fn why(backend: &BackendStatus) -> Why {
         (None, AdminState::Ready) => Why::Serving,
         (None, AdminState::Drain) => Why::Draining,
         (None, AdminState::Disabled) => Why::Disabled,
-    }
-}
-
-/// [`Why`] in a word or two.
-pub fn word(why: Why) -> &'static str {
-    match why {
-        Why::Serving => "serving",
-        Why::FailOpen => "fail-open",
-        Why::Draining => "draining",
-        Why::Disabled => "disabled",
-        Why::Failing => "failing",
-        Why::Ejected => "ejected",
-        Why::Standby => "standby",
-        Why::OtherZone => "other-zone",
     }
 }
 
@@ -139,13 +137,13 @@ fn counts(service: &ServiceStatus) -> String {
     let told = [Why::Failing, Why::Ejected, Why::FailOpen, Why::Draining, Why::Disabled];
     let counted = told.map(|wanted| {
         let count = service.backends.iter().filter(|backend| why(backend) == wanted).count();
-        (count > 0).then(|| format!("{count} {}", word(wanted)))
+        (count > 0).then(|| format!("{count} {}", wanted.word()))
     });
     counted.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Backends that get new connections: those a frontend leads to, of either family.
-fn usable(service: &ServiceStatus) -> usize {
+pub fn usable(service: &ServiceStatus) -> usize {
     let most = |v4: bool| {
         let family = service.frontends.iter().filter(|f| f.frontend.address.is_ipv4() == v4);
         family.map(|frontend| frontend.usable).max().unwrap_or_default()

@@ -2,15 +2,27 @@
 //! runs: there is one log per process, and so one filter.
 
 use crate::metrics::own;
+use crate::shown::clean;
 use clap::ValueEnum;
 use nix::sys::stat::fstat;
+use std::fmt::Debug;
 use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
+
+/// Bytes of a field of a line of text; what is longer is cut.
+const LONGEST: usize = 4096;
+
+const ITALIC: &str = "\x1b[3m";
+const DIMMED: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
 
 /// The filter in force, once logging has started.
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -117,7 +129,8 @@ where
 {
     let text = || {
         let colours = stderr().is_terminal();
-        fmt::layer().with_writer(stderr).with_ansi(colours).with_target(false).boxed()
+        let layer = fmt::layer().with_writer(stderr).with_ansi(colours).with_target(false);
+        layer.fmt_fields(debug_fn(field).delimited(" ")).boxed()
     };
     match format {
         LogFormat::Json => (fmt::layer().with_writer(stderr).json().boxed(), None),
@@ -134,6 +147,26 @@ where
             }
             Err(error) => (text(), Some(error)),
         },
+    }
+}
+
+/// Writes a field of a line of text. The one place where it is made sure that what others wrote (keys,
+/// names, answers to checks) stays in its line and makes no terminal do anything; JSON and the journal's
+/// protocol carry any text as it is.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = clean(&format!("{value:?}"), LONGEST);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        // What a line of the `log` crate says of itself.
+        name if name.starts_with("log.") => Ok(()),
+        name => {
+            let name = name.strip_prefix("r#").unwrap_or(name);
+            if writer.has_ansi_escapes() {
+                write!(writer, "{ITALIC}{name}{PLAIN}{DIMMED}={PLAIN}{value}")
+            } else {
+                write!(writer, "{name}={value}")
+            }
+        }
     }
 }
 
@@ -161,9 +194,68 @@ impl<S: Subscriber> Layer<S> for Counting {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_journal, parse};
+    use super::{LONGEST, field, is_journal, parse};
     use nix::sys::stat::fstat;
-    use std::io::stderr;
+    use std::io::{self, Write, stderr};
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::field::MakeExt as _;
+    use tracing_subscriber::fmt::format::debug_fn;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The line of an event, as it is written in text.
+    fn line(coloured: bool, log: impl FnOnce()) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(coloured)
+            .with_target(false)
+            .without_time()
+            .fmt_fields(debug_fn(field).delimited(" "));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let bytes = kept.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_a_line_whatever_others_wrote() {
+        let evil = "a\n\x1b[2J\u{9b}1m\u{202e}\u{7f}\r\tb";
+        let shown = "a\\n\\u{1b}[2J\\u{9b}1m\\u{202e}\\u{7f}\\r\\tb";
+        let error = io::Error::other(evil);
+        let log = || {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(key = %evil, text = evil, debug = ?evil, error, r#type = 1, "said {evil}");
+        };
+        let plain = line(false, log);
+        let text = plain.trim_start().strip_suffix('\n').unwrap();
+        assert_eq!(
+            text,
+            format!(
+                "WARN said {shown} key={shown} text=\"{shown}\" debug=\"{shown}\" error={shown} type=1"
+            )
+        );
+        // In colours, those are all that a terminal is told.
+        let coloured = line(true, log);
+        let without = coloured.replace("\x1b[0m", "").replace("\x1b[2m", "");
+        let without = without.replace("\x1b[3m", "").replace("\x1b[33m", "");
+        assert_eq!(without.trim_start(), plain.trim_start(), "{coloured:?}");
+        let long = line(false, || tracing::info!(key = %"x".repeat(1_000_000), "long"));
+        assert!(long.len() < LONGEST + 100 && long.ends_with("...\n"), "{}", long.len());
+    }
 
     #[test]
     fn what_is_logged() {

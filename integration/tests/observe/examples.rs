@@ -7,9 +7,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use yaml_rust2::YamlLoader;
 
-const DASHBOARD: &str = include_str!("../../../examples/prometheus/dashboard.json");
-const ALERTS: &str = include_str!("../../../examples/prometheus/alerts.yaml");
-const SCRAPE: &str = include_str!("../../../examples/prometheus/prometheus.yaml");
+pub(super) const DASHBOARD: &str = include_str!("../../../examples/prometheus/dashboard.json");
+pub(super) const ALERTS: &str = include_str!("../../../examples/prometheus/alerts.yaml");
+pub(super) const SCRAPE: &str = include_str!("../../../examples/prometheus/prometheus.yaml");
 
 /// What Prometheus itself adds to every sample, or puts in place.
 const ADDED: [&str; 2] = ["instance", "job"];
@@ -142,7 +142,7 @@ fn check(metrics: &Exposition, expressions: &[String]) {
 }
 
 /// Every text under this key, at any depth.
-fn texts<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
+pub(super) fn texts<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
     match value {
         Value::Object(fields) => {
             found.extend(fields.get(key).and_then(Value::as_str));

@@ -2,6 +2,8 @@
 
 use integration::agent::Agent;
 use integration::client::dial;
+use integration::etcd::Etcd;
+use integration::kubernetes::{self, Svc};
 use integration::lab;
 use integration::process::binary;
 use integration::server::{Backends, Kind};
@@ -88,6 +90,73 @@ fn a_line_per_change_and_none_per_connection() {
         eventually("a line", DEADLINE, || of(&agent, second, "draining") == 1);
         assert_eq!(of(&agent, first, "failing"), 1, "{}", agent.log());
         assert_eq!(of(&agent, second, "failing"), 0, "{}", agent.log());
+    });
+}
+
+/// What makes a terminal do something, and would make a line of its own.
+const EVIL: &str = "e\u{1b}[2J\u{9b}1m\u{202e}\n2026-01-01T00:00:00Z  WARN forged";
+
+/// Everything is in its line, and makes no terminal do anything.
+#[track_caller]
+fn expect_plain(log: &str) {
+    let acts = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    for line in log.lines() {
+        assert!(!line.contains(acts), "{line:?}");
+        // Each begins with a moment of its own.
+        assert!(line.starts_with("20") && !line.starts_with("2026-01-01T00:00:00Z"), "{line:?}");
+    }
+}
+
+#[test]
+fn what_others_wrote_stays_in_its_line() {
+    lab::run("log-hostile", |lab| {
+        let etcd = Etcd::start(lab.scratch());
+        etcd.put(&format!("/lb/services/{EVIL}-key"), "{}");
+        etcd.put("/lb/services/value", format!("{{\"frontends\": [\"{EVIL}-value\"]}}"));
+        // The name of a file, a name in it, and what a check says.
+        let file = lab.scratch().join(format!("{}-file", EVIL.replace('/', "")));
+        fs::write(&file, "services: [{name: \"e\\e[2J\\u202e-name\"}]\n").unwrap();
+        let spelt = |c: char| match c.is_ascii() {
+            true => c.to_string(),
+            false => format!("\\u{:04x}", u32::from(c)),
+        };
+        let quoted = serde_json::to_string(&file.display().to_string()).unwrap();
+        let quoted: String = quoted.chars().map(spelt).collect();
+        lab.set_settings(&format!(
+            "allow_exec: true\nsources:\n  - file: {quoted}\n  - etcd: {{endpoints: [\"{}\"]}}\n",
+            etcd.endpoint()
+        ));
+        let says = "{exec: {command: [/bin/sh, -c, \"printf 'e\\\\033[2Jsaid'; exit 2\"], \
+                    interval: 100ms, rise: 1, fall: 1}}";
+        let web = service("web")
+            .frontend("10.96.0.10:80")
+            .backend("127.0.0.1:9")
+            .with(&format!("checks: [{says}]"));
+        let agent = Agent::start(lab, &services(&[web]));
+        for part in ["-key", "-value", "-file", "-name", "said"] {
+            eventually("a line about it", DEADLINE, || {
+                agent.log().lines().any(|line| line.contains(part))
+            });
+        }
+        expect_plain(&agent.log());
+        assert!(agent.log().contains("e\\u{1b}[2J\\u{9b}1m\\u{202e}\\n"), "{}", agent.log());
+    });
+}
+
+#[test]
+fn what_a_cluster_says_stays_in_its_line() {
+    kubernetes::run("log-hostile-cluster", |world| {
+        let web = Svc::new("web", 10).tcp("http", 80, 8080);
+        let [mut slice, _] = web.slices(&[]);
+        slice["endpoints"] = serde_json::json!([{ "addresses": [format!("{EVIL}-endpoint")] }]);
+        let mut object = web.object();
+        object["spec"]["ports"][0]["name"] = format!("{EVIL}-port").into();
+        world.apply([slice]);
+        world.api.put(object);
+        for part in ["-endpoint", "-port"] {
+            eventually("a line about it", DEADLINE, || world.agent().log().contains(part));
+        }
+        expect_plain(&world.agent().log());
     });
 }
 

@@ -8,5 +8,7 @@ mod http;
 mod logs;
 mod metrics;
 mod page;
+mod prometheus;
+mod ten_thousand;
 mod top;
 mod trace;

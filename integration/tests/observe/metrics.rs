@@ -5,17 +5,14 @@ use integration::client::{Call, dial};
 use integration::exposition::{Exposition, Format};
 use integration::http::{Answer, ask};
 use integration::lab;
-use integration::large::{EACH, Large, SERVICES};
 use integration::server::{Backends, closed};
 use integration::spec::{service, services};
 use integration::wait::wait_for;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// How long the answer may take with 10,000 services of 10 backends.
-const QUICK: Duration = Duration::from_millis(200);
 
 fn address() -> SocketAddr {
     ([127, 0, 0, 1], 9777).into()
@@ -26,7 +23,7 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 #[track_caller]
-fn ask_metrics(headers: &str) -> Answer {
+pub(super) fn ask_metrics(headers: &str) -> Answer {
     let answer = ask(address(), "GET /metrics", headers).expect("the agent answers");
     assert_eq!(answer.code, 200, "{answer:?}");
     answer
@@ -261,36 +258,4 @@ fn names_follow_the_conventions() {
             }
         }
     });
-}
-
-#[test]
-fn ten_thousand_services() {
-    lab::run("metrics-large", |lab| {
-        let large = Large::fill(lab);
-        let (_agent, _) = large.start_agent();
-        let metrics = scrape();
-        assert_eq!(metrics.value("lb_services", &[]), Some(f64::from(SERVICES + 1)));
-        let all = f64::from(SERVICES * EACH + 1);
-        assert_eq!(metrics.value("lb_backends", &[("state", "serving")]), Some(all));
-        let mut times = Vec::new();
-        let mut size = 0;
-        for _ in 0..5 {
-            // An answer is given again for a moment.
-            integration::wait::let_pass(Duration::from_millis(600));
-            let begin = Instant::now();
-            let answer = ask_metrics("");
-            times.push(begin.elapsed());
-            size = answer.body.len();
-        }
-        let best = times.iter().min().copied().unwrap_or_default();
-        print(&format!("10,000 services: {size} bytes, at best {best:.0?} of {times:.0?}"));
-        if !cfg!(debug_assertions) {
-            assert!(best < QUICK, "at best {best:?} of {times:?}");
-        }
-    });
-}
-
-#[expect(clippy::print_stdout, reason = "the numbers are for whoever runs the test to read")]
-fn print(text: &str) {
-    println!("{text}");
 }

@@ -3,10 +3,12 @@
 use integration::agent::Agent;
 use integration::browser::Browser;
 use integration::client::dial;
+use integration::http::ask;
 use integration::lab::{self, Lab};
 use integration::server::{Backends, closed};
 use integration::spec::{Spec, service, services};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 const TCP: &str = "checks: [{tcp: {interval: 100ms, fast_interval: 50ms}}]";
 /// The default address, in the test's own network namespace.
@@ -126,8 +128,10 @@ fn changes_appear_by_themselves() {
         browser.until(&format!("{} === '5'", cell("web", 5)));
         drop(open);
         browser.until(&format!("{} === '0'", cell("web", 5)));
-        // The plot has something to show.
-        browser.until("document.querySelector('#total-plot .line').getAttribute('d').length > 20");
+        // The plot has a peak, and where nothing happened it is low.
+        let plot = "document.querySelector('#total-plot .line').getAttribute('d')";
+        browser.until(&format!("/[ML][\\d.]+ 2\\.0/.test({plot})"));
+        browser.until(&format!("/L[\\d.]+ 19\\.0$/.test({plot})"));
         // A backend that nobody is behind.
         let dead = closed("127.0.0.1");
         agent.reload(&services(&[web(dead), other]));
@@ -148,6 +152,116 @@ fn changes_appear_by_themselves() {
 }
 
 #[test]
+fn nothing_comes_from_elsewhere_and_nothing_may() {
+    lab::run("page-policy", |lab| {
+        let _agent = Agent::start(lab, "services: []\n");
+        let at: SocketAddr = ([127, 0, 0, 1], 9777).into();
+        let page = ask(at, "GET /", "").unwrap();
+        let policy = page.head.lines().find(|line| line.starts_with("content-security-policy: "));
+        let policy = policy.expect("the page has a policy");
+        for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+        // All that the page names is served by the agent itself.
+        let parts = page
+            .body
+            .split(['"', ' '])
+            .filter(|part| [".js", ".css", ".svg"].iter().any(|ending| part.ends_with(ending)));
+        let parts: Vec<&str> = parts.collect();
+        assert!(parts.len() >= 3, "{parts:?}");
+        for part in parts {
+            let answer = ask(at, &format!("GET /{part}"), "").unwrap();
+            assert_eq!(answer.code, 200, "{part}");
+            let foreign = answer.body.replace("http://www.w3.org/2000/svg", "");
+            assert!(!foreign.contains("://"), "{part}");
+        }
+        // A browser holds to it: what somebody could slip in does not run, and asks nobody.
+        let browser = open(lab);
+        let slip = "const script = document.createElement('script'); \
+             script.textContent = 'document.title = 1'; document.body.append(script);";
+        let refused = browser.value(&format!(
+            "new Promise((refused) => {{ document.addEventListener('securitypolicyviolation', \
+             (event) => refused(event.effectiveDirective)); try {{ {slip} }} catch {{ }} }})"
+        ));
+        let directives = ["script-src-elem", "require-trusted-types-for"];
+        assert!(directives.iter().any(|directive| refused == *directive), "{refused}");
+        let asked = "fetch('http://127.0.0.1:1/').then(() => 'answered', () => 'refused')";
+        assert_eq!(browser.value(asked), "refused");
+        assert_eq!(browser.text("document.title"), "lb 127.0.0.1:9777");
+        let seen = browser.seen();
+        assert!(seen.complaints.iter().any(|text| text.contains("Content Security Policy")));
+    });
+}
+
+#[test]
+fn a_minute_is_a_minute_also_where_looks_are_rare() {
+    lab::run("page-minute", |lab| {
+        let _agent = Agent::start(lab, "services: []\n");
+        let browser = open(lab);
+        // A look every `apart` seconds, at each of which 6 more connects had failed; then the figure.
+        let failed = |apart: u32, looks: u32| {
+            browser.value(&format!(
+                "import('/model.js').then(({{ Model }}) => {{ \
+                 const row = (failed) => ({{ id: 1, name: 'web', frontends: [], source: '', level: 'ok', counts: [0, 0, failed, 0] }}); \
+                 const model = new Model(); \
+                 model.whole({{ at: 0, time: 0, agent: {{}}, rows: [row(100)] }}); \
+                 for (let look = 1; look <= {looks}; look += 1) \
+                   model.change({{ at: look * {apart} * 1000, time: 0, counts: [[1, [0, 0, 100 + 6 * look, 0]]] }}); \
+                 return model.total.failures; }})"
+            ))
+        };
+        for (apart, looks, expected) in
+            [(1, 5, 30), (3, 5, 30), (1, 200, 360), (3, 100, 120), (90, 3, 4)]
+        {
+            assert_eq!(failed(apart, looks), expected, "{looks} looks, {apart} s apart");
+        }
+        expect_quiet(&browser);
+    });
+}
+
+/// To be called while an agent serves that many services; `add` adds one.
+#[track_caller]
+pub(super) fn ten_thousand_services(lab: &Lab, services: u32, add: impl FnOnce()) {
+    let browser = Browser::start(lab.scratch());
+    browser.open(PAGE);
+    let rows = "document.querySelectorAll('#list tbody tr').length";
+    let begin = Instant::now();
+    browser.until(&format!("{rows} === 50"));
+    let shown = begin.elapsed();
+    let number = |services: u32| format!("{},{:03}", services / 1000, services % 1000);
+    let total = "document.getElementById('total-services').textContent";
+    assert_eq!(browser.text(total), number(services));
+    // From a key to the picture: what is drawn is asked for, so that it has been.
+    let filter = "const filter = document.getElementById('filter'); filter.value = TEXT; \
+         const begin = performance.now(); filter.dispatchEvent(new Event('input')); \
+         document.body.getBoundingClientRect(); return performance.now() - begin;";
+    let filtered = |text: &str| {
+        let script = filter.replace("TEXT", &format!("'{text}'"));
+        browser.value(&format!("(() => {{ {script} }})()")).as_f64().expect("milliseconds")
+    };
+    let slowest = ["s", "s9", "s99", "s999", ""].map(filtered).into_iter().fold(0.0, f64::max);
+    filtered("s9999");
+    browser.until(&format!("{rows} === 1"));
+    filtered("");
+    browser.until(&format!("{rows} === 50"));
+    add();
+    browser.until(&format!("{total} === '{}'", number(services + 1)));
+    let heap = browser.value("performance.memory.usedJSHeapSize").as_u64().expect("bytes");
+    let (heap, drawn) = (heap >> 20, browser.value("document.querySelectorAll('*').length"));
+    super::ten_thousand::report(&format!(
+        "the page: shown after {shown:.1?}, filtered within {slowest:.0} ms, {heap} MiB, {drawn} elements"
+    ));
+    assert!(slowest < 500.0, "a filter took {slowest} ms");
+    assert!(heap < 256, "{heap} MiB");
+    // What is not in sight is not there, or each change would cost a second.
+    assert!(drawn.as_u64().is_some_and(|drawn| drawn < 3_000), "{drawn} elements");
+    let bound = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 5 });
+    assert!(shown < bound, "shown after {shown:?}");
+    expect_quiet(&browser);
+}
+
+#[test]
 fn hostile_texts_are_text_and_who_cannot_see_is_told() {
     lab::run("page-hostile", |lab| {
         let evil = "<img src=x onerror=document.title=1><script>document.title=2</script>";
@@ -160,7 +274,10 @@ fn hostile_texts_are_text_and_who_cannot_see_is_told() {
         let browser = open(lab);
         let rejections = "document.getElementById('rejections').innerText";
         browser.until(&format!("{rejections}.includes('<img src=x onerror=')"));
-        assert!(browser.text(rejections).len() < 2_000);
+        let told = browser.text(rejections);
+        assert!(told.len() > 200 && told.len() < 2_000 && told.contains("..."), "{told}");
+        // The control characters are there to be seen.
+        assert!(told.contains("\\u{1b}[2J") || told.contains("\\n"), "{told}");
         let odd = "/[\\u0000-\\u0009\\u000b-\\u001f\\u202e]/.test(document.body.textContent)";
         assert_eq!(browser.value(odd), false);
         browser.value("document.querySelector('#list tbody button').click()");
@@ -178,6 +295,18 @@ fn hostile_texts_are_text_and_who_cannot_see_is_told() {
         assert_eq!(browser.named("searchbox"), ["Filter"]);
         assert!(browser.named("table").contains(&"Services".to_owned()));
         assert!(browser.named("log").iter().any(|name| name.starts_with("Events")));
+        for table in ["Backends", "Frontends"] {
+            assert!(browser.named("table").contains(&table.to_owned()), "{table}");
+        }
+        assert!(browser.named("heading").contains(&"web".to_owned()), "the details have a title");
+        assert_eq!(browser.named("navigation"), ["Pages of the list"]);
+        assert!(browser.named("status").len() >= 2, "what changes is read out");
+        // Who follows links gets past the head of the page, and pictures say nothing twice.
+        assert!(browser.named("link").contains(&"Skip to the services".to_owned()));
+        assert_eq!(browser.named("image"), Vec::<String>::new());
+        let sorted = "[...document.querySelectorAll('#list th[aria-sort]')]\
+             .map((head) => head.ariaSort).filter((order) => order !== 'none').length";
+        assert_eq!(browser.value(sorted), 1);
         // Whoever goes through by keyboard gets to the filter first, and sees where they are.
         browser.value("document.activeElement.blur()");
         browser.value("document.querySelector('.skip').focus()");
@@ -187,10 +316,17 @@ fn hostile_texts_are_text_and_who_cannot_see_is_told() {
         assert_eq!(browser.text(outline), "solid");
         // Dark and light.
         let ground = || browser.text("getComputedStyle(document.body).backgroundColor");
-        browser.prefer("light");
-        let light = ground();
-        browser.prefer("dark");
-        assert_ne!(light, ground());
+        let ink = || browser.text("getComputedStyle(document.body).color");
+        let bright = |colour: &str| {
+            let numbers =
+                colour.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+            numbers.take(3).map(|part| part.parse::<u32>().unwrap()).sum::<u32>() > 3 * 128
+        };
+        for (scheme, is_light) in [("light", true), ("dark", false)] {
+            browser.prefer(scheme);
+            assert_eq!(bright(&ground()), is_light, "{scheme}: {}", ground());
+            assert_eq!(bright(&ink()), !is_light, "{scheme}: {}", ink());
+        }
         expect_quiet(&browser);
     });
 }

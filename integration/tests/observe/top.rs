@@ -30,6 +30,20 @@ fn the_table_lives_takes_keys_and_leaves_the_terminal_as_it_was() {
         let open: Vec<_> =
             (0..7).map(|_| dial("10.96.0.10:80".parse().unwrap()).expect("an answer")).collect();
         screen.until("7 active");
+        // Sorted by name, and the other way round.
+        let in_order = |first: &str, second: &str| {
+            let (first, second) = (first.to_owned(), second.to_owned());
+            move |text: &str| {
+                let place =
+                    |name: &str| text.lines().position(|l| l.starts_with(&format!(" {name} ")));
+                place(&first).is_some_and(|first| place(&second).is_some_and(|s| first < s))
+            }
+        };
+        screen.keys(&["n"]);
+        screen.until_so("dns first", in_order("dns", "team/web"));
+        screen.keys(&["n"]);
+        screen.until_so("dns last", in_order("team/web", "dns"));
+        screen.keys(&["r"]);
         // A filter, a service's backends, and back.
         screen.keys(&["/", "w", "e", "b"]);
         screen.until_so("only web", |text| text.contains("/web_") && !text.contains(" dns "));

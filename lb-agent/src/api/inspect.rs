@@ -72,7 +72,7 @@ pub(super) async fn connections(
 ) -> Result<Response, Failure> {
     let published = shared.now();
     if let Some(name) = &wanted
-        && !published.state.services.iter().any(|service| service.name == *name)
+        && published.state.service(name).is_none()
     {
         return Err(unknown_service(&published, name));
     }
@@ -92,7 +92,7 @@ pub(super) async fn trace(
     let Query(filter) = filter.map_err(|rejection| bad(rejection.body_text()))?;
     if let Some(name) = &filter.service {
         let published = shared.now();
-        if !published.state.services.iter().any(|service| service.name == name.as_str()) {
+        if published.state.service(name.as_str()).is_none() {
             return Err(unknown_service(&published, name.as_str()));
         }
     }

@@ -6,6 +6,7 @@
 //! | `GET /v1/services` | every [`ServiceStatus`], by name, counters read now |
 //! | `GET /v1/services/{name}` | one [`ServiceStatus`]; a name may contain `/` and `:`. 404 names the closest service, or why it was refused |
 //! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
+//! | `GET /v1/backends`, `...?wide`, `?no_headers`, `?leases` | the table of all backends as text, as `lbctl backends` shows it |
 //! | `GET /v1/maps` | every [`TableStatus`](crate::status::TableStatus), in the order of the contract |
 //! | `POST /v1/overrides` | takes a [`Change`], something an operator says of a backend; answers where it is kept |
 //! | `GET /v1/log-level` | what is logged, and what was at the start |
@@ -20,9 +21,12 @@
 //! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]. What only shows
 //! is served by [`http`], too.
 
+mod backends;
+mod budget;
 mod closest;
 pub mod http;
 mod inspect;
+mod listing;
 mod log_level;
 mod page;
 mod socket;
@@ -41,10 +45,13 @@ use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use budget::Budget;
+use listing::Listing;
+use serde::Deserialize;
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
@@ -58,7 +65,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
 
-const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/maps, /v1/overrides, /v1/log-level, /v1/explain/{address}, /v1/connections, /v1/trace, /livez and /readyz";
+const ENDPOINTS: &str = "/v1/status, /v1/services, /v1/services/{name}, /v1/backends, /v1/maps, /v1/overrides, /v1/log-level, /v1/explain/{address}, /v1/connections, /v1/trace, /livez and /readyz";
 
 /// What is shown, and who takes what operators say.
 #[derive(Clone)]
@@ -118,6 +125,7 @@ pub async fn serve(
 fn router(parts: Parts) -> Router {
     reading()
         .route("/v1/overrides", post(say))
+        .route("/v1/backends", get(backends::table))
         // Processes and users are not for everybody to see.
         .route("/v1/explain/{*address}", get(inspect::explain))
         .route("/v1/connections", get(inspect::connections))
@@ -125,6 +133,7 @@ fn router(parts: Parts) -> Router {
         .merge(log_level::routes())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Budget::new(), budget::counted))
         .with_state(parts)
 }
 
@@ -150,12 +159,8 @@ async fn services(
     State(shared): State<Parts>,
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
-    let published = shared.now();
-    let mut services: Vec<ServiceStatus> =
-        published.state.services.iter().map(|service| ServiceStatus::clone(service)).collect();
-    services.sort_by(|a, b| a.name.cmp(&b.name));
-    let (services, notes) = shared.filled(services, &besides).await?;
-    Ok(noted(&services, &notes))
+    let (services, notes) = shared.leased(&besides).await;
+    Ok(note(Listing::new(services).answer(shared).await?, &notes))
 }
 
 async fn service(
@@ -164,15 +169,19 @@ async fn service(
     Query(besides): Query<Besides>,
 ) -> Result<Response, Failure> {
     let published = shared.now();
-    let found = published.state.services.iter().find(|service| service.name == name);
-    let found = found.ok_or_else(|| unknown_service(&published, &name))?;
-    let (filled, notes) = shared.filled(vec![ServiceStatus::clone(found)], &besides).await?;
-    Ok(noted(&filled.first(), &notes))
+    let found = published.state.service(&name).ok_or_else(|| unknown_service(&published, &name))?;
+    let mut services = vec![ServiceStatus::clone(found)];
+    let asked = besides.leases.is_some();
+    let notes = if asked { shared.leases.fill(&mut services).await } else { Vec::new() };
+    let filled = shared.read_kernel(move |counters| {
+        counters.fill(&mut services)?;
+        Ok(services)
+    });
+    Ok(note(Json(filled.await?.first()).into_response(), &notes))
 }
 
 /// An answer of which parts are missing for these reasons.
-fn noted(answer: &impl Serialize, notes: &[String]) -> Response {
-    let mut response = Json(answer).into_response();
+fn note(mut response: Response, notes: &[String]) -> Response {
     // A header holds no other characters.
     let plain = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
     let note: String = notes.join("; ").chars().map(plain).collect();
@@ -198,7 +207,7 @@ async fn say(
     }
     let published = shared.now();
     let name = change.service.as_str();
-    let service = published.state.services.iter().find(|service| service.name == name);
+    let service = published.state.service(name);
     let service = service.ok_or_else(|| unknown_service(&published, name))?;
     if !service.backends.iter().any(|backend| backend.address == change.backend) {
         let error = format!("service `{name}` has no backend {}", change.backend);
@@ -247,18 +256,20 @@ impl Parts {
         pending
     }
 
-    async fn filled(
+    /// All services, by name, without counters; what is left of leases if it was asked for, and what of
+    /// that could not be told.
+    async fn leased(
         &self,
-        mut services: Vec<ServiceStatus>,
         besides: &Besides,
-    ) -> Result<(Vec<ServiceStatus>, Vec<String>), Failure> {
-        let asked = besides.leases.is_some();
-        let notes = if asked { self.leases.fill(&mut services).await } else { Vec::new() };
-        let services = self.read_kernel(move |counters| {
-            counters.fill(&mut services)?;
-            Ok(services)
-        });
-        Ok((services.await?, notes))
+    ) -> (Box<dyn ExactSizeIterator<Item = ServiceStatus> + Send>, Vec<String>) {
+        let services = self.now().state.services.clone().into_iter();
+        let services = services.map(|service| ServiceStatus::clone(&service));
+        if besides.leases.is_none() {
+            return (Box::new(services), Vec::new());
+        }
+        let mut services: Vec<_> = services.collect();
+        let notes = self.leases.fill(&mut services).await;
+        (Box::new(services.into_iter()), notes)
     }
 
     /// Reading tables is system calls, many of them: it must not hold up a runtime thread.

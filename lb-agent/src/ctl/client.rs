@@ -91,6 +91,13 @@ impl Client {
         self.answer(Request::get(path), Bytes::new()).await
     }
 
+    /// The answer to `GET path` where that is text, and what is missing in it.
+    pub(super) async fn text(&self, path: &str) -> Result<(String, Option<String>), AskError> {
+        let (body, note) = self.body(Request::get(path), Bytes::new()).await?;
+        let text = String::from_utf8(body.into()).map_err(|error| self.garbled(error))?;
+        Ok((text, note))
+    }
+
     /// The answer to `POST path` with `body` as JSON.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
@@ -128,6 +135,16 @@ impl Client {
         request: Builder,
         body: Bytes,
     ) -> Result<(T, Option<String>), AskError> {
+        let (body, note) = self.body(request, body).await?;
+        let answer = serde_json::from_slice(&body).map_err(|error| self.garbled(error))?;
+        Ok((answer, note))
+    }
+
+    async fn body(
+        &self,
+        request: Builder,
+        body: Bytes,
+    ) -> Result<(Bytes, Option<String>), AskError> {
         let request = request
             .header(HOST, "lb-agent")
             .body(Full::new(body))
@@ -137,8 +154,7 @@ impl Client {
                 |_| Err(self.absent(format!("no answer within {:?}", self.patience))),
             )?;
         if status.is_success() {
-            let answer = serde_json::from_slice(&body).map_err(|error| self.garbled(error))?;
-            return Ok((answer, note));
+            return Ok((body, note));
         }
         match serde_json::from_slice(&body) {
             Ok(ErrorBody { error }) => Err(AskError::Refused(error)),

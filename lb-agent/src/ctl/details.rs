@@ -102,11 +102,8 @@ pub(super) fn service(description: &Description, look: Look) -> String {
 /// Why a backend gets connections or not, in a word or two.
 fn health_word(status: &HealthStatus, look: Look) -> String {
     match status.why {
-        Why::Serving => "serving".to_owned(),
-        Why::Failing => "failing".to_owned(),
-        Why::Draining => "draining".to_owned(),
-        Why::Disabled => "disabled".to_owned(),
-        Why::FailOpen | Why::Ejected | Why::Standby | Why::OtherZone => health(Some(status), look),
+        Why::Ejected => health(Some(status), look),
+        why => why.word().to_owned(),
     }
 }
 

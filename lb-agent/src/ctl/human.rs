@@ -1,5 +1,6 @@
 //! Numbers as people read them: ages, spans, times, bytes, percentages. Pure.
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 /// How long ago `then` was, to two units: `3m12s`, `2d3h`; `-` when unknown.
@@ -55,21 +56,23 @@ pub(super) fn percent(percent: f64) -> String {
     format!("{percent:.1}%")
 }
 
-/// humantime's largest `units` units without its spaces and long unit names: a column is narrow.
+/// The largest `units` units that are not zero. A year and a month are mean ones.
 fn compact(duration: Duration, units: usize) -> String {
-    let text = humantime::format_duration(duration).to_string();
-    let short = |part: &str| {
-        let split = part.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(part.len());
-        let (number, unit) = part.split_at(split);
-        let unit = match unit {
-            "year" | "years" => "y",
-            "month" | "months" => "mo",
-            "day" | "days" => "d",
-            other => other,
-        };
-        format!("{number}{unit}")
-    };
-    text.split(' ').take(units).map(short).collect()
+    const UNITS: [(&str, u64); 6] =
+        [("y", 31_557_600), ("mo", 2_630_016), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let mut rest = duration.as_secs();
+    let mut text = String::new();
+    let mut left = units;
+    for (unit, seconds) in UNITS {
+        let count = rest / seconds;
+        rest %= seconds;
+        if count > 0 && left > 0 {
+            left -= 1;
+            // Writing to a text does not fail.
+            let _ = write!(text, "{count}{unit}");
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 #[cfg(test)]

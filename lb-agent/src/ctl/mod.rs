@@ -8,6 +8,7 @@
 //! is in [`store`]. [`explain`] works on manifests.
 
 mod admin;
+pub(crate) mod backends;
 mod client;
 mod connections;
 mod deregister;
@@ -20,8 +21,8 @@ mod log_level;
 mod offline;
 mod origin;
 mod register;
-mod render;
-mod report;
+pub(crate) mod render;
+pub(crate) mod report;
 mod service;
 mod store;
 mod table;
@@ -227,6 +228,14 @@ async fn show_from(places: Places, mut verb: Shown, output: &Output) -> anyhow::
     let origin = Origin::new(places);
     if output.watch {
         return watch::watch(&origin, &verb, output).await;
+    }
+    if let Shown::Backends { service: None, leases } = verb
+        && matches!(output.form, Form::Table | Form::Wide)
+        && let Some((table, note)) = origin.backends(leases, output).await?
+    {
+        note.iter().for_each(|note| say(note));
+        show(&table)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let answer = origin.ask(&verb).await?;
     if let Some(note) = &answer.note {

@@ -4,7 +4,7 @@
 use super::client::{AskError, Client};
 use super::offline::Leftovers;
 use super::report::{NoAgent, Report};
-use super::{Places, Shown};
+use super::{Form, Output, Places, Shown};
 use crate::api::closest;
 use crate::model::ServiceName;
 use crate::status::{AgentStatus, ServiceStatus};
@@ -40,6 +40,27 @@ impl Origin {
         match self.ask_agent(verb).await {
             Ok(answer) => Ok(answer),
             Err(absent @ AskError::Absent { .. }) => self.ask_tables(verb, &absent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The table of all backends, drawn by the agent, and what must be said about it; `None` when no
+    /// agent answers.
+    pub(super) async fn backends(
+        &self,
+        leases: bool,
+        output: &Output,
+    ) -> anyhow::Result<Option<(String, Option<String>)>> {
+        let wanted = [
+            ("wide", output.form == Form::Wide),
+            ("no_headers", output.no_headers),
+            ("leases", leases),
+        ];
+        let wanted = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name);
+        let path = format!("/v1/backends?{}", wanted.collect::<Vec<_>>().join("&"));
+        match self.client.text(&path).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(AskError::Absent { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,6 +1,8 @@
-//! What a report looks like: its form, and the tables of the listing verbs. The longer texts of
-//! `describe` and `status` are in [`super::details`]. Pure.
+//! What a report looks like: its form, and the tables of the listing verbs. That of
+//! `backends` is in [`super::backends`], the longer texts of `describe` and `status` are in
+//! [`super::details`]. Pure.
 
+use super::backends::Backends;
 use super::human::{age, bytes, moment, percent, span};
 use super::report::{BackendLine, Report};
 use super::service::Stored;
@@ -8,23 +10,24 @@ use super::table::Table;
 use super::{Form, Output, details};
 use crate::health::board::CheckResult;
 use crate::health::effective::Why;
-use crate::model::{AdminState, Affinity, Client, Frontend, Lease, Lists, NoBackend, Policy};
-use crate::status::{CheckStatus, HealthStatus, OutcomeCounts, ServiceStatus, TableStatus};
+use crate::model::{AdminState, Affinity, Client, Frontend, Lists, NoBackend, Policy};
+use crate::status::{CheckStatus, HealthStatus, ServiceStatus, TableStatus};
+use crate::summary::usable;
 use anyhow::Context as _;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Characters of what a check says that a table has room for.
 const ROOM: usize = 40;
 
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// With more columns.
-    pub(super) wide: bool,
+    pub(crate) wide: bool,
     /// With column names.
-    pub(super) headers: bool,
+    pub(crate) headers: bool,
     /// What ages are counted to.
-    pub(super) now: SystemTime,
+    pub(crate) now: SystemTime,
 }
 
 /// `report` in the form asked for; always ends in a line feed unless it is empty.
@@ -44,7 +47,11 @@ pub(super) fn render(report: &Report, output: &Output, now: SystemTime) -> anyho
 fn text(report: &Report, look: Look) -> String {
     match report {
         Report::Services(services) => services_table(services, look).text(look.headers, 0),
-        Report::Backends(lines) => backends_table(lines, look).text(look.headers, 0),
+        Report::Backends(lines) => {
+            let mut backends = Backends::new(look);
+            lines.iter().for_each(|line| backends.add(line));
+            backends.text()
+        }
         Report::Service(description) => details::service(description, look),
         Report::Status(agent) => details::agent(agent, look),
         Report::NoAgent(no_agent) => details::no_agent(no_agent),
@@ -106,46 +113,6 @@ fn services_table(services: &[ServiceStatus], look: Look) -> Table {
     table
 }
 
-fn backends_table(lines: &[BackendLine], look: Look) -> Table {
-    let usual = [
-        "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "HEALTH", "ACTIVE", "CONNECTS",
-        "SOURCE", "SINCE",
-    ];
-    let asked = look.wide || lines.iter().any(|line| line.lease_left.is_some());
-    let more: &[_] = if look.wide { &["SHARE", "FAILURES", "RTT", "ID", "ZONE"] } else { &[] };
-    let lease: &[_] = if asked { &["LEASE"] } else { &[] };
-    let by_list = look.wide && lines.iter().any(|line| !line.lists.is_cluster());
-    let list: &[_] = if by_list { &["LISTS"] } else { &[] };
-    let mut table = Table::new(usual.iter().chain(more).chain(lease).chain(list).copied());
-    for line in lines {
-        let mut cells = vec![
-            line.service.clone(),
-            summary(line.frontends.iter().copied(), look),
-            line.address.to_string(),
-            state(line.state).to_owned(),
-            line.weight.to_string(),
-            health(line.health.as_deref(), look),
-            line.active.to_string(),
-            line.connects.to_string(),
-            line.source.clone(),
-            since(line, look),
-        ];
-        if look.wide {
-            let share = percent(line.share_percent);
-            let zone = line.zone.as_deref().unwrap_or("-").to_owned();
-            cells.extend([share, failures(line.outcomes), rtt(line.outcomes), id(line.id), zone]);
-        }
-        if asked {
-            cells.push(lease_left(line.lease.as_ref(), line.lease_left));
-        }
-        if by_list {
-            cells.push(lists(line.lists).to_owned());
-        }
-        table.push(cells);
-    }
-    table
-}
-
 fn maps_table(tables: &[TableStatus], look: Look) -> Table {
     let more: &[_] = if look.wide { &["TYPE", "KEY", "VALUE", "ID"] } else { &[] };
     let mut table =
@@ -192,17 +159,8 @@ fn stored_table(services: &[Stored], look: Look) -> Table {
     table
 }
 
-/// Backends that get new connections: those a frontend leads to, of either family.
-fn usable(service: &ServiceStatus) -> usize {
-    let most = |v4: bool| {
-        let family = service.frontends.iter().filter(|f| f.frontend.address.is_ipv4() == v4);
-        family.map(|frontend| frontend.usable).max().unwrap_or_default()
-    };
-    most(true) + most(false)
-}
-
 /// The first frontend and how many more there are; all of them when there is room.
-fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
+pub(super) fn summary(frontends: impl Iterator<Item = Frontend>, look: Look) -> String {
     first_of(&frontends.map(|frontend| frontend.to_string()).collect::<Vec<_>>(), look)
 }
 
@@ -220,15 +178,6 @@ pub(super) fn since(line: &BackendLine, look: Look) -> String {
     if look.wide { moment(line.since) } else { age(line.since, look.now) }
 }
 
-/// What is left of a lease: `7s`, `?` when that is not known, `-` without one.
-fn lease_left(lease: Option<&Lease>, left: Option<Duration>) -> String {
-    match (lease, left) {
-        (None, _) => "-".to_owned(),
-        (Some(_), None) => "?".to_owned(),
-        (Some(_), Some(left)) => span(u32::try_from(left.as_secs()).unwrap_or(u32::MAX)),
-    }
-}
-
 /// What decides over a backend: its worst check, or what else keeps connections from it.
 pub(super) fn health(health: Option<&HealthStatus>, look: Look) -> String {
     let Some(HealthStatus { why, check, ejected_for, .. }) = health else {
@@ -237,12 +186,10 @@ pub(super) fn health(health: Option<&HealthStatus>, look: Look) -> String {
     match why {
         Why::Ejected => match ejected_for {
             // Rounded up: `0s` would look like an end that does not come.
-            Some(left) => format!("ejected {}s", left.as_millis().div_ceil(1000)),
-            None => "ejected".to_owned(),
+            Some(left) => format!("{} {}s", why.word(), left.as_millis().div_ceil(1000)),
+            None => why.word().to_owned(),
         },
-        Why::Standby => "standby".to_owned(),
-        Why::OtherZone => "other-zone".to_owned(),
-        Why::FailOpen => "fail-open".to_owned(),
+        Why::Standby | Why::OtherZone | Why::FailOpen => why.word().to_owned(),
         Why::Serving | Why::Failing | Why::Draining | Why::Disabled => match check {
             Some(check) => checked(check, look),
             None => "-".to_owned(),
@@ -270,17 +217,6 @@ fn shortened(said: &str, look: Look) -> String {
         Some((at, _)) if !look.wide => format!("{}...", &said[..at]),
         _ => said.to_owned(),
     }
-}
-
-/// TCP connects that were refused or not answered.
-fn failures(outcomes: Option<OutcomeCounts>) -> String {
-    let failed = |outcomes: OutcomeCounts| (outcomes.refused + outcomes.unanswered).to_string();
-    outcomes.map_or_else(|| "-".to_owned(), failed)
-}
-
-fn rtt(outcomes: Option<OutcomeCounts>) -> String {
-    let srtt = outcomes.and_then(|outcomes| outcomes.srtt);
-    srtt.map_or_else(|| "-".to_owned(), |srtt| format!("{:.2}ms", srtt.as_secs_f64() * 1e3))
 }
 
 pub(super) fn id(id: Option<u32>) -> String {
@@ -331,6 +267,7 @@ pub(super) fn affinity(affinity: Affinity, between: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn look(wide: bool) -> Look {
         Look { wide, headers: true, now: SystemTime::UNIX_EPOCH }
@@ -384,20 +321,5 @@ mod tests {
         let cut = format!("down 2/2 {}...", "\u{e4}".repeat(40));
         assert_eq!(checked(&long, look(false)), cut);
         assert!(checked(&long, look(true)).ends_with(&"\u{e4}".repeat(50)));
-    }
-
-    #[test]
-    fn leases() {
-        let lease = Lease { source: "etcd:registry".into(), id: 7 };
-        let left = |seconds: u64| Some(Duration::from_millis(1000 * seconds + 300));
-        for (lease, left, text) in [
-            (Some(&lease), left(7), "7s"),
-            (Some(&lease), left(0), "0s"),
-            (Some(&lease), left(90), "1m30s"),
-            (Some(&lease), None, "?"),
-            (None, None, "-"),
-        ] {
-            assert_eq!(lease_left(lease, left), text);
-        }
     }
 }

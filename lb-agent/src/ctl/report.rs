@@ -36,11 +36,11 @@ pub(super) enum Report {
 
 /// A backend with what is to be known of its service.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct BackendLine {
+pub(crate) struct BackendLine {
     /// The service's name.
-    pub(super) service: String,
+    pub(super) service: Arc<str>,
     /// The service's frontends of the backend's family and lists: those that can lead to it.
-    pub(super) frontends: Vec<Frontend>,
+    pub(super) frontends: Arc<[Frontend]>,
     /// Address and port.
     pub(super) address: SocketAddr,
     /// Its id in the kernel tables, if it is there.
@@ -67,7 +67,7 @@ pub(super) struct BackendLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) health: Option<Box<HealthStatus>>,
     /// Which source said so.
-    pub(super) source: String,
+    pub(super) source: Arc<str>,
     /// Since when it is in this state.
     #[serde(with = "humantime_serde")]
     pub(super) since: Option<SystemTime>,
@@ -148,40 +148,51 @@ fn sort(services: &mut [ServiceStatus]) {
     services.iter_mut().for_each(sort_parts);
 }
 
-fn sort_parts(service: &mut ServiceStatus) {
+pub(crate) fn sort_parts(service: &mut ServiceStatus) {
     service.frontends.sort_by_key(|frontend| frontend.frontend);
     service.backends.sort_by_key(|backend| backend.address);
 }
 
 /// The backends of a service, each with its share.
-pub(super) fn backend_lines(service: &ServiceStatus) -> Vec<BackendLine> {
-    let line = |(backend, share_percent): (&BackendStatus, f64)| {
+pub(crate) fn backend_lines(service: &ServiceStatus) -> impl Iterator<Item = BackendLine> {
+    let name: Arc<str> = service.name.as_str().into();
+    let source: Arc<str> = service.source.as_str().into();
+    // Backends of one family and list have the same frontends.
+    let mut known: Vec<((bool, Lists), Arc<[Frontend]>)> = Vec::new();
+    let mut frontends = move |backend: &BackendStatus| {
         let v4 = backend.address.is_ipv4();
+        let of = (v4, backend.lists);
+        if let Some((_, frontends)) = known.iter().find(|(known, _)| *known == of) {
+            return Arc::clone(frontends);
+        }
         let leads = |status: &&FrontendStatus| {
             status.frontend.address.is_ipv4() == v4 && backend.lists.contains(status.reach)
         };
-        let frontends = service.frontends.iter().filter(leads);
-        BackendLine {
-            service: service.name.clone(),
-            frontends: frontends.map(|status| status.frontend).collect(),
-            address: backend.address,
-            id: backend.id,
-            state: backend.state,
-            weight: backend.weight,
-            lists: backend.lists,
-            share_percent,
-            active: backend.active,
-            connects: backend.connects,
-            outcomes: backend.outcomes.as_deref().copied(),
-            health: backend.health.clone(),
-            source: service.source.clone(),
-            since: backend.since,
-            zone: backend.zone.clone(),
-            lease: backend.lease.clone(),
-            lease_left: backend.lease_left,
-        }
+        let leading = service.frontends.iter().filter(leads).map(|status| status.frontend);
+        let leading: Arc<[Frontend]> = leading.collect();
+        known.push((of, Arc::clone(&leading)));
+        leading
     };
-    service.backends.iter().zip(shares(service)).map(line).collect()
+    let line = move |(backend, share_percent): (&BackendStatus, f64)| BackendLine {
+        service: Arc::clone(&name),
+        frontends: frontends(backend),
+        address: backend.address,
+        id: backend.id,
+        state: backend.state,
+        weight: backend.weight,
+        lists: backend.lists,
+        share_percent,
+        active: backend.active,
+        connects: backend.connects,
+        outcomes: backend.outcomes.as_deref().copied(),
+        health: backend.health.clone(),
+        source: Arc::clone(&source),
+        since: backend.since,
+        zone: backend.zone.clone(),
+        lease: backend.lease.clone(),
+        lease_left: backend.lease_left,
+    };
+    service.backends.iter().zip(shares(service)).map(line)
 }
 
 #[cfg(test)]
@@ -239,11 +250,12 @@ mod tests {
             ("[fd00::1]:80".to_owned(), AdminState::Ready, 7),
             ("[fd00::2]:80".to_owned(), AdminState::Disabled, 7),
         ];
-        let lines = backend_lines(&service(&["10.96.0.1:80", "[fd00::96]:80"], &backends));
+        let service = service(&["10.96.0.1:80", "[fd00::96]:80"], &backends);
+        let lines: Vec<_> = backend_lines(&service).collect();
         let shares: Vec<f64> = lines.iter().map(|line| line.share_percent).collect();
         assert_eq!(shares, [25.0, 75.0, 0.0, 100.0, 0.0]);
         for line in lines {
-            let [frontend] = line.frontends.as_slice() else { panic!("{line:?}") };
+            let [frontend] = &*line.frontends else { panic!("{line:?}") };
             assert_eq!(frontend.address.is_ipv4(), line.address.is_ipv4());
         }
     }
@@ -276,8 +288,8 @@ mod tests {
                     (format!("10.0.0.{i}:80"), state, *weight)
                 })
                 .collect();
-            let lines = backend_lines(&service(&[], &backends));
-            let sum: f64 = lines.iter().map(|line| line.share_percent).sum();
+            let service = service(&[], &backends);
+            let sum: f64 = backend_lines(&service).map(|line| line.share_percent).sum();
             let expected = if weights.iter().any(|(ready, _)| *ready) { 100.0 } else { 0.0 };
             prop_assert!((sum - expected).abs() < 1e-9, "{}", sum);
         }

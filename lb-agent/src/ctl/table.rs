@@ -2,16 +2,28 @@
 //! wrapped, no spaces at the end of a line. Pure.
 
 use crate::shown::clean;
+use std::fmt::{Display, Write as _};
 
 /// Most of a cell, in bytes, that is not fit to be shown as it is.
 const LONGEST: usize = 4096;
 /// Space between two columns.
 const GAP: usize = 3;
+const SPACES: &str = "                                ";
 
 /// Rows under column names.
+#[derive(Debug)]
 pub(super) struct Table {
     names: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+    /// Columns that are left out.
+    hidden: Vec<usize>,
+    /// The texts of all cells, one after the other: a table may have a million.
+    cells: String,
+    /// Where each cell ends, and how many characters it has.
+    ends: Vec<(usize, usize)>,
+    /// How many cells there are up to the end of each row.
+    rows: Vec<usize>,
+    /// Characters of the longest cell of each column.
+    widths: Vec<usize>,
 }
 
 // === impl Table ===
@@ -19,16 +31,52 @@ pub(super) struct Table {
 impl Table {
     /// A table with these columns.
     pub(super) fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { names: names.into_iter().collect(), rows: Vec::new() }
+        Self {
+            names: names.into_iter().collect(),
+            hidden: Vec::new(),
+            cells: String::new(),
+            ends: Vec::new(),
+            rows: Vec::new(),
+            widths: Vec::new(),
+        }
     }
 
     /// Adds a row; a cell for each column. What a cell holds stays in its line.
     pub(super) fn push(&mut self, cells: impl IntoIterator<Item = String>) {
-        let on_a_line = |cell: String| match cell.contains(char::is_control) {
-            true => clean(&cell, LONGEST),
-            false => cell,
-        };
-        self.rows.push(cells.into_iter().map(on_a_line).collect());
+        cells.into_iter().for_each(|cell| self.cell(cell));
+        self.end_row();
+    }
+
+    /// Adds a cell to the row that [`Table::end_row`] ends.
+    pub(super) fn cell(&mut self, cell: impl Display) {
+        let begin = self.cells.len();
+        // Writing to a text fails only where a type's own `Display` does; what it wrote is shown.
+        let _ = write!(self.cells, "{cell}");
+        let written = &self.cells[begin..];
+        // Most cells are plain, and that is seen fastest by their bytes.
+        let plain = written.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+        if !plain && written.contains(char::is_control) {
+            let cleaned = clean(written, LONGEST);
+            self.cells.replace_range(begin.., &cleaned);
+        }
+        let written = &self.cells[begin..];
+        let width = if written.is_ascii() { written.len() } else { written.chars().count() };
+        let column = self.ends.len() - self.rows.last().copied().unwrap_or_default();
+        if self.widths.len() <= column {
+            self.widths.resize(column + 1, 0);
+        }
+        self.widths[column] = self.widths[column].max(width);
+        self.ends.push((self.cells.len(), width));
+    }
+
+    /// Ends a row.
+    pub(super) fn end_row(&mut self) {
+        self.rows.push(self.ends.len());
+    }
+
+    /// Leaves a column out.
+    pub(super) fn hide(&mut self, name: &str) {
+        self.hidden.extend(self.names.iter().position(|known| *known == name));
     }
 
     /// Whether there is nothing to show.
@@ -38,30 +86,61 @@ impl Table {
 
     /// The table as text, every line indented by `indent`, with a line of column names if asked.
     pub(super) fn text(&self, headers: bool, indent: usize) -> String {
-        let mut widths: Vec<usize> = Vec::new();
-        let names: Vec<String> = self.names.iter().map(|name| (*name).to_owned()).collect();
-        let lines = || headers.then_some(&names).into_iter().chain(&self.rows);
-        for line in lines() {
-            widths.resize(widths.len().max(line.len()), 0);
-            for (width, cell) in widths.iter_mut().zip(line) {
-                *width = (*width).max(cell.chars().count());
+        let mut widths = self.widths.clone();
+        if headers {
+            widths.resize(widths.len().max(self.names.len()), 0);
+            for (width, name) in widths.iter_mut().zip(&self.names) {
+                *width = (*width).max(name.chars().count());
             }
         }
-        let mut text = String::new();
-        for line in lines() {
-            let mut owed = indent;
-            for (cell, width) in line.iter().zip(&widths) {
-                // Spaces are written only once something follows them.
-                if !cell.is_empty() {
-                    text.extend(std::iter::repeat_n(' ', owed));
-                    text.push_str(cell);
-                    owed = 0;
-                }
-                owed += width - if cell.is_empty() { 0 } else { cell.chars().count() } + GAP;
-            }
-            text.push('\n');
+        let line = widths.iter().map(|width| width + GAP).sum::<usize>() + indent;
+        let mut text = String::with_capacity(line * (self.rows.len() + 1));
+        if headers {
+            let names = self.names.iter().map(|name| (*name, name.chars().count()));
+            self.line(&mut text, names, &widths, indent);
+        }
+        let mut begin = 0;
+        for end in &self.rows {
+            let cells = (begin..*end).map(|at| {
+                let from = if at == 0 { 0 } else { self.ends[at - 1].0 };
+                let (to, width) = self.ends[at];
+                (&self.cells[from..to], width)
+            });
+            self.line(&mut text, cells, &widths, indent);
+            begin = *end;
         }
         text
+    }
+
+    fn line<'c>(
+        &self,
+        text: &mut String,
+        cells: impl Iterator<Item = (&'c str, usize)>,
+        widths: &[usize],
+        indent: usize,
+    ) {
+        let mut owed = indent;
+        for (column, ((cell, length), width)) in cells.zip(widths).enumerate() {
+            if self.hidden.contains(&column) {
+                continue;
+            }
+            // Spaces are written only once something follows them.
+            if !cell.is_empty() {
+                pad(text, owed);
+                text.push_str(cell);
+                owed = 0;
+            }
+            owed += width - length + GAP;
+        }
+        text.push('\n');
+    }
+}
+
+fn pad(text: &mut String, mut spaces: usize) {
+    while spaces > 0 {
+        let now = spaces.min(SPACES.len());
+        text.push_str(&SPACES[..now]);
+        spaces -= now;
     }
 }
 
@@ -76,6 +155,16 @@ mod tests {
             table.push(row.map(str::to_owned));
         }
         table
+    }
+
+    #[test]
+    fn columns_are_left_out_and_cells_stay_in_their_line() {
+        let mut rows = table(&[["x", "y\n\x1b[2J", "z"]]);
+        assert_eq!(rows.text(false, 0), "x   y\\n\\u{1b}[2J   z\n");
+        rows.hide("LONG");
+        assert_eq!(rows.text(true, 0), "A   C\nx   z\n");
+        rows.hide("C");
+        assert_eq!(rows.text(true, 1), " A\n x\n");
     }
 
     #[test]

@@ -92,8 +92,29 @@ impl Pinned {
 
 impl Counters for Pinned {
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+        for service in services.iter_mut() {
+            if let Some(id) = service.id {
+                let ServiceCounters { connects, no_backend, untracked } =
+                    self.tables.service_counters(id)?;
+                service.counters = ServiceCounts { connects, no_backend, untracked };
+            }
+        }
+        self.fill_backends(services)
+    }
+
+    fn fill_backends(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
         let follows = self.pins.join("link_sock_ops").exists();
-        fill(&self.tables, follows, services)
+        let outcomes = self.tables.outcomes.as_ref().filter(|_| follows);
+        for backend in services.iter_mut().flat_map(|service| &mut service.backends) {
+            if let Some(id) = backend.id {
+                let counters = self.tables.backend_stats.get(id).unwrap_or_default();
+                backend.active = counters.active();
+                backend.connects = counters.connects;
+                let row = outcomes.and_then(|outcomes| outcomes.get(id));
+                backend.outcomes = row.map(|row| Box::new(outcome_counts(row)));
+            }
+        }
+        Ok(())
     }
 
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
@@ -103,27 +124,6 @@ impl Counters for Pinned {
     fn lost_events(&self) -> anyhow::Result<Option<u64>> {
         Ok(self.tables.control.get(control::LOST_EVENTS))
     }
-}
-
-/// Fills the counters of services that have ids.
-fn fill(tables: &Tables, follows: bool, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
-    for service in services {
-        if let Some(id) = service.id {
-            let ServiceCounters { connects, no_backend, untracked } =
-                tables.service_counters(id)?;
-            service.counters = ServiceCounts { connects, no_backend, untracked };
-        }
-        for backend in &mut service.backends {
-            if let Some(id) = backend.id {
-                let counters = tables.backend_stats.get(id).unwrap_or_default();
-                backend.active = counters.active();
-                backend.connects = counters.connects;
-                let row = tables.outcomes.as_ref().and_then(|outcomes| outcomes.get(id));
-                backend.outcomes = row.filter(|_| follows).map(|row| Box::new(outcome_counts(row)));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn outcome_counts(row: BackendOutcomes) -> OutcomeCounts {

@@ -72,6 +72,53 @@ pub enum Why {
     OtherZone,
 }
 
+impl Why {
+    /// All there are, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::Serving,
+        Self::FailOpen,
+        Self::Draining,
+        Self::Disabled,
+        Self::Failing,
+        Self::Ejected,
+        Self::Standby,
+        Self::OtherZone,
+    ];
+
+    /// In a word or two, for people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::FailOpen => "fail-open",
+            Self::OtherZone => "other-zone",
+            other => other.label(),
+        }
+    }
+
+    /// As a label of a metric, and in JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::FailOpen => "fail_open",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+            Self::Failing => "failing",
+            Self::Ejected => "ejected",
+            Self::Standby => "standby",
+            Self::OtherZone => "other_zone",
+        }
+    }
+
+    /// What follows "backend is".
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::FailOpen => "serving, though not healthy, for want of others",
+            Self::Standby => "on standby",
+            Self::OtherZone => "left to its own zone",
+            other => other.label(),
+        }
+    }
+}
+
 /// The shares of a service's backends of one family, in their order, and whether it fails open.
 pub fn shares(members: &[Member], rule: Rule) -> (Vec<Share>, bool) {
     let (weighed, fail_open) = weigh(members, rule);

@@ -4,7 +4,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use std::borrow::Cow;
 use std::fmt;
 
 /// Labels of a sample.
@@ -74,31 +73,5 @@ impl Families<'_> {
         let Some((_, first)) = samples.peek() else { return Ok(()) };
         let mut metric = self.0.encode_descriptor(name, help, None, first.metric_type())?;
         samples.try_for_each(|(labels, value)| value.encode(metric.encode_family(&labels)?))
-    }
-}
-
-/// Text as a label's value: what would move a terminal's cursor is spelt out. Quotes, backslashes
-/// and what ends a line are the encoder's to escape.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let bad = |c: char| c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c);
-    if !text.contains(bad) {
-        return Cow::Borrowed(text);
-    }
-    let spelt = |c: char| {
-        let escaped = bad(c).then(|| c.escape_default());
-        let kept = (!bad(c)).then_some(c);
-        escaped.into_iter().flatten().chain(kept)
-    };
-    Cow::Owned(text.chars().flat_map(spelt).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plain;
-
-    #[test]
-    fn labels_move_no_cursor() {
-        assert_eq!(plain("file:/etc/lb \"x\"\\"), "file:/etc/lb \"x\"\\");
-        assert_eq!(plain("a\n\x1b[2J\u{9b}\u{202e}b"), "a\\n\\u{1b}[2J\\u{9b}\\u{202e}b");
     }
 }

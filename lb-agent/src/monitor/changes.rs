@@ -47,7 +47,7 @@ impl Changes {
 }
 
 fn log(service: &ServiceName, backend: &SocketAddr, was: Why, verdict: &Verdict) {
-    let (is, was) = (word(verdict.share.why), word(was));
+    let (is, was) = (verdict.share.why.phrase(), was.phrase());
     let check = verdict.check.as_ref().filter(|check| !check.up);
     let result = check.and_then(|check| check.last.as_ref()).map(|report| &*report.text);
     let check = check.map(|check| tracing::field::display(&check.check));
@@ -55,18 +55,5 @@ fn log(service: &ServiceName, backend: &SocketAddr, was: Why, verdict: &Verdict)
         tracing::warn!(%service, %backend, was, check, result, "backend is {is}");
     } else {
         tracing::info!(%service, %backend, was, check, result, "backend is {is}");
-    }
-}
-
-fn word(why: Why) -> &'static str {
-    match why {
-        Why::Serving => "serving",
-        Why::FailOpen => "serving, though not healthy, for want of others",
-        Why::Draining => "draining",
-        Why::Disabled => "disabled",
-        Why::Failing => "failing",
-        Why::Ejected => "ejected",
-        Why::Standby => "on standby",
-        Why::OtherZone => "left to its own zone",
     }
 }

@@ -18,6 +18,29 @@ pub struct WithHealth {
 impl Counters for WithHealth {
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
         self.inner.fill(services)?;
+        self.judge(services);
+        Ok(())
+    }
+
+    fn fill_backends(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+        self.inner.fill_backends(services)?;
+        self.judge(services);
+        Ok(())
+    }
+
+    fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
+        self.inner.tables()
+    }
+
+    fn lost_events(&self) -> anyhow::Result<Option<u64>> {
+        self.inner.lost_events()
+    }
+}
+
+// === impl WithHealth ===
+
+impl WithHealth {
+    fn judge(&self, services: &mut [ServiceStatus]) {
         let now = Instant::now();
         for service in services {
             // One service at a time: the loop must not wait for a long answer.
@@ -33,15 +56,6 @@ impl Counters for WithHealth {
                 backend.health = verdict.map(|verdict| Box::new(health_status(verdict, now)));
             }
         }
-        Ok(())
-    }
-
-    fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
-        self.inner.tables()
-    }
-
-    fn lost_events(&self) -> anyhow::Result<Option<u64>> {
-        self.inner.lost_events()
     }
 }
 

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Ids that are kept; beyond, all are looked up anew.
-const KEPT: usize = 65_536;
+/// Bytes that are kept, a fixed part for each id and its path; beyond, all are looked up anew.
+const KEPT: usize = 8 << 20;
+/// The fixed part.
+const EACH: usize = 64;
 /// Between two walks through the whole hierarchy.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -18,6 +20,8 @@ pub(super) struct Cgroups {
     /// Where the hierarchy is mounted, if it is.
     root: Option<PathBuf>,
     known: HashMap<u64, Arc<str>>,
+    /// Bytes of all that are known.
+    bytes: usize,
     walked: Option<Instant>,
 }
 
@@ -25,7 +29,7 @@ pub(super) struct Cgroups {
 
 impl Cgroups {
     pub(super) fn new(root: Option<PathBuf>) -> Self {
-        Self { root, known: HashMap::new(), walked: None }
+        Self { root, known: HashMap::new(), bytes: 0, walked: None }
     }
 
     /// The path of a cgroup that this process was in a moment ago. `None` if there is no such
@@ -58,10 +62,15 @@ impl Cgroups {
     }
 
     fn keep(&mut self, id: u64, path: Arc<str>) {
-        if self.known.len() >= KEPT {
-            self.known.clear();
+        let bytes = EACH + path.len();
+        if self.bytes + bytes > KEPT {
+            self.known = HashMap::new();
+            self.bytes = 0;
         }
-        self.known.insert(id, path);
+        self.bytes += bytes;
+        if let Some(before) = self.known.insert(id, path) {
+            self.bytes -= EACH + before.len();
+        }
     }
 }
 
@@ -94,5 +103,23 @@ mod tests {
         cgroups.walked = None;
         assert_eq!(cgroups.path(id(&later), 0).as_deref(), Some("/c"));
         assert_eq!(Cgroups::new(None).path(id(&later), 0), None);
+    }
+
+    #[test]
+    fn long_paths_and_many_take_bounded_room() {
+        let mut cgroups = Cgroups::new(None);
+        let path: Arc<str> = "x".repeat(4000).into();
+        for id in 0..20_000 {
+            // Known again, it counts once.
+            cgroups.keep(id, "y".into());
+            cgroups.keep(id, Arc::clone(&path));
+            assert!(cgroups.bytes <= KEPT);
+            assert_eq!(cgroups.bytes, cgroups.known.len() * (EACH + path.len()));
+        }
+        assert_eq!(cgroups.path(19_999, 0), Some(path));
+        for id in 0..1_000_000 {
+            cgroups.keep(id, "/".into());
+        }
+        assert!(cgroups.known.len() <= KEPT / EACH, "{}", cgroups.known.len());
     }
 }

@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 /// Connects that are remembered while they are open; of those beyond, the oldest are forgotten, and
 /// what becomes of them is not told.
 const REMEMBERED: usize = 65_536;
+/// Bytes of the texts that go with them: most are shared, and counted all the same.
+const TEXTS: usize = 32 << 20;
 
 /// What turns records into lines.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub(super) struct Joiner {
     open: HashMap<u64, Open>,
     /// Cookies by age, and when each was decided; some of them are closed by now.
     order: VecDeque<(u64, u64)>,
+    /// Bytes of the texts of those that are open.
+    texts: usize,
 }
 
 /// A connect that is not over.
@@ -74,20 +78,31 @@ impl Joiner {
             self.remember(event, Arc::clone(&decided));
         } else {
             // What the socket has dialled before is over.
-            self.open.remove(&event.cookie);
+            self.forget(event.cookie);
         }
         Some(Line::Decision(decided))
     }
 
     fn remember(&mut self, event: &Event, decided: Arc<Decided>) {
         let at = event.time_ns;
+        self.forget(event.cookie);
+        self.texts += texts(&decided);
         self.open.insert(event.cookie, Open { decided, at, established: None });
         self.order.push_back((event.cookie, at));
-        while self.open.len() > REMEMBERED || self.order.len() > 2 * REMEMBERED {
+        while self.open.len() > REMEMBERED
+            || self.order.len() > 2 * REMEMBERED
+            || self.texts > TEXTS
+        {
             let Some((cookie, at)) = self.order.pop_front() else { break };
             if self.open.get(&cookie).is_some_and(|open| open.at == at) {
-                self.open.remove(&cookie);
+                self.forget(cookie);
             }
+        }
+    }
+
+    fn forget(&mut self, cookie: u64) {
+        if let Some(open) = self.open.remove(&cookie) {
+            self.texts -= texts(&open.decided);
         }
     }
 
@@ -113,7 +128,7 @@ impl Joiner {
         }
         let decided = Arc::clone(&open.decided);
         if !matches!(became, Became::Established | Became::Unanswered) {
-            self.open.remove(&event.cookie);
+            self.forget(event.cookie);
         }
         let closed = became == Became::Closed;
         Some(Line::Outcome(Outcome {
@@ -129,6 +144,12 @@ impl Joiner {
 
 fn socket_addr(address: Address, port: u16) -> SocketAddr {
     SocketAddr::new(address.into(), u16::from_be(port))
+}
+
+/// Bytes of the texts of a decision.
+fn texts(decided: &Decided) -> usize {
+    let path = decided.cgroup_path.as_ref().map_or(0, |path| path.len());
+    path + decided.service.len() + decided.comm.len()
 }
 
 /// A name as the kernel keeps it.
@@ -239,5 +260,24 @@ mod tests {
             decide(&mut joiner, &event(1, 10 * most + time));
         }
         assert!(joiner.order.len() <= 2 * REMEMBERED && joiner.open.contains_key(&1));
+        // What each has to say is counted as long as it is open.
+        let counted: usize = joiner.open.values().map(|open| texts(&open.decided)).sum();
+        assert_eq!(joiner.texts, counted);
+    }
+
+    #[test]
+    fn long_paths_take_bounded_room() {
+        let mut joiner = Joiner::default();
+        let path: Arc<str> = "x".repeat(4000).into();
+        for cookie in 0..20_000 {
+            let mut known = Known {
+                epoch: SystemTime::UNIX_EPOCH,
+                service: &mut |_| "web".into(),
+                cgroup: &mut |_, _| Some(Arc::clone(&path)),
+            };
+            joiner.decision(&event(cookie, cookie), &mut known);
+            assert!(joiner.texts <= TEXTS);
+        }
+        assert!(joiner.open.len() >= TEXTS / 4100 && joiner.open.contains_key(&19_999));
     }
 }

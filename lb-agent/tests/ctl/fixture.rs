@@ -320,7 +320,9 @@ impl Agent {
     }
 }
 
-fn state(services: Vec<ServiceStatus>) -> Arc<State> {
+/// By name, as an agent publishes them.
+fn state(mut services: Vec<ServiceStatus>) -> Arc<State> {
+    services.sort_by(|a, b| a.name.cmp(&b.name));
     Arc::new(State { services: services.into_iter().map(Arc::new).collect() })
 }
 

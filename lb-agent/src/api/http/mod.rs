@@ -6,8 +6,8 @@
 //! | `GET /livez`, `/readyz`, `/v1/...` | as on the [Unix socket](super), what changes something left out |
 //! | `GET /` and what belongs to it | the status page, see [`super::page`] |
 //!
-//! Clients are not trusted: requests are GET or HEAD, small and complete in time, answers are taken in time, and
-//! connections are few. A listener on loopback answers to addresses and `localhost` only, so that no web page
+//! Clients are not trusted: requests are GET or HEAD, small and complete in time, answers are taken in time,
+//! connections are few, and what waits to be taken is bounded. A listener on loopback answers to addresses and `localhost` only, so that no web page
 //! can read it by giving its own name this address.
 //!
 //! A module that serves something here has its routes merged in [`router`].
@@ -15,6 +15,7 @@
 mod exposition;
 mod patience;
 
+use super::budget::{self, Budget};
 use super::{Page, Parts, reading};
 use crate::config::{self, Http};
 use crate::leases::Leases;
@@ -101,6 +102,7 @@ pub fn router(parts: Parts, metrics: config::Metrics, page: &Page) -> Router {
         // Routes of other modules are merged here, each with its own state.
         .merge(page.routes())
         .fallback(no_such_endpoint)
+        .layer(from_fn_with_state(Budget::new(), budget::counted))
         .layer(from_fn(bounded))
 }
 

@@ -13,24 +13,30 @@ mod watcher;
 
 use super::{Failure, Parts, unknown_service};
 use crate::status::ServiceStatus;
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::body::Bytes;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use watcher::{Told, Watcher};
 
 /// Scripts and styles of our own only, no markup from text, no frames, nothing sent elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// After so long without an event something is sent all the same.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -105,10 +111,15 @@ async fn events(State(page): State<Page>) -> Result<Response, Failure> {
         error: "too many look at the page, or the agent stops; close other windows".to_owned(),
     })?;
     let stream = futures_util::stream::unfold(told, |mut told: Told| async move {
-        let (kind, data) = told.next().await?;
-        Some((Ok::<_, Infallible>(Event::default().event(kind).data(&*data)), told))
+        let event = match timeout(KEEP_ALIVE, told.next()).await {
+            Ok(event) => event?,
+            // A comment, by which one sees whether anybody is there.
+            Err(_) => Bytes::from_static(b":\n\n"),
+        };
+        Some((Ok::<_, Infallible>(event), told))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
+    Ok((headers, Body::from_stream(stream)).into_response())
 }
 
 async fn details(
@@ -116,7 +127,7 @@ async fn details(
     Query(Asked { name }): Query<Asked>,
 ) -> Result<Response, Failure> {
     let published = page.parts.now();
-    let found = published.state.services.iter().find(|service| service.name == name);
+    let found = published.state.service(&name);
     let found = found.ok_or_else(|| unknown_service(&published, &name))?;
     let mut services = vec![ServiceStatus::clone(found)];
     let services = page

@@ -1,8 +1,11 @@
 // What is known of the agent and its services: told whole at first, then by changes. Rates are
 // reckoned here, by the agent's clock, so that a page that lags shows what was.
 
-/** Looks that are remembered: a minute. */
+/** Looks that are remembered: a minute, where they are a second apart. */
 export const SAMPLES = 60;
+
+/** What "1 min" is, in seconds. */
+const MINUTE = 60;
 
 /** How levels are ordered, worst first. */
 export const LEVELS = ["down", "fail_open", "degraded", "ok"];
@@ -27,10 +30,15 @@ export class Rates {
     return Number.isNaN(last) ? 0 : last;
   }
 
-  /** Growth within the last minute. */
-  get sum() {
+  /** Growth within the last minute; `spans` are the seconds from each look to the one before. */
+  within(spans) {
     let sum = 0;
-    for (const value of this.values) if (!Number.isNaN(value)) sum += value;
+    let left = MINUTE;
+    for (let at = SAMPLES - 1; at >= 0 && left > 0; at -= 1) {
+      const span = Math.min(spans[at], left);
+      left -= span;
+      if (!Number.isNaN(this.values[at])) sum += this.values[at] * span;
+    }
     return Math.round(sum);
   }
 }
@@ -52,15 +60,15 @@ class Service {
     this.text = `${row.name} ${row.frontends.join(" ")} ${row.source}`.toLowerCase();
   }
 
-  look(seconds) {
+  look(seconds, spans) {
     const [connects, active, failed, refused] = this.counts;
     this.active = active;
     this.connects.see(connects, seconds);
     this.failed.see(failed, seconds);
     this.refused.see(refused, seconds);
     this.rate = this.connects.now;
-    this.failures = this.failed.sum;
-    this.refusals = this.refused.sum;
+    this.failures = this.failed.within(spans);
+    this.refusals = this.refused.within(spans);
   }
 }
 
@@ -71,6 +79,8 @@ export class Model {
   at = null;
   time = Date.now();
   total = { rate: 0, active: 0, failures: 0, refusals: 0, usable: 0, backends: 0, troubled: 0 };
+  /** Seconds from each look to the one before: with very much to see, looks are rarer. */
+  spans = new Float32Array(SAMPLES);
   /** Connects per second of all. */
   rates = new Float32Array(SAMPLES).fill(NaN);
 
@@ -108,9 +118,11 @@ export class Model {
     const seconds = this.at === null ? 0 : (at - this.at) / 1000;
     this.at = at;
     this.time = time;
+    this.spans.copyWithin(0, 1);
+    this.spans[SAMPLES - 1] = seconds;
     const total = { rate: 0, active: 0, failures: 0, refusals: 0, usable: 0, backends: 0, troubled: 0 };
     for (const service of this.services.values()) {
-      service.look(seconds);
+      service.look(seconds, this.spans);
       total.rate += service.rate;
       total.active += service.active;
       total.failures += service.failures;

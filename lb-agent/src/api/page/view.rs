@@ -208,7 +208,7 @@ pub(super) fn details(mut service: ServiceStatus, agent: &AgentStatus) -> Value 
         .map(|(backend, share)| {
             json!({
                 "address": backend.address,
-                "why": summary::word(summary::why(backend)),
+                "why": summary::why(backend).word(),
                 "weight": backend.weight,
                 "share": share,
                 "active": backend.active,

@@ -4,7 +4,8 @@
 use super::super::Parts;
 use super::view::{Look, Moment};
 use crate::status::{AgentStatus, ServiceStatus};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use hyper::body::Bytes;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::broadcast::{Receiver, Sender, channel, error::RecvError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -15,8 +16,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PART: u32 = 8;
 /// Changes that somebody may be behind.
 const BEHIND: usize = 8;
-/// Who may look at a time: fewer than there may be connections, so that others get one.
-const MOST: usize = 32;
+/// Who may look at a time: fewer than there may be connections, so that others get one; and each may
+/// be slow to take the picture of a moment of its own, which has some megabytes.
+const MOST: usize = 16;
 
 /// What is shown, and who looks.
 pub(super) struct Watcher {
@@ -33,15 +35,22 @@ enum State {
 }
 
 struct Live {
-    sender: Sender<Arc<str>>,
+    sender: Sender<Bytes>,
     /// Absent until the first.
-    look: Option<Arc<Look>>,
+    picture: Option<Arc<Picture>>,
+}
+
+/// What was seen last.
+struct Picture {
+    look: Arc<Look>,
+    /// The event for those who have seen nothing yet: one for all of them, made for the first.
+    whole: OnceLock<Bytes>,
 }
 
 /// What somebody who looks is told.
 pub(super) struct Told {
     watcher: Arc<Watcher>,
-    receiver: Receiver<Arc<str>>,
+    receiver: Receiver<Bytes>,
     /// Whether the next must be everything.
     whole: bool,
 }
@@ -62,7 +71,7 @@ impl Watcher {
             State::Live(live) => live.sender.subscribe(),
             State::Idle => {
                 let (sender, receiver) = channel(BEHIND);
-                *state = State::Live(Live { sender, look: None });
+                *state = State::Live(Live { sender, picture: None });
                 tokio::spawn(Arc::clone(self).watch());
                 receiver
             }
@@ -107,7 +116,7 @@ impl Watcher {
         &self,
         before: Option<Arc<Look>>,
         begun: Instant,
-    ) -> Result<(Arc<Look>, Arc<str>), String> {
+    ) -> Result<(Arc<Look>, Bytes), String> {
         let published = self.parts.now();
         let names = self.parts.names.borrow().clone();
         let agent = AgentStatus { names, ..published.agent.clone() };
@@ -121,9 +130,9 @@ impl Watcher {
             counters.fill(&mut services)?;
             let look = Look::new(before.as_deref(), moment, agent, &services);
             let change = match &before {
-                Some(before) => look.change(before, &services)?.into(),
+                Some(before) => event("change", &look.change(before, &services)?),
                 // Who waits for the first look is told everything.
-                None => Arc::default(),
+                None => Bytes::new(),
             };
             Ok((Arc::new(look), change))
         });
@@ -131,12 +140,12 @@ impl Watcher {
     }
 
     /// Whether anybody was there to be told.
-    fn tell(&self, look: Arc<Look>, change: Arc<str>) -> bool {
+    fn tell(&self, look: Arc<Look>, change: Bytes) -> bool {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else {
             return false;
         };
-        live.look = Some(look);
+        live.picture = Some(Arc::new(Picture { look, whole: OnceLock::new() }));
         if live.sender.send(change).is_err() {
             *state = State::Idle;
             return false;
@@ -164,19 +173,16 @@ impl Watcher {
 // === impl Told ===
 
 impl Told {
-    /// What comes next: the kind of event and its data; `None` at the end.
-    pub(super) async fn next(&mut self) -> Option<(&'static str, Arc<str>)> {
+    /// The event that comes next; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
         loop {
             if self.whole
-                && let Some(look) = self.start_over()?
+                && let Some(picture) = self.start_over()?
             {
-                match look.whole() {
-                    Ok(text) => return Some(("whole", text.into())),
-                    Err(error) => tracing::warn!(%error, "the status page is not told anything"),
-                }
+                return Some(picture.whole());
             }
             match self.receiver.recv().await {
-                Ok(change) if !self.whole => return Some(("change", change)),
+                Ok(change) if !self.whole => return Some(change),
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => self.whole = true,
                 Err(RecvError::Closed) => return None,
@@ -185,18 +191,39 @@ impl Told {
     }
 
     /// The last look, if there was one, after which all changes will be told; `None` at the end.
-    fn start_over(&mut self) -> Option<Option<Arc<Look>>> {
+    fn start_over(&mut self) -> Option<Option<Arc<Picture>>> {
         let state = self.watcher.lock();
         let State::Live(live) = &*state else {
             return None;
         };
-        let look = live.look.clone();
-        if look.is_some() {
+        let picture = live.picture.clone();
+        if picture.is_some() {
             self.receiver = live.sender.subscribe();
             self.whole = false;
         }
-        Some(look)
+        Some(picture)
     }
+}
+
+// === impl Picture ===
+
+impl Picture {
+    fn whole(&self) -> Bytes {
+        let made = || match self.look.whole() {
+            Ok(text) => event("whole", &text),
+            Err(error) => {
+                tracing::warn!(%error, "the status page is not told anything");
+                // A comment: the changes tell what they can.
+                Bytes::from_static(b":\n\n")
+            }
+        };
+        self.whole.get_or_init(made).clone()
+    }
+}
+
+/// A server-sent event. JSON has no line ends of its own.
+fn event(kind: &str, data: &str) -> Bytes {
+    format!("event: {kind}\ndata: {data}\n\n").into()
 }
 
 fn millis(span: Duration) -> u64 {

@@ -4,7 +4,7 @@ use super::state::{Column, LONGEST};
 use crate::health::effective::Why;
 use crate::shown::clean;
 use crate::status::{BackendStatus, ServiceStatus};
-use crate::summary::{self, Level, Summary, word};
+use crate::summary::{self, Level, Summary};
 use std::cmp::Ordering;
 use std::time::Duration;
 
@@ -46,17 +46,16 @@ pub(super) fn service_line(
     (rate, failing): (f64, f64),
 ) -> Line {
     let Summary { level, why, usable, active, failures, srtt } = summary;
-    let (state, tone) = match level {
-        Level::Ok => ("ok", Tone::Good),
-        Level::Degraded => ("degraded", Tone::Warn),
-        Level::FailOpen => ("fail-open", Tone::Bad),
-        Level::Down => ("down", Tone::Bad),
+    let tone = match level {
+        Level::Ok => Tone::Good,
+        Level::Degraded => Tone::Warn,
+        Level::FailOpen | Level::Down => Tone::Bad,
     };
     Line {
         key: service.name.clone(),
         service: service.name.clone(),
         name: clean(&service.name, LONGEST),
-        state,
+        state: level.word(),
         tone,
         part: format!("{usable}/{}", service.backends.len()),
         rate,
@@ -86,7 +85,7 @@ pub(super) fn backend_line(
         key,
         service: service.to_owned(),
         name: backend.address.to_string(),
-        state: word(why),
+        state: why.word(),
         tone,
         part: format!("{share:.0}%"),
         rate,

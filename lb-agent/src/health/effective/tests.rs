@@ -144,3 +144,12 @@ proptest! {
         prop_assert!((part - wanted).abs() < 0.001, "{part} {wanted}");
     }
 }
+
+#[test]
+fn a_state_has_one_name() {
+    for (at, why) in Why::ALL.into_iter().enumerate() {
+        assert_eq!(why as usize, at, "{why:?}");
+        assert_eq!(serde_json::to_value(why).unwrap(), why.label());
+        assert_eq!(why.word().replace('-', "_"), why.label());
+    }
+}

@@ -16,6 +16,7 @@ use self::tls::Trust;
 use super::board::{CheckResult, Report, Target, Wanted};
 use crate::metrics::own::{self, ErrorKind};
 use crate::model::check::Probe;
+use crate::shown::flat;
 use nix::errno::Errno;
 use std::io;
 use std::sync::Arc;
@@ -179,8 +180,8 @@ async fn probe(target: &Target, trust: &Arc<Trust>) -> Result<Report, String> {
         Probe::Exec(_) => MAX_OUTPUT_TEXT,
         _ => MAX_TEXT,
     };
-    let Some(result) = result else { return Err(plain(&text, most)) };
-    let text = plain(&text, most).into();
+    let Some(result) = result else { return Err(flat(&text, most)) };
+    let text = flat(&text, most).into();
     Ok(Report { result, text, took: begin.elapsed(), at: SystemTime::now() })
 }
 
@@ -209,17 +210,6 @@ fn word(result: CheckResult) -> &'static str {
         CheckResult::Warning => "warning",
         CheckResult::Failing => "failing",
     }
-}
-
-/// What others have written, for logs and terminals: not too much of it, and no control characters.
-fn plain(text: &str, most: usize) -> String {
-    let cut = text.char_indices().nth(most).map(|(at, _)| at);
-    let kept = cut.map_or(text, |at| &text[..at]);
-    let mut plain: String = kept.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if cut.is_some() {
-        plain.push_str("...");
-    }
-    plain
 }
 
 // === impl Stage ===
@@ -280,13 +270,6 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_others_write_is_cut_and_cleaned() {
-        assert_eq!(plain("L7OK 200", 8), "L7OK 200");
-        assert_eq!(plain("a\x1b[31mb\r\nc\u{9b}d", 100), "a [31mb  c d");
-        assert_eq!(plain("\u{e4}\u{f6}\u{fc}", 2), "\u{e4}\u{f6}...");
-    }
 
     #[test]
     fn what_this_host_lacks_is_not_held_against_the_target() {

@@ -3,9 +3,10 @@
 mod services;
 
 use super::Sources;
-use super::families::{Families, plain};
+use super::families::Families;
 use super::process::Process;
 use super::tally::Tally;
+use crate::shown::line;
 use crate::status::{
     AgentStatus, Counters, NamesKind, NamesStatus, ServiceStatus, SourceStatus, State, TableStatus,
 };
@@ -106,7 +107,7 @@ impl Reading {
 
     fn sources(&self, families: &mut Families<'_>) -> fmt::Result {
         let sources = &self.agent.sources;
-        let names: Vec<_> = sources.iter().map(|source| plain(&source.name)).collect();
+        let names: Vec<_> = sources.iter().map(|source| line(&source.name)).collect();
         let each = |value: fn(&SourceStatus) -> u64| {
             let of = move |(name, source): (_, _)| ([("source", name)], value(source));
             names.iter().map(|name| &**name).zip(sources).map(of)
@@ -141,7 +142,7 @@ impl Reading {
         let places: Vec<_> = self
             .names
             .iter()
-            .filter_map(|names| Some((kind(names.kind)?, plain(&names.place), names)))
+            .filter_map(|names| Some((kind(names.kind)?, line(&names.place), names)))
             .collect();
         let each = |value: fn(&NamesStatus) -> u64| {
             places.iter().map(move |(kind, place, names)| {

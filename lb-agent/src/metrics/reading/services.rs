@@ -3,17 +3,13 @@
 use crate::health::effective::Why;
 use crate::metrics::families::Families;
 use crate::metrics::tally::{OUTCOMES, Sums, counts};
-use crate::model::AdminState;
 use crate::status::{BackendStatus, ServiceCounts, ServiceStatus};
+use crate::summary::why;
 use std::fmt;
 use std::time::Duration;
 
 /// Most backends that have series of their own; of the others there is the number.
 const MOST_BACKENDS: usize = 20_000;
-
-/// The states of a backend, in the order of [`state_of`].
-const STATES: [&str; 8] =
-    ["serving", "fail_open", "draining", "disabled", "failing", "ejected", "standby", "other_zone"];
 
 /// All services.
 #[derive(Debug)]
@@ -38,14 +34,14 @@ struct Service {
     fails_open: bool,
     open_sockets: u64,
     /// Backends by state.
-    states: [u64; STATES.len()],
+    states: [u64; Why::ALL.len()],
     outcomes: Option<Sums>,
 }
 
 #[derive(Debug)]
 struct Backend {
     address: String,
-    state: usize,
+    state: Why,
     open_sockets: u64,
     connects: u64,
     outcomes: Option<Sums>,
@@ -71,9 +67,9 @@ impl Services {
             let Frontends { installed, missing } = &mut self.frontends;
             *(if frontend.installed { installed } else { missing }) += 1;
         }
-        let mut states = [0; STATES.len()];
+        let mut states = [0; Why::ALL.len()];
         for backend in &service.backends {
-            states[state_of(backend)] += 1;
+            states[why(backend) as usize] += 1;
         }
         if let Some(left_out) = &mut self.left_out {
             let place = self.services.len();
@@ -109,8 +105,8 @@ impl Services {
         let help = "Frontends, by whether the kernel has them.";
         let frontends = [([("state", "installed")], installed), ([("state", "missing")], missing)];
         families.gauge("lb_frontends", help, frontends)?;
-        let sum = |state: usize| self.services.iter().map(|service| service.states[state]).sum();
-        let states = STATES.iter().enumerate().map(|(at, state)| ([("state", *state)], sum(at)));
+        let sum = |state| self.services.iter().map(|service| service.states[state as usize]).sum();
+        let states = Why::ALL.into_iter().map(|why| ([("state", why.label())], sum(why)));
         let help =
             "Backends, once per service they are in, by why they get new connections or not.";
         families.gauge("lb_backends", help, states)
@@ -119,10 +115,10 @@ impl Services {
     fn services(&self, families: &mut Families<'_>) -> fmt::Result {
         let services = || self.services.iter().map(|service| (service.name.as_str(), service));
         let states = services().flat_map(|(name, service)| {
-            let states = STATES.iter().zip(service.states).enumerate();
+            let states = Why::ALL.into_iter().zip(service.states);
             // An alert needs the 0 of those that serve; the other zeros would be most of the samples.
-            let shown = states.filter(|(at, (_, count))| *at == 0 || *count > 0);
-            shown.map(move |(_, (state, count))| ([("service", name), ("state", *state)], count))
+            let shown = states.filter(|(why, count)| *why == Why::Serving || *count > 0);
+            shown.map(move |(why, count)| ([("service", name), ("state", why.label())], count))
         });
         let help = "Backends of a service, by why they get new connections or not.";
         families.gauge("lb_service_backends", help, states)?;
@@ -162,8 +158,8 @@ impl Services {
                 Some((labels, backend))
             })
         };
-        let states = backends().filter_map(|([service, address], backend)| {
-            Some(([service, address, ("state", *STATES.get(backend.state)?)], 1))
+        let states = backends().map(|([service, address], backend)| {
+            ([service, address, ("state", backend.state.label())], 1)
         });
         let help = "The state of a backend: the sample with the state is 1.";
         families.gauge("lb_backend_state", help, states)?;
@@ -198,31 +194,12 @@ impl Backend {
         let outcomes = backend.outcomes.as_deref();
         Self {
             address: backend.address.to_string(),
-            state: state_of(backend),
+            state: why(backend),
             open_sockets: backend.active,
             connects: backend.connects,
             outcomes: outcomes.map(counts),
             handshake: outcomes.and_then(|outcomes| outcomes.srtt),
             probe: check.and_then(|check| check.took),
         }
-    }
-}
-
-/// The place in [`STATES`].
-fn state_of(backend: &BackendStatus) -> usize {
-    match (&backend.health, backend.state) {
-        (Some(health), _) => match health.why {
-            Why::Serving => 0,
-            Why::FailOpen => 1,
-            Why::Draining => 2,
-            Why::Disabled => 3,
-            Why::Failing => 4,
-            Why::Ejected => 5,
-            Why::Standby => 6,
-            Why::OtherZone => 7,
-        },
-        (None, AdminState::Ready) => 0,
-        (None, AdminState::Drain) => 2,
-        (None, AdminState::Disabled) => 3,
     }
 }

@@ -5,7 +5,7 @@ use crate::health::effective::Why;
 use crate::pairs::side_by_side;
 use crate::shown::clean;
 use crate::status::{BackendStatus, ServiceStatus, SourceStatus};
-use crate::summary::{Level, word};
+use crate::summary::Level;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -142,7 +142,7 @@ fn backends(
         match pair {
             (None, Some((address, why))) => {
                 let tone = if tone(*why) == Tone::Bad { Tone::Bad } else { Tone::Note };
-                news.push(of(name, tone, format!("{address} added, {}", word(*why))));
+                news.push(of(name, tone, format!("{address} added, {}", why.word())));
             }
             (Some((address, _)), None) => {
                 news.push(of(name, Tone::Note, format!("{address} removed")));
@@ -151,7 +151,7 @@ fn backends(
                 let backend =
                     status.and_then(|s| s.backends.iter().find(|b| b.address == *address));
                 let because = backend.and_then(|backend| reason(backend, *is)).unwrap_or_default();
-                let text = format!("{address} {}{because}", word(*is));
+                let text = format!("{address} {}{because}", is.word());
                 news.push(of(name, tone(*is), text));
             }
             _ => {}
