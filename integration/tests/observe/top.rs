@@ -43,7 +43,7 @@ fn the_table_lives_takes_keys_and_leaves_the_terminal_as_it_was() {
         screen.until_so("dns first", in_order("dns", "team/web"));
         screen.keys(&["n"]);
         screen.until_so("dns last", in_order("team/web", "dns"));
-        screen.keys(&["r"]);
+        screen.keys(&["c"]);
         // A filter, a service's backends, and back.
         screen.keys(&["/", "w", "e", "b"]);
         screen.until_so("only web", |text| text.contains("/web_") && !text.contains(" dns "));

@@ -6,14 +6,19 @@ use crate::ctl::backends::Backends;
 use crate::ctl::render::Look;
 use crate::ctl::report::{backend_lines, sort_parts};
 use crate::status::{Counters, ServiceStatus};
+use anyhow::Context as _;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
 /// Services whose counters are read at a time.
 const AT_ONCE: usize = 256;
+/// Threads that draw a table: more would take the processors from others.
+const THREADS: usize = 2;
 /// Tables that are drawn at the same time: each is some ten megabytes.
 static DRAWN: Semaphore = Semaphore::const_new(2);
 
@@ -33,23 +38,52 @@ pub(super) async fn table(
     // Nobody closes it.
     let _turn = DRAWN.acquire().await.ok();
     let (services, notes) = parts.leased(&Besides { leases }).await;
-    let text = parts.read_kernel(move |counters| draw(services, counters, look)).await?;
+    let text = parts.read_kernel(move |counters| draw(&services, counters, look)).await?;
     Ok(note(text.into_response(), &notes))
 }
 
 fn draw(
-    mut services: impl ExactSizeIterator<Item = ServiceStatus>,
+    services: &[Arc<ServiceStatus>],
     counters: &dyn Counters,
     look: Look,
 ) -> anyhow::Result<String> {
+    let each = services.len().div_ceil(THREADS).max(AT_ONCE);
+    let parts = at_once(services.chunks(each), |some| part(some, counters, look))?;
+    let mut parts: Vec<Backends> = parts.into_iter().collect::<anyhow::Result<_>>()?;
+    if parts.is_empty() {
+        parts.push(Backends::new(look));
+    }
+    Backends::align(&mut parts);
+    Ok(at_once(parts, Backends::text)?.concat())
+}
+
+fn part(
+    services: &[Arc<ServiceStatus>],
+    counters: &dyn Counters,
+    look: Look,
+) -> anyhow::Result<Backends> {
     let mut table = Backends::new(look);
-    while services.len() > 0 {
-        let mut some: Vec<_> = services.by_ref().take(AT_ONCE).collect();
+    for some in services.chunks(AT_ONCE) {
+        let mut some: Vec<_> = some.iter().map(|s| ServiceStatus::clone(s)).collect();
         counters.fill_backends(&mut some)?;
         for service in &mut some {
             sort_parts(service);
             backend_lines(service).for_each(|line| table.add(&line));
         }
     }
-    Ok(table.text())
+    Ok(table)
+}
+
+/// What comes of each item, each on a thread of its own.
+fn at_once<T: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    make: impl Fn(T) -> R + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let make = &make;
+    thread::scope(|scope| {
+        let run = |item| thread::Builder::new().spawn_scoped(scope, move || make(item));
+        let threads: Vec<_> = items.into_iter().map(run).collect::<Result<_, _>>()?;
+        let made = threads.into_iter().map(|thread| thread.join().ok());
+        made.collect::<Option<_>>().context("a thread that drew the table has panicked")
+    })
 }

@@ -8,6 +8,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt as _};
 use hyper::body::Bytes;
+use std::sync::Arc;
+use std::vec;
 
 /// Bytes after which a piece ends, with the services that are being written.
 const PIECE: usize = 128 * 1024;
@@ -16,7 +18,7 @@ const AT_ONCE: usize = 16;
 
 /// Services that are still to be told.
 pub(super) struct Listing {
-    left: Box<dyn ExactSizeIterator<Item = ServiceStatus> + Send>,
+    left: vec::IntoIter<Arc<ServiceStatus>>,
     begun: bool,
 }
 
@@ -24,10 +26,8 @@ pub(super) struct Listing {
 
 impl Listing {
     /// These, in their order; counters are read when their turn comes.
-    pub(super) fn new(
-        services: impl ExactSizeIterator<Item = ServiceStatus> + Send + 'static,
-    ) -> Self {
-        Self { left: Box::new(services), begun: false }
+    pub(super) fn new(services: Vec<Arc<ServiceStatus>>) -> Self {
+        Self { left: services.into_iter(), begun: false }
     }
 
     /// The answer. Its first piece is there before it begins, so that what can't be read is told.
@@ -67,7 +67,8 @@ impl Listing {
             piece.push(b'[');
         }
         while piece.len() < PIECE && self.left.len() > 0 {
-            let mut services: Vec<_> = self.left.by_ref().take(AT_ONCE).collect();
+            let services = self.left.by_ref().take(AT_ONCE).map(Arc::unwrap_or_clone);
+            let mut services: Vec<_> = services.collect();
             counters.fill(&mut services)?;
             for service in &services {
                 if self.begun {

@@ -258,18 +258,14 @@ impl Parts {
 
     /// All services, by name, without counters; what is left of leases if it was asked for, and what of
     /// that could not be told.
-    async fn leased(
-        &self,
-        besides: &Besides,
-    ) -> (Box<dyn ExactSizeIterator<Item = ServiceStatus> + Send>, Vec<String>) {
-        let services = self.now().state.services.clone().into_iter();
-        let services = services.map(|service| ServiceStatus::clone(&service));
+    async fn leased(&self, besides: &Besides) -> (Vec<Arc<ServiceStatus>>, Vec<String>) {
+        let services = self.now().state.services.clone();
         if besides.leases.is_none() {
-            return (Box::new(services), Vec::new());
+            return (services, Vec::new());
         }
-        let mut services: Vec<_> = services.collect();
+        let mut services: Vec<_> = services.into_iter().map(Arc::unwrap_or_clone).collect();
         let notes = self.leases.fill(&mut services).await;
-        (Box::new(services.into_iter()), notes)
+        (services.into_iter().map(Arc::new).collect(), notes)
     }
 
     /// Reading tables is system calls, many of them: it must not hold up a runtime thread.

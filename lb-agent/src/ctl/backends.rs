@@ -78,6 +78,18 @@ impl Backends {
         table.end_row();
     }
 
+    /// Makes several parts one table; those that follow the first have no names above.
+    pub(crate) fn align(parts: &mut [Self]) {
+        let headers = parts.first().is_some_and(|first| first.look.headers);
+        let leases = parts.iter().any(|part| part.leases);
+        let lists = parts.iter().any(|part| part.lists);
+        for (at, part) in parts.iter_mut().enumerate() {
+            (part.leases, part.lists) = (leases, lists);
+            part.look.headers &= at == 0;
+        }
+        Table::align(parts.iter_mut().map(|part| &mut part.table), headers);
+    }
+
     /// The whole as text.
     pub(crate) fn text(mut self) -> String {
         for (name, shown) in [(LEASE, self.leases), (LISTS, self.lists)] {

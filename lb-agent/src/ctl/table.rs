@@ -84,14 +84,24 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Gives the parts of a table the same widths; with names above if `headers`.
+    pub(super) fn align<'t>(parts: impl IntoIterator<Item = &'t mut Self>, headers: bool) {
+        let mut parts: Vec<_> = parts.into_iter().collect();
+        let mut widths: Vec<usize> = Vec::new();
+        for part in &parts {
+            widen(&mut widths, part.widths.iter().copied());
+            if headers {
+                widen(&mut widths, part.names.iter().map(|name| name.chars().count()));
+            }
+        }
+        parts.iter_mut().for_each(|part| part.widths.clone_from(&widths));
+    }
+
     /// The table as text, every line indented by `indent`, with a line of column names if asked.
     pub(super) fn text(&self, headers: bool, indent: usize) -> String {
         let mut widths = self.widths.clone();
         if headers {
-            widths.resize(widths.len().max(self.names.len()), 0);
-            for (width, name) in widths.iter_mut().zip(&self.names) {
-                *width = (*width).max(name.chars().count());
-            }
+            widen(&mut widths, self.names.iter().map(|name| name.chars().count()));
         }
         let line = widths.iter().map(|width| width + GAP).sum::<usize>() + indent;
         let mut text = String::with_capacity(line * (self.rows.len() + 1));
@@ -136,6 +146,14 @@ impl Table {
     }
 }
 
+/// Makes room in each column for a cell.
+fn widen(widths: &mut Vec<usize>, cells: impl ExactSizeIterator<Item = usize>) {
+    widths.resize(widths.len().max(cells.len()), 0);
+    for (width, cell) in widths.iter_mut().zip(cells) {
+        *width = (*width).max(cell);
+    }
+}
+
 fn pad(text: &mut String, mut spaces: usize) {
     while spaces > 0 {
         let now = spaces.min(SPACES.len());
@@ -165,6 +183,17 @@ mod tests {
         assert_eq!(rows.text(true, 0), "A   C\nx   z\n");
         rows.hide("C");
         assert_eq!(rows.text(true, 1), " A\n x\n");
+    }
+
+    #[test]
+    fn parts_are_one_table() {
+        let rows = [["x", "", "y"], ["größer", "b", ""], ["a", "a long one", "c"]];
+        for headers in [false, true] {
+            let (mut first, mut second) = (table(&rows[..1]), table(&rows[1..]));
+            Table::align([&mut first, &mut second], headers);
+            let text = first.text(headers, 0) + &second.text(false, 0);
+            assert_eq!(text, table(&rows).text(headers, 0));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Instant;
 fn request(agent: &Agent, method: &str, path: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(agent.socket()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: x\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -52,6 +52,23 @@ fn services_come_with_counters_and_in_order() {
     assert_eq!(get(&agent, "/v1/services/default%2Fdns%3Audp"), (200, services[0].clone()));
     assert_eq!(get(&agent, "/v1/status").1["pid"], 4242);
     assert_eq!(get(&agent, "/v1/maps").1[0]["name"], "FRONTENDS");
+
+    // Thousands of them come in pieces, and are the same.
+    agent.change(|_, services| {
+        let many = (0..3000).map(|n| {
+            let name = format!("service-{n:04}");
+            lb_agent::status::ServiceStatus { name, ..services[1].clone() }
+        });
+        *services = many.collect();
+    });
+    let (status, services) = get(&agent, "/v1/services");
+    let services = services.as_array().unwrap();
+    assert_eq!((status, services.len()), (200, 3000));
+    for (n, service) in services.iter().enumerate() {
+        assert_eq!(service["name"], format!("service-{n:04}"));
+        assert_eq!(service["counters"]["connects"], 2000);
+    }
+    assert_eq!(services[2999], get(&agent, "/v1/services/service-2999").1);
 }
 
 #[test]

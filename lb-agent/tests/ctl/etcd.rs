@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 fn what_is_left_of_a_lease_and_why_it_is_not_known() {
     let agent = Agent::start();
     agent.change(|_, services| {
-        services.truncate(1);
+        services.remove(0);
         services[0].backends.truncate(1);
         services[0].backends[0].lease = Some(Lease { source: "etcd:registry".into(), id: 7 });
     });

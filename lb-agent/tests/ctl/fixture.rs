@@ -123,7 +123,7 @@ pub(crate) fn backend(
     }
 }
 
-/// Two services, in no order, as the reconcile loop would publish them.
+/// Two services, their parts in no order, as the reconcile loop would publish them.
 pub(crate) fn services(then: SystemTime) -> Vec<ServiceStatus> {
     let web = ServiceStatus {
         name: "web".to_owned(),

@@ -65,7 +65,7 @@ web               [fd00::96]:80/tcp      [fd00::1]:8080   ready      1        - 
     );
     agent.change(|_, services| {
         // In the fixture's order, which is not the one shown.
-        services[0].backends[2].zone = Some("a".into());
+        services[1].backends[2].zone = Some("a".into());
     });
     prints(
         &agent,
@@ -131,7 +131,7 @@ fn describe() {
     let agent = Agent::start();
     agent.change(|status, services| {
         status.rejections = vec![rejection("web"), rejection("another")];
-        services[0].backends.truncate(2);
+        services[1].backends.truncate(2);
     });
     prints(
         &agent,
@@ -244,7 +244,7 @@ rejections:
 fn two_lists() {
     let agent = Agent::start();
     agent.change(|_, services| {
-        let web = &mut services[0];
+        let web = &mut services[1];
         web.no_node_backend = Some(NoBackend::Unreachable);
         web.frontends.truncate(2);
         web.frontends[1].reach = Reach::Node;
@@ -449,7 +449,7 @@ SOCKETS     -       -       -       -        sk_storage   4     360     12
 fn ages_are_to_two_units() {
     let agent = Agent::start();
     agent.change(|_, services| {
-        services.truncate(1);
+        services.remove(0);
         services[0].backends.truncate(1);
         services[0].backends[0].since = Some(SystemTime::now() - Duration::from_secs(192));
     });
