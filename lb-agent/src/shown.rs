@@ -41,9 +41,10 @@ pub(crate) fn flat(text: &str, most: usize) -> String {
 /// as JSON and YAML write it in a string.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c != '\n' && acts(c);
-    // Most texts are plain, and that is seen fastest by their bytes.
-    let plain = text.bytes().all(|byte| byte == b'\n' || (b' '..0x7f).contains(&byte));
-    if plain || !text.contains(acts) {
+    // Most texts are plain, and that is seen fastest by many bytes at a time, without a branch for each.
+    let is_plain = |byte: &u8| *byte == b'\n' || (b' '..0x7f).contains(byte);
+    let all_plain = |bytes: &[u8]| bytes.iter().fold(true, |plain, byte| plain & is_plain(byte));
+    if text.as_bytes().chunks(256).all(all_plain) || !text.contains(acts) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);

@@ -48,33 +48,33 @@ impl Backends {
             let text = summary(line.frontends.iter().copied(), *look);
             *frontends = (Arc::clone(&line.frontends), text);
         }
-        table.cell(&line.service);
-        table.cell(&frontends.1);
+        table.word(&line.service);
+        table.word(&frontends.1);
         table.cell(line.address);
-        table.cell(state(line.state));
+        table.word(state(line.state));
         table.cell(line.weight);
         match line.health.as_deref() {
-            None => table.cell("-"),
-            known => table.cell(health(known, *look)),
+            None => table.word("-"),
+            known => table.word(&health(known, *look)),
         }
         table.cell(line.active);
         table.cell(line.connects);
-        table.cell(&line.source);
-        table.cell(since(line, *look));
+        table.word(&line.source);
+        table.word(&since(line, *look));
         if look.wide {
             table.cell(percent(line.share_percent));
             table.cell(failures(line.outcomes));
             table.cell(rtt(line.outcomes));
             table.cell(id(line.id));
-            table.cell(line.zone.as_deref().unwrap_or("-"));
+            table.word(line.zone.as_deref().unwrap_or("-"));
         }
         *leases |= line.lease_left.is_some();
         match line.lease.as_ref() {
-            None => table.cell("-"),
+            None => table.word("-"),
             lease => table.cell(lease_left(lease, line.lease_left)),
         }
         *by_list |= look.wide && !line.lists.is_cluster();
-        table.cell(lists(line.lists));
+        table.word(lists(line.lists));
         table.end_row();
     }
 
