@@ -112,7 +112,8 @@ fn what_others_wrote_stays_in_its_line() {
     lab::run("log-hostile", |lab| {
         let etcd = Etcd::start(lab.scratch());
         etcd.put(&format!("/lb/services/{EVIL}-key"), "{}");
-        etcd.put("/lb/services/value", format!("{{\"frontends\": [\"{EVIL}-value\"]}}"));
+        let value = serde_json::json!({ "frontends": [format!("{EVIL}-value")] });
+        etcd.put("/lb/services/value", value.to_string());
         // The name of a file, a name in it, and what a check says.
         let file = lab.scratch().join(format!("{}-file", EVIL.replace('/', "")));
         fs::write(&file, "services: [{name: \"e\\e[2J\\u202e-name\"}]\n").unwrap();
@@ -123,7 +124,8 @@ fn what_others_wrote_stays_in_its_line() {
         let quoted = serde_json::to_string(&file.display().to_string()).unwrap();
         let quoted: String = quoted.chars().map(spelt).collect();
         lab.set_settings(&format!(
-            "allow_exec: true\nsources:\n  - file: {quoted}\n  - etcd: {{endpoints: [\"{}\"]}}\n",
+            "allow_exec: true\nsources:\n  - file: {quoted}\n  - etcd: {{endpoints: [\"{}\"]}}\n    \
+             vip_ranges: [10.96.0.0/12]\n",
             etcd.endpoint()
         ));
         let says = "{exec: {command: [/bin/sh, -c, \"printf 'e\\\\033[2Jsaid'; exit 2\"], \
