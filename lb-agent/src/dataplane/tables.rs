@@ -96,6 +96,8 @@ pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
         shape("BACKENDS", MapType::Array, "array", 4, 32, rows, Some("rows")),
         shape("CONNECTIONS", MapType::Array, "array", 4, row, connections, Some("connections")),
         shape("CONNECTIONS_OVERFLOW", MapType::Hash, "hash", 8, row, overflow, Some("overflow")),
+        shape("CONNECTION_TIMES", MapType::Array, "array", 4, 4, connections, Some("connections")),
+        shape("OVERFLOW_TIMES", MapType::Hash, "hash", 8, 4, overflow, Some("overflow")),
         shape(
             "SOCKETS",
             MapType::SkStorage,
@@ -167,7 +169,7 @@ impl Shape {
         match self.name {
             "BLOCKS" | "BACKENDS" | "BACKEND_STATS" | "BACKEND_FILTER" | "CONTROL"
             | "BACKEND_OUTCOMES" => MMAPABLE,
-            "SOCKETS" => NO_PREALLOC,
+            "SOCKETS" | "OVERFLOW_TIMES" => NO_PREALLOC,
             _ => 0,
         }
     }
@@ -175,7 +177,10 @@ impl Shape {
     /// Whether the layout had tables before it had this one. Such a table holds nothing that the
     /// others rely on, so it is made beside them when it is missing.
     pub(super) fn is_additional(&self) -> bool {
-        matches!(self.name, "BACKEND_OUTCOMES" | "FAILURES")
+        matches!(
+            self.name,
+            "BACKEND_OUTCOMES" | "FAILURES" | "CONNECTION_TIMES" | "OVERFLOW_TIMES"
+        )
     }
 
     /// Whether the table is missing, and may be.
