@@ -97,12 +97,7 @@ pub struct Holder {
 
 impl Listing {
     /// Names the services, keeps those of `wanted` if one is, and puts all in order.
-    pub fn named(
-        mut self,
-        services: &[ServiceStatus],
-        wanted: Option<&str>,
-        order: Order,
-    ) -> Self {
+    pub fn named(mut self, services: &[ServiceStatus], wanted: Option<&str>, order: Order) -> Self {
         let mut by_id: BTreeMap<u32, &str> = BTreeMap::new();
         let mut names: BTreeMap<(SocketAddr, Option<&str>), &str> = BTreeMap::new();
         for service in services {

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 52] = [
+const PURE: [&str; 53] = [
     "api::page::view",
     "claims",
     "config",
@@ -25,6 +25,7 @@ const PURE: [&str; 52] = [
     "explain",
     "forecast",
     "health",
+    "heard",
     "kubeproxy::cleanup::iptables",
     "kubeproxy::cleanup::names",
     "kubeproxy::cleanup::nft",

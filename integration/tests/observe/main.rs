@@ -8,5 +8,6 @@ mod http;
 mod logs;
 mod metrics;
 mod page;
+mod shares;
 mod top;
 mod trace;

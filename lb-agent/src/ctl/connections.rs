@@ -1,6 +1,6 @@
 //! What `connections` looks like. Pure.
 
-use super::human::age;
+use super::human::{age, moment};
 use super::render::Look;
 use super::table::Table;
 use crate::shown::clean;
@@ -12,7 +12,8 @@ const LONGEST: usize = 60;
 /// As a table.
 pub(super) fn text(listing: &Listing, look: Look) -> String {
     let more: &[_] = if look.wide { &["UID", "BACKEND-ID", "COOKIE"] } else { &[] };
-    let usual = ["SERVICE", "PROTOCOL", "FRONTEND", "BACKEND", "AGE", "NETNS", "PROCESS"];
+    let aged = if look.wide { "SINCE" } else { "AGE" };
+    let usual = ["SERVICE", "PROTOCOL", "FRONTEND", "BACKEND", aged, "NETNS", "PROCESS"];
     let mut table = Table::new(usual.iter().chain(more).copied());
     for socket in &listing.sockets {
         let OpenSocket { service, frontend, backend, backend_id, cookie, transport, .. } = socket;
@@ -26,7 +27,7 @@ pub(super) fn text(listing: &Listing, look: Look) -> String {
             transport.unwrap_or("-").to_owned(),
             frontend.to_string(),
             backend.to_string(),
-            age(socket.since, look.now),
+            if look.wide { moment(socket.since) } else { age(socket.since, look.now) },
             or_none(socket.netns.as_ref().map(netns)),
             processes(&socket.processes, look),
         ];
@@ -100,7 +101,11 @@ mod tests {
             ..unseen.clone()
         };
         let listing = Listing { sockets: vec![unseen, seen], total: 2, problems: Vec::new() };
-        let look = |wide| Look { wide, headers: false, now: SystemTime::UNIX_EPOCH + Duration::from_secs(192) };
+        let look = |wide| Look {
+            wide,
+            headers: false,
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(192),
+        };
         let cells = |wide| -> Vec<Vec<String>> {
             let text = text(&listing, look(wide));
             assert!(!text.contains('\u{1b}'), "{text}");

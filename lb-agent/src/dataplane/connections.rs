@@ -1,9 +1,9 @@
 //! Open sockets that were translated: the rows that remember them, joined by cookie with the sockets
 //! that the kernel shows, and by inode with the processes that have them open.
 
-use super::sys;
 use super::destroy::diag::{Diag, Found, Question};
 use super::destroy::{Memory, Rows, may_enter_namespaces, namespaces};
+use super::sys;
 use crate::sockets::{HOLDERS, Holder, Listing, Netns, OpenSocket, Transport};
 use lb_common::rows::ConnectionRow;
 use lb_common::{LAYOUT_VERSION, protocol, since};

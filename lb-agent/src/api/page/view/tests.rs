@@ -21,6 +21,7 @@ fn source(error: Option<&str>) -> SourceStatus {
         held: Vec::new(),
         error: error.map(str::to_owned),
         error_since: None,
+        heard: Default::default(),
     }
 }
 
