@@ -393,6 +393,11 @@ fn what_is_lost_is_told() {
                 _ => None,
             })
         };
+        // Tracing is on a moment before there is an answer, which nobody waits for that long.
+        eventually("the first line", MOMENT, || {
+            UdpSocket::bind("127.0.0.1:0").unwrap().connect(addr(DNS)).unwrap();
+            !trace.lines().is_empty()
+        });
         // The agent stands still, so that the ring fills up for sure.
         let pid = nix::unistd::Pid::from_raw(agent.pid().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
