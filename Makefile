@@ -48,7 +48,7 @@ test-kubernetes: setup ## services of a cluster: translation, sources, and pods 
 
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets::
+	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets:: heard::
 	$(CARGO) test -p integration --lib -- exposition
 	$(CARGO) test -p integration --test observe --test events
 

@@ -5,7 +5,7 @@ use crate::dataplane::connections;
 use crate::dataplane::pinned::Pinned;
 use crate::explain::{Explanation, Known, explain};
 use crate::model::{Frontend, Rejection};
-use crate::sockets::Listing;
+use crate::sockets::{Listing, Order};
 use crate::status::{Published, ServiceStatus};
 use crate::trace::Tracer;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,9 @@ impl Inspector {
         &self,
         services: &[ServiceStatus],
         wanted: Option<&str>,
+        order: Order,
     ) -> anyhow::Result<Listing> {
-        Ok(connections::list(&self.pin_dir)?.named(services, wanted))
+        Ok(connections::list(&self.pin_dir)?.named(services, wanted, order))
     }
 }
 

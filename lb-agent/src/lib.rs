@@ -25,6 +25,7 @@ pub mod forecast;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+pub mod heard;
 pub mod inspect;
 pub mod kubeproxy;
 pub mod leases;

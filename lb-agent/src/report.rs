@@ -196,6 +196,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
         refused,
         held,
         error,
+        heard,
     } = state;
     SourceStatus {
         name: name.to_string(),
@@ -208,6 +209,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
         error: error.clone(),
         // The reporter knows.
         error_since: None,
+        heard: heard.clone(),
     }
 }
 

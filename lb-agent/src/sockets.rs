@@ -5,6 +5,7 @@ use crate::status::ServiceStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 /// Most sockets in an answer: what a person can look at, and an answer that stays small.
 pub const MOST: usize = 10_000;
@@ -12,7 +13,7 @@ pub const MOST: usize = 10_000;
 /// Sockets that are open, and what could not be found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// The sockets, by service, frontend, backend and cookie; [`MOST`] at most.
+    /// The sockets, in the order that was asked for; [`MOST`] at most.
     pub sockets: Vec<OpenSocket>,
     /// How many there are.
     pub total: usize,
@@ -20,10 +21,22 @@ pub struct Listing {
     pub problems: Vec<String>,
 }
 
+/// In which order sockets are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By service, frontend, backend and cookie.
+    #[default]
+    Service,
+    /// The oldest first; those of an unknown age are older than all others.
+    Age,
+}
+
 /// A socket that went to a backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OpenSocket {
-    /// Whose frontend it dialled; absent if nobody has that frontend any more.
+    /// Whose backend it went to; of a backend that is gone, whose frontend it dialled. Absent if
+    /// nobody has that frontend any more.
     pub service: Option<String>,
     /// What it dialled.
     pub frontend: SocketAddr,
@@ -33,6 +46,10 @@ pub struct OpenSocket {
     pub backend_id: u32,
     /// The socket's cookie.
     pub cookie: u64,
+    /// Since when it goes there, about a quarter of a second coarse; absent if an earlier version's
+    /// programs sent it there.
+    #[serde(default, with = "humantime_serde")]
+    pub since: Option<SystemTime>,
     /// What it speaks; absent if the kernel did not show the socket.
     pub transport: Option<Transport>,
     /// Its network namespace; absent if the kernel did not show the socket.
@@ -80,9 +97,12 @@ pub struct Holder {
 
 impl Listing {
     /// Names the services, keeps those of `wanted` if one is, and puts all in order.
-    pub fn named(mut self, services: &[ServiceStatus], wanted: Option<&str>) -> Self {
+    pub fn named(mut self, services: &[ServiceStatus], wanted: Option<&str>, order: Order) -> Self {
+        let mut by_id: BTreeMap<u32, &str> = BTreeMap::new();
         let mut names: BTreeMap<(SocketAddr, Option<&str>), &str> = BTreeMap::new();
         for service in services {
+            let ids = service.backends.iter().filter_map(|backend| backend.id);
+            by_id.extend(ids.map(|id| (id, service.name.as_str())));
             for Frontend { address, protocol } in service.frontends.iter().map(|f| f.frontend) {
                 let transport = match protocol {
                     crate::model::Protocol::Tcp => "tcp",
@@ -97,13 +117,19 @@ impl Listing {
                 Transport::Tcp | Transport::Mptcp => "tcp",
                 Transport::Udp => "udp",
             });
-            let name = names.get(&(socket.frontend, transport));
+            // A frontend may have gone to another service since; an id is one service's alone, until
+            // its last socket is closed.
+            let name = by_id.get(&socket.backend_id);
+            let name = name.or_else(|| names.get(&(socket.frontend, transport)));
             socket.service = name.map(|name| (*name).to_owned());
         }
         if let Some(wanted) = wanted {
             self.sockets.retain(|socket| socket.service.as_deref() == Some(wanted));
         }
         self.sockets.sort();
+        if order == Order::Age {
+            self.sockets.sort_by_key(|socket| socket.since);
+        }
         self.total = self.sockets.len();
         self.sockets.truncate(MOST);
         self
@@ -147,6 +173,7 @@ mod tests {
             backend: "10.0.0.1:80".parse().unwrap(),
             backend_id: 1,
             cookie,
+            since: None,
             transport,
             netns: None,
             uid: None,
@@ -165,7 +192,7 @@ mod tests {
         ];
         let listing = Listing { sockets, ..Listing::default() };
         let seen = |wanted| -> Vec<(Option<String>, u64)> {
-            let named = listing.clone().named(&services, wanted);
+            let named = listing.clone().named(&services, wanted, Order::Service);
             assert_eq!(named.total, named.sockets.len());
             named.sockets.into_iter().map(|socket| (socket.service, socket.cookie)).collect()
         };
@@ -180,7 +207,7 @@ mod tests {
     fn an_answer_has_its_bounds() {
         let one = socket("10.96.0.1:53", None, 1);
         let listing = Listing { sockets: vec![one; MOST + 5], ..Listing::default() };
-        let named = listing.named(&[], None);
+        let named = listing.named(&[], None, Order::Age);
         assert_eq!((named.sockets.len(), named.total), (MOST, MOST + 5));
     }
 }

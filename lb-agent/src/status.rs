@@ -3,6 +3,7 @@
 
 use crate::health::board::CheckResult;
 use crate::health::effective::Why;
+use crate::heard::Heard;
 use crate::model::{
     AdminState, Affinity, Frontend, Lease, Lists, NoBackend, Override, Policy, Reach, Rejection,
     Scope,
@@ -84,6 +85,9 @@ pub struct SourceStatus {
     /// Since when something has been wrong with it.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub error_since: Option<SystemTime>,
+    /// When it was last heard to be up to date; absent before the first time.
+    #[serde(default)]
+    pub heard: Heard,
 }
 
 /// Something that is missing from its source after an outage, and keeps serving for a while.

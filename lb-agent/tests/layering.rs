@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 56] = [
+const PURE: [&str; 57] = [
     "api::page::view",
     "claims",
     "config",
@@ -29,6 +29,7 @@ const PURE: [&str; 56] = [
     "explain",
     "forecast",
     "health",
+    "heard",
     "kubeproxy::cleanup::iptables",
     "kubeproxy::cleanup::names",
     "kubeproxy::cleanup::nft",

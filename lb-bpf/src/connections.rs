@@ -4,11 +4,11 @@
 //! lock that connect and getpeername hold. A row is never evicted by another socket.
 
 use crate::maps::{self, Remembered};
-use crate::sock::{PROCEED, ReleasedSock, SockAddr};
+use crate::sock::{self, PROCEED, ReleasedSock, SockAddr};
 use crate::{datagrams, outcomes};
 use core::ffi::c_void;
 use lb_common::rows::{ConnectionRow, FrontendKey};
-use lb_common::{features, protocol};
+use lb_common::{features, protocol, since};
 
 /// The row of this socket, if it has one.
 #[inline(always)]
@@ -66,9 +66,10 @@ pub(crate) fn joins(mptcp: Option<*mut c_void>, place: &Place) -> bool {
 #[inline(always)]
 pub(crate) fn remember(place: &Place, mptcp: Option<*mut c_void>, mut row: ConnectionRow) -> bool {
     row.cookie = place.cookie;
+    let since = since::stamp(sock::now_coarse_ns());
     match mptcp {
-        Some(mptcp) => on_mptcp(mptcp, &row),
-        None => in_tables(place, &row),
+        Some(mptcp) => on_mptcp(mptcp, &row, since),
+        None => in_tables(place, &row, since),
     }
 }
 
@@ -79,21 +80,23 @@ pub(crate) fn mptcp<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) -> Opti
 }
 
 #[inline(always)]
-fn on_mptcp(mptcp: *mut c_void, row: &ConnectionRow) -> bool {
+fn on_mptcp(mptcp: *mut c_void, row: &ConnectionRow, since: u32) -> bool {
     let Some(own) = Remembered::on_mptcp(mptcp, true) else { return false };
     if own.cookie() != 0 {
         maps::closed(own.backend_id());
     }
     own.fill(row);
+    own.note_on_mptcp(since);
     own.set_cookie(row.cookie);
     true
 }
 
 #[inline(always)]
-fn in_tables(place: &Place, row: &ConnectionRow) -> bool {
+fn in_tables(place: &Place, row: &ConnectionRow, since: u32) -> bool {
     let Some(slot) = place.slot else { return false };
     if place.holder == row.cookie {
         maps::closed(slot.backend_id());
+        maps::note_since(row.cookie, since);
         slot.fill(row);
         return true;
     }
@@ -101,10 +104,12 @@ fn in_tables(place: &Place, row: &ConnectionRow) -> bool {
         forget_overflow(row.cookie);
     }
     if place.holder == 0 && slot.claim(row.cookie) {
+        // Before the rest: who finds the row filled finds its time.
+        maps::note_since(row.cookie, since);
         slot.fill(row);
         return true;
     }
-    maps::overflow_insert(row)
+    maps::overflow_insert(row, since)
 }
 
 /// The socket connects to something that is no frontend: what it had dialled before is over.

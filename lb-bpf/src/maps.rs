@@ -28,8 +28,12 @@ use words::{atomic_add, compare_and_swap, words};
 pub(crate) use counters::{ServiceCount, active, closed, connected, may_be_backend};
 pub(crate) use outcomes::{Outcomes, report};
 pub(crate) use pairs::Pairs;
-pub(crate) use remembered::{Remembered, overflow_in_use, overflow_insert, overflow_remove};
+pub(crate) use remembered::{
+    Remembered, note_since, overflow_in_use, overflow_insert, overflow_remove,
+};
 
+/// `BPF_F_NO_PREALLOC`: a row's memory is made with the row.
+const NO_PREALLOC: usize = 1;
 /// `BPF_F_MMAPABLE`: the agent reads and writes the table by memory.
 const MMAPABLE: usize = 1 << 10;
 
@@ -45,6 +49,10 @@ static BACKENDS: Array<BackendRow, 65536, MMAPABLE> = Array::new();
 static CONNECTIONS: Array<ConnectionRow, 65536> = Array::new();
 #[btf_map]
 static CONNECTIONS_OVERFLOW: HashMap<u64, ConnectionRow, 65536> = HashMap::new();
+#[btf_map]
+static CONNECTION_TIMES: Array<u32, 65536> = Array::new();
+#[btf_map]
+static OVERFLOW_TIMES: HashMap<u64, u32, 65536, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static SOCKETS: SkStorage<SocketRows> = SkStorage::new();
 #[btf_map]

@@ -18,6 +18,7 @@ use lb_common::{failure, outcome};
 
 const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;
+const ETIMEDOUT: i32 = 110;
 const ECONNREFUSED: i32 = 111;
 
 #[inline(always)]
@@ -84,9 +85,14 @@ fn changes(call: &TcpCall<'_>, from: u32, to: u32) {
             }
             // The application, or the operator with `ss -K`.
             0 | ECONNRESET | ECONNABORTED => abandoned(id, call.cookie()),
-            // The last timeout, or ICMP.
-            _ => {
-                tracing::became(outcome::TIMED_OUT, call.cookie(), id);
+            // The last timeout, or ICMP. Its word may have come while the application held the
+            // socket's lock: then it is heard with the last timeout.
+            error => {
+                let kind = match error {
+                    ETIMEDOUT => outcome::TIMED_OUT,
+                    _ => outcome::UNREACHABLE,
+                };
+                tracing::became(kind, call.cookie(), id);
                 if !failed_before {
                     failed(id, failure::UNANSWERED, true);
                 }

@@ -12,6 +12,8 @@
 //! | `BACKENDS` | ARRAY, mapped | row -> [`rows::BlockHeader`] or [`rows::BackendRow`] | agent; immutable while reachable |
 //! | `CONNECTIONS` | ARRAY | socket cookie & mask -> [`rows::ConnectionRow`] | kernel |
 //! | `CONNECTIONS_OVERFLOW` | HASH | socket cookie -> [`rows::ConnectionRow`] | kernel |
+//! | `CONNECTION_TIMES` | ARRAY | socket cookie & mask -> [`since`] of that row of `CONNECTIONS` | kernel |
+//! | `OVERFLOW_TIMES` | HASH | socket cookie -> [`since`] of that row of `CONNECTIONS_OVERFLOW` | kernel |
 //! | `SOCKETS` | SK_STORAGE | socket -> [`rows::SocketRows`] | kernel |
 //! | `AFFINITY` | LRU_HASH | [`rows::AffinityKey`] -> [`rows::AffinityWord`] | kernel |
 //! | `BACKEND_STATS` | ARRAY, mapped | backend id -> [`rows::BackendCounters`] | kernel; agent zeroes idle ones |
@@ -119,6 +121,28 @@ pub mod filter {
     }
 }
 
+/// Since when a socket goes where it goes, in 32 bits: about a quarter of a second coarse, and good
+/// for 36 years.
+pub mod since {
+    /// A unit is 2^28 nanoseconds, because a shift costs less than a division.
+    const SHIFT: u32 = 28;
+
+    /// From the monotonic clock, in nanoseconds. Never 0 in those 36 years: that is a row that was
+    /// written before there were times.
+    #[inline(always)]
+    pub const fn stamp(now_ns: u64) -> u32 {
+        ((now_ns >> SHIFT) as u32).wrapping_add(1)
+    }
+
+    /// Back to nanoseconds of the monotonic clock, a unit too early at most; `None` if unknown.
+    pub const fn nanoseconds(stamp: u32) -> Option<u64> {
+        match stamp.checked_sub(1) {
+            Some(units) => Some((units as u64) << SHIFT),
+            None => None,
+        }
+    }
+}
+
 /// Indexes of the `CONTROL` table.
 pub mod control {
     /// How many rows `CONNECTIONS_OVERFLOW` holds; kept by the kernel side. While it is 0, nobody
@@ -149,12 +173,14 @@ pub mod outcome {
     pub const REFUSED: u32 = 1;
     /// The first SYN was not answered; the kernel goes on trying.
     pub const UNANSWERED: u32 = 2;
-    /// The kernel gave up: no answer in all its time, or a router said that there is no way.
+    /// The kernel gave up: no answer in all its time.
     pub const TIMED_OUT: u32 = 3;
     /// The application gave up before the attempt was decided.
     pub const ABANDONED: u32 = 4;
     /// The connection is over.
     pub const CLOSED: u32 = 5;
+    /// A router said that there is no way, or this host knew of none.
+    pub const UNREACHABLE: u32 = 6;
 }
 
 /// Bits of the program's `FEATURES` global: what the running kernel can do. The verifier removes
@@ -167,4 +193,20 @@ pub mod features {
     /// What becomes of connects is followed: `bpf_skc_to_tcp_sock` (5.9), and the kernel describes
     /// its types.
     pub const OUTCOMES: u32 = 1 << 2;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::since;
+
+    #[test]
+    fn times_come_back_a_unit_too_early_at_most() {
+        const UNIT: u64 = 1 << 28;
+        let years = 36 * 365 * 24 * 3600 * 1_000_000_000;
+        for now in [0, 1, UNIT - 1, UNIT, UNIT + 1, 3_600_000_000_000, years] {
+            let then = since::nanoseconds(since::stamp(now)).expect("a time");
+            assert!(then <= now && now - then < UNIT, "{now} {then}");
+        }
+        assert_eq!(since::nanoseconds(0), None);
+    }
 }

@@ -95,7 +95,8 @@ pub struct ConnectionRow {
 
 /// What `SOCKETS` keeps on a socket. An unconnected UDP socket has a row for each of the last
 /// frontends it sent to, their `cookie` field being a use stamp (0: free, highest: last used). An
-/// MPTCP socket has its connection in the first row.
+/// MPTCP socket has its connection in the first row, and since when ([`crate::since`]) in the
+/// `cookie` field of the second.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SocketRows {

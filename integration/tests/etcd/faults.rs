@@ -14,7 +14,7 @@ use integration::wait::{eventually, let_pass};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the agent may take to notice that a store is away or silent.
 const NOTICE: Duration = Duration::from_secs(20);
@@ -22,6 +22,12 @@ const NOTICE: Duration = Duration::from_secs(20);
 /// Waits until this long after `since`.
 fn until(since: Instant, span: Duration) {
     let_pass((since + span).saturating_duration_since(Instant::now()));
+}
+
+/// When the source was last heard to be up to date.
+#[track_caller]
+fn heard(scene: &Scene<'_>) -> SystemTime {
+    scene.source().heard.at().expect("it has been heard once")
 }
 
 #[test]
@@ -50,13 +56,20 @@ fn stopped_and_continued() {
     lab::run("fault-stop", |lab| {
         let (etcd, settings) = one(lab);
         let mut scene = Scene::begin(lab, &etcd, &settings);
+        // Heard of all the while, though nothing changes, and not while it stands still.
+        let before = heard(&scene);
+        eventually("a sign of life", NOTICE, || heard(&scene) > before);
         etcd.stop_signal();
-        let stopped = Instant::now();
+        let (stopped, silent) = (Instant::now(), SystemTime::now());
         let why = scene.notices(NOTICE);
         assert!(stopped.elapsed() < NOTICE, "{why}");
         until(stopped, Duration::from_secs(20));
         scene.traffic.goes_on(20);
+        assert!(heard(&scene) < silent + Duration::from_secs(2), "{:?}", scene.source());
         etcd.cont();
+        eventually("it to be heard again", NOTICE, || {
+            heard(&scene) > silent + Duration::from_secs(20)
+        });
         let round = scene.change(&etcd, 0);
         scene.arrives(round, round.written);
         scene.end();

@@ -6,14 +6,18 @@ use integration::lab::{self, Lab};
 use integration::netns;
 use integration::server::{Backends, Kind, any_port};
 use integration::spec::{service, services};
+use integration::wait::eventually;
 use lb_agent::sockets::{Listing, OpenSocket, Transport};
+use lb_common::LAYOUT_VERSION;
 use socket2::Protocol;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 const WEB: &str = "10.96.0.1:80";
 const DNS: &str = "10.96.0.1:53";
+const MOMENT: Duration = Duration::from_secs(20);
 
 #[track_caller]
 fn listed(lab: &Lab, arguments: &[&str]) -> Listing {
@@ -106,6 +110,91 @@ fn sockets_of_all_kinds_and_namespaces() {
         let before = listed(lab, &[]);
         agent.kill9();
         let after = listed(lab, &[]);
-        assert_eq!(after, before);
+        assert_eq!(undated(&after), undated(&before));
+    });
+}
+
+/// The wall clock is read each time, so times differ by next to nothing.
+fn undated(listing: &Listing) -> Listing {
+    let mut listing = listing.clone();
+    listing.sockets.iter_mut().for_each(|socket| socket.since = None);
+    listing
+}
+
+#[track_caller]
+fn since(lab: &Lab, cookie: u64) -> Option<SystemTime> {
+    let listing = listed(lab, &[]);
+    let found = listing.sockets.iter().find(|socket| socket.cookie == cookie);
+    found.unwrap_or_else(|| panic!("{cookie} is not in {listing:#?}")).since
+}
+
+/// In the direct-mapped table, in its overflow, and on MPTCP sockets.
+#[test]
+fn sockets_have_ages() {
+    /// What the kernel's coarse times and two readings of the wall clock may be apart.
+    const COARSE: Duration = Duration::from_millis(400);
+    lab::run("connection-ages", |lab| {
+        netns::sysctl("mptcp/enabled", "1");
+        lab.set_settings("tables: {connections: 2}");
+        let server = Backends::start(Kind::Mptcp, [(any_port("127.0.0.1"), "web")]);
+        let spec = services(&[
+            service("web").frontend(WEB).backend(server.at(0)),
+            service("dns").udp(DNS).backend("127.0.0.1:9"),
+        ]);
+        let agent = Agent::start(lab, &spec);
+        let (web, dns): (SocketAddr, SocketAddr) = (WEB.parse().unwrap(), DNS.parse().unwrap());
+        let begun = SystemTime::now();
+        let tcp = dial(web).unwrap();
+        let mptcp = stream(web, Protocol::MPTCP);
+        mptcp.connect(&web.into()).unwrap();
+        let sockets: Vec<UdpSocket> = (0..6).map(|_| client::udp("127.0.0.1:0")).collect();
+        sockets.iter().for_each(|socket| socket.connect(dns).unwrap());
+        let ended = SystemTime::now();
+        assert!(!agent.tables().overflow().is_empty(), "two rows hold seven sockets");
+
+        let listing = listed(lab, &["--sort", "age"]);
+        assert_eq!(listing.total, 8);
+        for socket in &listing.sockets {
+            let since = socket.since.unwrap_or_else(|| panic!("no time: {socket:?}"));
+            assert!(since + COARSE > begun && since < ended + COARSE, "{begun:?} {socket:?}");
+        }
+        let times: Vec<_> = listing.sockets.iter().map(|socket| socket.since).collect();
+        assert!(times.is_sorted(), "{times:?}");
+
+        // A connect is a new beginning, wherever the row is; what else goes on is none.
+        let cookies: Vec<u64> = sockets.iter().map(client::cookie).collect();
+        let firsts: Vec<_> = cookies.iter().map(|cookie| since(lab, *cookie).unwrap()).collect();
+        let still = since(lab, client::cookie(&tcp.stream)).unwrap();
+        for ((socket, cookie), first) in sockets.iter().zip(&cookies).zip(&firsts) {
+            eventually("a later time", MOMENT, || {
+                socket.connect(dns).unwrap();
+                since(lab, *cookie).unwrap() > *first + COARSE
+            });
+        }
+        let now = since(lab, client::cookie(&tcp.stream)).unwrap();
+        let apart = now.duration_since(still).unwrap_or_else(|error| error.duration());
+        assert!(apart < COARSE, "{now:?} {still:?}");
+        let shown = lab.lbctl(&["connections", "web"]).stdout;
+        assert!(shown.lines().next().unwrap().contains(" AGE "), "{shown}");
+        let refused = lab.lbctl(&["connections", "--sort", "size"]);
+        assert_eq!(refused.code, Some(64), "{refused:?}");
+
+        // Tables of a version that knew no times.
+        agent.kill9();
+        let pins = lab.pin_dir().join(LAYOUT_VERSION.to_string());
+        for name in ["CONNECTION_TIMES", "OVERFLOW_TIMES"] {
+            std::fs::remove_file(pins.join(name)).unwrap();
+        }
+        let alone = listed(lab, &["dns"]);
+        assert_eq!(alone.total, 6);
+        assert!(alone.sockets.iter().all(|socket| socket.since.is_none()), "{alone:#?}");
+        let _agent = Agent::adopt(lab);
+        assert_eq!(since(lab, cookies[0]), None);
+        let shown = lab.lbctl(&["connections", "dns"]).stdout;
+        assert!(shown.lines().nth(1).unwrap().contains(" - "), "{shown}");
+        sockets[0].connect(dns).unwrap();
+        assert!(since(lab, cookies[0]).is_some());
+        let oldest = listed(lab, &["dns", "--sort", "age"]);
+        assert_eq!(oldest.sockets.last().unwrap().cookie, cookies[0], "{oldest:#?}");
     });
 }

@@ -1,5 +1,6 @@
 //! `lbctl explain`: that it says what connects really do, and names what was meant.
 
+use crate::shares::{agrees, connects};
 use integration::agent::Agent;
 use integration::lab::{self, Lab};
 use integration::server::{Backends, closed};
@@ -15,7 +16,7 @@ use std::time::Duration;
 const MOMENT: Duration = Duration::from_secs(20);
 
 #[track_caller]
-fn explained(lab: &Lab, address: &str) -> Explanation {
+pub(crate) fn explained(lab: &Lab, address: &str) -> Explanation {
     let told = lab.lbctl(&["explain", address, "-o", "json"]);
     serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"))
 }
@@ -27,51 +28,9 @@ fn text(lab: &Lab, address: &str, code: i32) -> String {
     told.stdout
 }
 
-fn shares(explanation: &Explanation) -> BTreeMap<SocketAddr, f64> {
+pub(crate) fn shares(explanation: &Explanation) -> BTreeMap<SocketAddr, f64> {
     let walk = explanation.walk.as_ref().expect("a frontend");
     walk.candidates.iter().map(|c| (c.address, c.share_percent / 100.0)).collect()
-}
-
-/// Connects until then, by backend.
-fn connects(agent: &Agent<'_>, service: &str) -> BTreeMap<SocketAddr, u64> {
-    let backends = agent.service(service).backends;
-    backends.into_iter().map(|backend| (backend.address, backend.connects)).collect()
-}
-
-/// Dials so often, and compares where the connects went with the shares: Pearson's statistic, with a
-/// bound that chance exceeds in fewer than one of a million tries.
-#[track_caller]
-fn shares_hold(
-    agent: &Agent<'_>,
-    name: &str,
-    frontend: SocketAddr,
-    shares: &BTreeMap<SocketAddr, f64>,
-    seed: u64,
-) {
-    const DIALS: u32 = 20_000;
-    let before = connects(agent, name);
-    let local = if frontend.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
-    for _ in 0..DIALS {
-        let socket = UdpSocket::bind(local).expect("a socket");
-        socket.connect(frontend).expect("a UDP connect sends nothing");
-    }
-    let after = connects(agent, name);
-    let total: f64 = shares.values().sum();
-    assert!((total - 1.0).abs() < 1e-6, "the shares add up to {total}; seed {seed}");
-    let mut statistic = 0.0;
-    for (backend, before) in before {
-        let seen = (after[&backend] - before) as f64;
-        let expected = shares.get(&backend).copied().unwrap_or(0.0) * f64::from(DIALS);
-        if expected == 0.0 {
-            assert_eq!(seen, 0.0, "{backend} gets connects that nobody told of; seed {seed}");
-        } else {
-            statistic += (seen - expected).powi(2) / expected;
-        }
-    }
-    let freedom = (shares.len() - 1) as f64;
-    // Laurent and Massart's bound on the tail of chi-square, at e^-15.
-    let bound = freedom + 2.0 * (freedom * 15.0).sqrt() + 30.0;
-    assert!(statistic < bound, "{statistic} >= {bound} for {shares:?}; seed {seed}");
 }
 
 /// Services with random weights, some backends drained, some of the other family.
@@ -135,7 +94,7 @@ fn it_agrees_with_what_connects_do() {
             if name == "s5" {
                 continue;
             }
-            shares_hold(&agent, name, *frontend, &shares(&explanation), seed);
+            agrees(lab, &agent, name, *frontend, seed);
         }
         // Who stays with a backend is not drawn for: all connects of this process are one client's.
         let (name, frontend) = frontends.last().unwrap();

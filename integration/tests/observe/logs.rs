@@ -65,7 +65,9 @@ fn a_line_per_change_and_none_per_connection() {
         let web = service("web")
             .frontend("10.96.0.10:80")
             .backends([first, second])
-            .with("checks: [{tcp: {interval: 1s, rise: 1, fall: 1}}]");
+            // Refused at once, or unanswered for seconds and three times over: a machine that is busy
+            // takes nobody out.
+            .with("checks: [{tcp: {interval: 2s, timeout: 2s, fast_interval: 100ms}}]");
         let agent = Agent::start(lab, &services(&[web]));
         let vip: SocketAddr = "10.96.0.10:80".parse().unwrap();
         let lines = |agent: &Agent<'_>| agent.log().lines().count();

@@ -9,6 +9,7 @@ mod logs;
 mod metrics;
 mod page;
 mod prometheus;
+mod shares;
 mod ten_thousand;
 mod top;
 mod trace;

@@ -115,6 +115,7 @@ fn changes_appear_by_themselves() {
             )
         };
         browser.until(&format!("{}.includes('2/2')", row("web")));
+        browser.until(r"/heard \d+s ago/.test(document.getElementById('sources').textContent)");
         browser
             .value("document.querySelector('#list tbody').rows[1].querySelector('button').click()");
         browser.until("document.querySelectorAll('#details-backends tbody tr').length === 2");

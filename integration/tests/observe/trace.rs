@@ -6,8 +6,9 @@ use integration::agent::Agent;
 use integration::cgroup::mount_point;
 use integration::client::{self, begin, dial};
 use integration::lab::{self, Lab};
+use integration::netns;
 use integration::process::{self, binary};
-use integration::router::{Router, silent};
+use integration::router::{Router, no_way, silent};
 use integration::server::{Backends, closed};
 use integration::spec::{service, services};
 use integration::wait::{eventually, wait_for};
@@ -190,6 +191,42 @@ fn what_is_not_answered() {
         assert!(unanswered.after >= Duration::from_millis(900), "{unanswered:?}");
         drop(given_up);
         trace.outcome(cookie, Became::Abandoned);
+        // The fewest packets that the kernel can be content with: it gives up after seconds.
+        netns::sysctl("ipv4/tcp_syn_retries", "1");
+        let socket = begin(addr(WEB), Protocol::TCP);
+        assert_eq!(client::ended(&socket).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+        let timed_out = trace.outcome(client::cookie(&socket), Became::Timedout);
+        assert!(timed_out.after >= Duration::from_secs(1), "{timed_out:?}");
+    });
+}
+
+/// A router says that there is no way, at once or, if nobody could listen just then, with the last
+/// timeout.
+#[test]
+fn what_there_is_no_way_to() {
+    lab::run("trace-no-way", |lab| {
+        let router = Router::start();
+        netns::sysctl("ipv4/tcp_syn_retries", "1");
+        let v6 = "[fd00:96::1]:80";
+        let spec = services(&[
+            service("four").frontend(WEB).backend(no_way(true)),
+            service("six").frontend(v6).backend(no_way(false)),
+        ]);
+        let _agent = Agent::start(lab, &spec);
+        let trace = Trace::begin(lab, "all", &["-o", "json"]);
+        let shown = Trace::begin(lab, "text", &[]);
+        for (frontend, busy) in [(WEB, true), (v6, true), (WEB, false)] {
+            if busy {
+                router.keep_busy();
+            }
+            let socket = begin(addr(frontend), Protocol::TCP);
+            let error = client::ended(&socket).unwrap_err().raw_os_error();
+            assert!(matches!(error, Some(libc::EHOSTUNREACH | libc::ENETUNREACH)), "{error:?}");
+            let outcome = trace.outcome(client::cookie(&socket), Became::Unreachable);
+            assert_eq!(outcome.decided.frontend.address, addr(frontend));
+        }
+        let three = |text: &String| text.matches("unreachable after ").count() == 3;
+        wait_for("three lines", MOMENT, || Some(shown.text()).filter(three));
     });
 }
 
@@ -356,15 +393,28 @@ fn what_is_lost_is_told() {
                 _ => None,
             })
         };
+        // Tracing is on a moment before there is an answer, which nobody waits for that long.
+        eventually("the first line", MOMENT, || {
+            UdpSocket::bind("127.0.0.1:0").unwrap().connect(addr(DNS)).unwrap();
+            !trace.lines().is_empty()
+        });
         // The agent stands still, so that the ring fills up for sure.
         let pid = nix::unistd::Pid::from_raw(agent.pid().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
         flood();
         let lost = control(lab, control::LOST_EVENTS);
+        // Until nothing is recorded any more, which takes five seconds.
+        let now = || lb_agent::dataplane::monotonic_now().as_nanos();
+        eventually("the agent's word to lapse", MOMENT, || {
+            now() > u128::from(control(lab, control::TRACING))
+        });
+        flood();
+        assert_eq!(control(lab, control::LOST_EVENTS), lost, "nothing is written, nothing counted");
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
         assert!(lost > 0, "a ring of 256 KiB can't hold 20,000 records");
         let told = wait_for("word of it", MOMENT, missed);
         assert!(told.lost >= lost, "{told:?}, {lost} lost");
+        assert!(!told.lapsed.is_zero(), "{told:?}");
         let read = || trace.lines().iter().filter(|l| matches!(l, Line::Decision(_))).count();
         wait_for("the rest", MOMENT, || (read() > 1_000).then_some(()));
     });

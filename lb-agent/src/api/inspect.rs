@@ -2,6 +2,7 @@
 
 use super::{Failure, Parts, unknown_service};
 use crate::model::Frontend;
+use crate::sockets::Order;
 use crate::status::ServiceStatus;
 use crate::trace::TraceError;
 use crate::trace::line::Filter;
@@ -24,6 +25,8 @@ use tokio::sync::mpsc;
 #[derive(Debug, Deserialize)]
 pub(super) struct Which {
     service: Option<String>,
+    #[serde(default)]
+    sort: Order,
 }
 
 /// Lines as they come.
@@ -68,8 +71,10 @@ pub(super) async fn explain(
 
 pub(super) async fn connections(
     State(shared): State<Parts>,
-    Query(Which { service: wanted }): Query<Which>,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Failure> {
+    let Query(Which { service: wanted, sort }) =
+        which.map_err(|rejection| bad(rejection.body_text()))?;
     let published = shared.now();
     if let Some(name) = &wanted
         && published.state.service(name).is_none()
@@ -80,7 +85,7 @@ pub(super) async fn connections(
     let listing = shared.read_kernel(move |_| {
         let services = published.state.services.iter();
         let services: Vec<_> = services.map(|service| ServiceStatus::clone(service)).collect();
-        inspector.connections(&services, wanted.as_deref())
+        inspector.connections(&services, wanted.as_deref(), sort)
     });
     Ok(Json(listing.await?).into_response())
 }

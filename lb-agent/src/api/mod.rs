@@ -12,7 +12,7 @@
 //! | `GET /v1/log-level` | what is logged, and what was at the start |
 //! | `POST /v1/log-level` | logs by another filter; `{"filter": null}`: by that of the start |
 //! | `GET /v1/explain/{address}` | an [`Explanation`](crate::explain::Explanation) of what a connect to `10.96.0.10:53/udp` does |
-//! | `GET /v1/connections`, `...?service=` | a [`Listing`](crate::sockets::Listing) of open sockets |
+//! | `GET /v1/connections`, `...?service=&sort=` | a [`Listing`](crate::sockets::Listing) of open sockets |
 //! | `GET /v1/trace?service=..` | a [`Line`](crate::trace::line::Line) of JSON for each decision from now on, without end; the parameters are those of a [`Filter`](crate::trace::line::Filter) |
 //! | `GET /livez` | 200 while the agent answers at all |
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |

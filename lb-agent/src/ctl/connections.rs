@@ -1,5 +1,6 @@
 //! What `connections` looks like. Pure.
 
+use super::human::{age, moment};
 use super::render::Look;
 use super::table::Table;
 use crate::shown::clean;
@@ -11,7 +12,8 @@ const LONGEST: usize = 60;
 /// As a table.
 pub(super) fn text(listing: &Listing, look: Look) -> String {
     let more: &[_] = if look.wide { &["UID", "BACKEND-ID", "COOKIE"] } else { &[] };
-    let usual = ["SERVICE", "PROTOCOL", "FRONTEND", "BACKEND", "NETNS", "PROCESS"];
+    let aged = if look.wide { "SINCE" } else { "AGE" };
+    let usual = ["SERVICE", "PROTOCOL", "FRONTEND", "BACKEND", aged, "NETNS", "PROCESS"];
     let mut table = Table::new(usual.iter().chain(more).copied());
     for socket in &listing.sockets {
         let OpenSocket { service, frontend, backend, backend_id, cookie, transport, .. } = socket;
@@ -25,6 +27,7 @@ pub(super) fn text(listing: &Listing, look: Look) -> String {
             transport.unwrap_or("-").to_owned(),
             frontend.to_string(),
             backend.to_string(),
+            if look.wide { moment(socket.since) } else { age(socket.since, look.now) },
             or_none(socket.netns.as_ref().map(netns)),
             processes(&socket.processes, look),
         ];
@@ -71,7 +74,7 @@ fn processes(holders: &[Holder], look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn hostile_names_and_what_is_not_known() {
@@ -82,6 +85,7 @@ mod tests {
             backend: "10.0.0.1:80".parse().unwrap(),
             backend_id: 1,
             cookie: 77,
+            since: None,
             transport: None,
             netns: None,
             uid: None,
@@ -92,11 +96,16 @@ mod tests {
             transport: Some(Transport::Tcp),
             netns: Some(Netns { inode: 4_026_531_840, name: None, own: false }),
             uid: Some(0),
+            since: Some(SystemTime::UNIX_EPOCH),
             processes: vec![holder(1, "a\n\u{1b}[2J"), holder(2, "b")],
             ..unseen.clone()
         };
         let listing = Listing { sockets: vec![unseen, seen], total: 2, problems: Vec::new() };
-        let look = |wide| Look { wide, headers: false, now: SystemTime::UNIX_EPOCH };
+        let look = |wide| Look {
+            wide,
+            headers: false,
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(192),
+        };
         let cells = |wide| -> Vec<Vec<String>> {
             let text = text(&listing, look(wide));
             assert!(!text.contains('\u{1b}'), "{text}");
@@ -107,9 +116,9 @@ mod tests {
             text.lines().map(cells).collect()
         };
         let lines = cells(false);
-        assert_eq!(lines[0], ["-", "-", "10.96.0.1:80", "10.0.0.1:80", "-", "-"]);
-        assert_eq!(lines[1][4..], ["4026531840", "a\\n\\u{1b}[2J/1 +1"]);
-        assert_eq!(cells(true)[1][5..], ["a\\n\\u{1b}[2J/1,b/2", "0", "1", "77"]);
+        assert_eq!(lines[0], ["-", "-", "10.96.0.1:80", "10.0.0.1:80", "-", "-", "-"]);
+        assert_eq!(lines[1][4..], ["3m12s", "4026531840", "a\\n\\u{1b}[2J/1 +1"]);
+        assert_eq!(cells(true)[1][6..], ["a\\n\\u{1b}[2J/1,b/2", "0", "1", "77"]);
         assert_eq!(name(&listing), "-/77\nweb/77\n");
     }
 }

@@ -133,6 +133,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
             held: _,
             error,
             error_since,
+            heard: _,
         } = source;
         sources.push([
             name.clone(),

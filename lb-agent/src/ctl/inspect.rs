@@ -9,7 +9,7 @@ use super::trace::encoded;
 use super::{Form, Output, Places, connections, explain, forecast, say, show};
 use crate::explain::Explanation;
 use crate::model::{Frontend, ServiceName};
-use crate::sockets::Listing;
+use crate::sockets::{Listing, Order};
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Serialize;
@@ -34,10 +34,13 @@ pub(super) enum Verb {
         #[command(flatten)]
         manifests: forecast::Manifests,
     },
-    /// List the open sockets that were sent to backends, with their processes
+    /// List the open sockets that were sent to backends, with their processes and ages
     Connections {
         /// Only those that dialled this service
         service: Option<ServiceName>,
+        /// What comes first; by age: the oldest
+        #[arg(long, value_enum, default_value_t)]
+        sort: Order,
     },
 }
 
@@ -61,23 +64,24 @@ impl Verb {
                 let found = explained.walk.is_some();
                 Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
-            Self::Connections { service } => {
-                let query =
-                    service.as_ref().map(|name| format!("?service={}", encoded(name.as_str())));
-                let path = format!("/v1/connections{}", query.unwrap_or_default());
+            Self::Connections { service, sort } => {
+                let wanted = service.as_ref().map(ServiceName::as_str);
+                let mut query = Vec::new();
+                query.extend(wanted.map(|name| format!("service={}", encoded(name))));
+                query.extend((sort == Order::Age).then(|| "sort=age".to_owned()));
+                let path = format!("/v1/connections?{}", query.join("&"));
                 let client = client.patient(ALL_NAMESPACES);
                 let listing: Listing = match client.get(&path).await {
                     Ok(listing) => listing,
                     Err(absent @ AskError::Absent { .. }) => {
                         let services = leftovers(&places, &absent)?.services()?;
-                        let wanted = service.as_ref().map(ServiceName::as_str);
                         if let Some(name) = wanted
                             && !services.iter().any(|service| service.name == name)
                         {
                             anyhow::bail!("no service `{name}`");
                         }
                         let found = crate::dataplane::connections::list(&places.pin_dir)?;
-                        found.named(&services, wanted)
+                        found.named(&services, wanted, sort)
                     }
                     Err(error) => return Err(error.into()),
                 };

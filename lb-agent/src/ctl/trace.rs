@@ -4,7 +4,7 @@ use super::client::{AskError, Client};
 use super::{BAD_USAGE, Form, Output, Places, Reader, say, show};
 use crate::model::ServiceName;
 use crate::shown::clean;
-use crate::trace::line::{Became, Decided, Filter, Line, Outcome, Target, Verdict};
+use crate::trace::line::{Became, Decided, Filter, Line, Missed, Outcome, Target, Verdict};
 use clap::Args;
 use http_body_util::BodyExt as _;
 use nix::unistd::{Uid, User};
@@ -169,11 +169,7 @@ impl Renderer {
                 self.told(&outcome.decided, outcome.at, &result)
             }
             Line::Missed(missed) => {
-                say(&format!(
-                    "missing so far: {} events that the kernel had no room for, {} lines that came \
-                     too fast; a filter leaves fewer",
-                    missed.lost, missed.dropped
-                ));
+                say(&missing(&missed));
                 String::new()
             }
         })
@@ -238,6 +234,20 @@ fn pod(path: &str) -> Option<String> {
     })
 }
 
+fn missing(Missed { lost, dropped, lapsed }: &Missed) -> String {
+    let counted = format!(
+        "missing so far: {lost} events that the kernel had no room for, {dropped} lines that came \
+         too fast; a filter leaves fewer"
+    );
+    match lapsed.is_zero() {
+        true => counted,
+        false => format!(
+            "{counted}. For {lapsed:.1?} nothing was recorded at all, because the agent did not get \
+             to run"
+        ),
+    }
+}
+
 fn decision(decided: &Decided) -> String {
     let verdict = match decided.verdict {
         Verdict::Translated => "translated",
@@ -256,6 +266,7 @@ fn became(outcome: &Outcome) -> String {
         Became::Refused => format!("refused by the backend after {after}"),
         Became::Unanswered => format!("unanswered for {after}"),
         Became::Timedout => format!("timed out after {after}"),
+        Became::Unreachable => format!("unreachable after {after}"),
         Became::Abandoned => format!("abandoned after {after}"),
         Became::Closed => match (sent, received) {
             (Some(sent), Some(received)) => {

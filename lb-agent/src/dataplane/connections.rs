@@ -2,10 +2,11 @@
 //! that the kernel shows, and by inode with the processes that have them open.
 
 use super::destroy::diag::{Diag, Found, Question};
-use super::destroy::{Rows, may_enter_namespaces, namespaces};
+use super::destroy::{Memory, Rows, may_enter_namespaces, namespaces};
+use super::sys;
 use crate::sockets::{HOLDERS, Holder, Listing, Netns, OpenSocket, Transport};
 use lb_common::rows::ConnectionRow;
-use lb_common::{LAYOUT_VERSION, protocol};
+use lb_common::{LAYOUT_VERSION, protocol, since};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,10 +15,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// A socket that the kernel shows, of which something is remembered.
 struct Shown {
-    row: ConnectionRow,
+    memory: Memory,
     transport: Transport,
     netns: u64,
     inode: u32,
@@ -65,31 +67,36 @@ pub fn list(pin_dir: &Path) -> anyhow::Result<Listing> {
     let names = netns_names();
     let netns =
         |inode: u64| Netns { inode, name: names.get(&inode).cloned(), own: own == Some(inode) };
+    // The wall clock when the monotonic one began.
+    let epoch = SystemTime::now().checked_sub(sys::monotonic_now());
     let mut left = remembered;
     let mut sockets = Vec::new();
-    for Shown { row, transport, netns: inode, inode: socket, uid } in shown {
-        left.remove(&row.cookie);
+    for Shown { memory, transport, netns: inode, inode: socket, uid } in shown {
+        left.remove(&memory.row.cookie);
         sockets.push(OpenSocket {
             transport: Some(transport),
             netns: Some(netns(inode)),
             uid: Some(uid),
             processes: holders.get(&socket).cloned().unwrap_or_default(),
-            ..unseen(&row)
+            ..unseen(&memory, epoch)
         });
     }
     // The kernel shows no sockets of namespaces that nothing leads to, and some have closed by now.
-    sockets.extend(left.values().filter(|row| rows.remembers(row)).map(unseen));
+    let still = left.values().filter(|memory| rows.remembers(&memory.row));
+    sockets.extend(still.map(|memory| unseen(memory, epoch)));
     let total = sockets.len();
     Ok(Listing { sockets, total, problems: problems.into_iter().collect() })
 }
 
-fn unseen(row: &ConnectionRow) -> OpenSocket {
+fn unseen(Memory { row, since }: &Memory, epoch: Option<SystemTime>) -> OpenSocket {
+    let since = since::nanoseconds(*since).map(Duration::from_nanos);
     OpenSocket {
         service: None,
         frontend: SocketAddr::new(row.frontend.into(), u16::from_be(row.frontend_port)),
         backend: backend_of(row),
         backend_id: row.backend_id,
         cookie: row.cookie,
+        since: epoch.zip(since).and_then(|(epoch, since)| epoch.checked_add(since)),
         transport: None,
         netns: None,
         uid: None,
@@ -105,29 +112,30 @@ fn backend_of(row: &ConnectionRow) -> SocketAddr {
 fn look_through(
     netns: u64,
     rows: &Rows,
-    remembered: &BTreeMap<u64, ConnectionRow>,
+    remembered: &BTreeMap<u64, Memory>,
 ) -> nix::Result<Vec<Shown>> {
     let mut diag = Diag::open()?;
     let mut shown = Vec::new();
-    let mut keep = |transport, found: Found, row: &ConnectionRow| {
+    let mut keep = |transport, found: Found, memory: Memory| {
         // A row speaks for a socket only while that is its peer.
-        if backend_of(row) == found.peer {
+        if backend_of(&memory.row) == found.peer {
             let Found { inode, uid, .. } = found;
-            shown.push(Shown { row: *row, transport, netns, inode, uid });
+            shown.push(Shown { memory, transport, netns, inode, uid });
         }
     };
     for (number, transport) in [(protocol::TCP, Transport::Tcp), (protocol::UDP, Transport::Udp)] {
         let question = Question { protocol: number.into(), port: None, token: false };
         diag.dump(&question, None, |found| {
-            if let Some(row) = remembered.get(&found.cookie) {
-                keep(transport, found, row);
+            if let Some(memory) = remembered.get(&found.cookie) {
+                keep(transport, found, *memory);
             }
         })?;
     }
     let question = Question { protocol: protocol::MPTCP, port: None, token: false };
     let asked = diag.dump(&question, Some(rows.storage()), |found| {
         if let Some(row) = found.row {
-            keep(Transport::Mptcp, found, &row);
+            let memory = Memory { row, since: found.since };
+            keep(Transport::Mptcp, found, memory);
         }
     });
     match asked {

@@ -22,7 +22,9 @@ impl Pinned {
             Err(aya::maps::MapError::KeyNotFound) => return Ok(None),
             Err(error) => anyhow::bail!("reading FRONTENDS: {}", chain(&error)),
         };
-        let Some((block, header, rows)) = self.tables.block(index) else { return Ok(None) };
+        let Some((block, header, rows)) = self.tables.settled_block(index)? else {
+            return Ok(None);
+        };
         let usable = rows.len().saturating_sub(header.resting as usize);
         let (picked, resting) = rows.split_at(usable);
         let clients = self.clients(&header).context("reading AFFINITY")?;
@@ -32,7 +34,8 @@ impl Pinned {
             picked.iter().map(|row| Slot { threshold: row.threshold, alias: row.alias }).collect();
         anyhow::ensure!(
             slots.iter().all(|slot| (slot.alias as usize) < slots.len()),
-            "the block was replaced while it was read; ask again"
+            "the block of this frontend names a row that it does not have; restart the agent, \
+             which writes it anew"
         );
         let drawn = if slots.is_empty() { Vec::new() } else { shares(&slots) };
         let drawn = match policy {
@@ -67,32 +70,40 @@ impl Pinned {
     /// Every frontend that the kernel has, with its service's id.
     pub fn all_frontends(&self) -> anyhow::Result<Vec<(Frontend, u32)>> {
         let frontends = self.tables.frontends()?;
-        let named = frontends.into_iter().filter_map(|(key, index)| {
-            let (_, header, _) = self.tables.block(index)?;
-            let protocol = Protocol::from_number(key.protocol)?;
+        let mut named = Vec::with_capacity(frontends.len());
+        for (key, index) in frontends {
+            let Some((_, header, _)) = self.tables.settled_block(index)? else { continue };
+            let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
             let address = key.socket_addr();
-            Some((Frontend::new(address.ip(), address.port(), protocol), header.service_id))
-        });
-        Ok(named.collect())
+            let frontend = Frontend::new(address.ip(), address.port(), protocol);
+            named.push((frontend, header.service_id));
+        }
+        Ok(named)
     }
 
     /// How many clients stay with each backend for now.
     fn clients(&self, header: &BlockHeader) -> anyhow::Result<BTreeMap<u32, u64>> {
-        let mut clients = BTreeMap::new();
+        let mut counts = BTreeMap::new();
         if !header_has_affinity(header) {
-            return Ok(clients);
+            return Ok(counts);
         }
         let now = sys::monotonic_now().as_secs();
-        for entry in self.tables.affinity.iter() {
+        let mut stays_with = BTreeMap::new();
+        // While entries come and go, the kernel may begin again with those that were read already:
+        // each client counts once, and the walk ends all the same.
+        for entry in self.tables.affinity.iter().take(self.tables.affinity_room) {
             // One that is evicted while they are read is not an error.
             let Ok((key, word)) = entry else { continue };
             let (key, word): (AffinityKey, _) = (bytemuck::cast(key), AffinityWord(word));
             let same = key.group == header.affinity_group && key.kind == u32::from(header.affinity);
             if same && u64::from(word.deadline()) > now {
-                *clients.entry(word.backend_id()).or_insert(0) += 1;
+                stays_with.insert(key.client, word.backend_id());
             }
         }
-        Ok(clients)
+        for backend in stays_with.into_values() {
+            *counts.entry(backend).or_insert(0) += 1;
+        }
+        Ok(counts)
     }
 }
 

@@ -4,6 +4,7 @@
 mod attach;
 mod btf;
 pub mod connections;
+mod describe;
 mod destroy;
 pub mod exclude;
 pub mod explain;

@@ -1,6 +1,7 @@
 //! The pinned tables, read without an agent.
 
-use super::tables::{self, Tables, chain};
+use super::describe::describe;
+use super::tables::{Tables, chain};
 use crate::model::{
     AdminState, Affinity, Client, Frontend, Lists, NoBackend, Policy, Protocol, Reach, Scope,
 };
@@ -42,7 +43,7 @@ impl Pinned {
         // What a service's blocks differ in is told by its first frontend, not by chance.
         frontends.sort_unstable_by_key(|(key, _)| (key.socket_addr(), key.protocol));
         for (key, index) in frontends {
-            let Some((_, header, rows)) = self.tables.block(index) else { continue };
+            let Some((_, header, rows)) = self.tables.settled_block(index)? else { continue };
             let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
             let address = key.socket_addr();
             let usable = rows.len() - header.resting as usize;
@@ -118,7 +119,7 @@ impl Counters for Pinned {
     }
 
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
-        tables::describe(&self.pins, &self.tables).context("reading the pinned tables")
+        describe(&self.pins, &self.tables).context("reading the pinned tables")
     }
 
     fn lost_events(&self) -> anyhow::Result<Option<u64>> {

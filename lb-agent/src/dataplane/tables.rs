@@ -3,23 +3,21 @@
 use super::DataplaneError;
 use super::sys::Mapped;
 use crate::config::TableSizes;
-use crate::status::TableStatus;
-use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapType, PerCpuArray};
 use bytemuck::Zeroable;
 use lb_common::rows::{
     AffinityKey, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord,
     ConnectionRow, FrontendKey, ServiceCounters,
 };
 use lb_common::{control, filter};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Shape of a table. `entries` of 0 means that the kernel decides.
 pub(super) struct Shape {
     pub(super) name: &'static str,
     kind: MapType,
-    kind_name: &'static str,
+    pub(super) kind_name: &'static str,
     key_size: u32,
     value_size: u32,
     pub(super) entries: u32,
@@ -62,6 +60,9 @@ pub enum TableError {
     },
 }
 
+/// Base, header, and all rows (resting ones included).
+pub(super) type LiveBlock = (u32, BlockHeader, Vec<BackendRow>);
+
 /// All tables that the agent reads or writes.
 pub(super) struct Tables {
     pub(super) frontends: HashMap<MapData, [u8; 20], u32>,
@@ -69,6 +70,8 @@ pub(super) struct Tables {
     pub(super) backends: Mapped<BackendRow>,
     pub(super) control: Mapped<u64>,
     pub(super) affinity: HashMap<MapData, [u8; 16], u64>,
+    /// Most entries that it can have.
+    pub(super) affinity_room: usize,
     pub(super) backend_stats: Mapped<BackendCounters>,
     pub(super) backend_filter: Mapped<u64>,
     pub(super) service_stats: PerCpuArray<MapData, [u8; 24]>,
@@ -96,6 +99,8 @@ pub(super) fn shapes(sizes: &TableSizes) -> Vec<Shape> {
         shape("BACKENDS", MapType::Array, "array", 4, 32, rows, Some("rows")),
         shape("CONNECTIONS", MapType::Array, "array", 4, row, connections, Some("connections")),
         shape("CONNECTIONS_OVERFLOW", MapType::Hash, "hash", 8, row, overflow, Some("overflow")),
+        shape("CONNECTION_TIMES", MapType::Array, "array", 4, 4, connections, Some("connections")),
+        shape("OVERFLOW_TIMES", MapType::Hash, "hash", 8, 4, overflow, Some("overflow")),
         shape(
             "SOCKETS",
             MapType::SkStorage,
@@ -167,7 +172,7 @@ impl Shape {
         match self.name {
             "BLOCKS" | "BACKENDS" | "BACKEND_STATS" | "BACKEND_FILTER" | "CONTROL"
             | "BACKEND_OUTCOMES" => MMAPABLE,
-            "SOCKETS" => NO_PREALLOC,
+            "SOCKETS" | "OVERFLOW_TIMES" => NO_PREALLOC,
             _ => 0,
         }
     }
@@ -175,19 +180,19 @@ impl Shape {
     /// Whether the layout had tables before it had this one. Such a table holds nothing that the
     /// others rely on, so it is made beside them when it is missing.
     pub(super) fn is_additional(&self) -> bool {
-        matches!(self.name, "BACKEND_OUTCOMES" | "FAILURES")
+        matches!(self.name, "BACKEND_OUTCOMES" | "FAILURES" | "CONNECTION_TIMES" | "OVERFLOW_TIMES")
     }
 
     /// Whether the table is missing, and may be.
-    fn is_missing(&self, pins: &Path) -> bool {
+    pub(super) fn is_missing(&self, pins: &Path) -> bool {
         self.is_additional() && !pins.join(self.name).exists()
     }
 
-    fn failed(&self, reason: impl std::fmt::Display) -> TableError {
+    pub(super) fn failed(&self, reason: impl std::fmt::Display) -> TableError {
         TableError::Failed { name: self.name, reason: reason.to_string() }
     }
 
-    fn open(&self, pins: &Path) -> Result<MapData, TableError> {
+    pub(super) fn open(&self, pins: &Path) -> Result<MapData, TableError> {
         MapData::from_pin(pins.join(self.name)).map_err(|e| self.failed(chain(&e)))
     }
 }
@@ -244,6 +249,8 @@ impl Tables {
         let frontends = find("FRONTENDS")?;
         let affinity = find("AFFINITY")?;
         let service_stats = find("SERVICE_STATS")?;
+        let affinity_map = affinity.open(pins)?;
+        let room = affinity_map.info().map_err(|e| affinity.failed(e))?.max_entries();
         Ok(Self {
             frontends: HashMap::try_from(Map::HashMap(frontends.open(pins)?))
                 .map_err(|e| frontends.failed(e))?,
@@ -252,8 +259,9 @@ impl Tables {
             backend_stats: mapped(find("BACKEND_STATS")?, pins, writable)?,
             backend_filter: mapped(find("BACKEND_FILTER")?, pins, writable)?,
             control: mapped(find("CONTROL")?, pins, writable)?,
-            affinity: HashMap::try_from(Map::LruHashMap(affinity.open(pins)?))
+            affinity: HashMap::try_from(Map::LruHashMap(affinity_map))
                 .map_err(|e| affinity.failed(e))?,
+            affinity_room: usize::try_from(room).unwrap_or(usize::MAX),
             service_stats: PerCpuArray::try_from(Map::PerCpuArray(service_stats.open(pins)?))
                 .map_err(|e| service_stats.failed(e))?,
             outcomes,
@@ -269,8 +277,26 @@ impl Tables {
             .collect()
     }
 
-    /// The live block of a frontend's index: base, header, and all rows (resting ones included).
-    pub(super) fn block(&self, index: u32) -> Option<(u32, BlockHeader, Vec<BackendRow>)> {
+    /// The live block of a frontend's index, for whoever reads while another process publishes:
+    /// what is still live after it was read was not written to meanwhile, since a block that is
+    /// replaced is written again a grace period later only. An error if it is replaced again and
+    /// again.
+    pub(super) fn settled_block(&self, index: u32) -> Result<Option<LiveBlock>, DataplaneError> {
+        const TRIES: usize = 5;
+        for _ in 0..TRIES {
+            let before = self.blocks.get(index);
+            let block = self.block(index);
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            if self.blocks.get(index) == before {
+                return Ok(block);
+            }
+        }
+        let reason = "the block was replaced while it was read; ask again";
+        Err(DataplaneError::new("reading BACKENDS", reason))
+    }
+
+    /// The live block of a frontend's index.
+    pub(super) fn block(&self, index: u32) -> Option<LiveBlock> {
         let word = BlockWord(self.blocks.get(index)?);
         if word.0 == 0 {
             return None;
@@ -327,76 +353,4 @@ impl Tables {
         }
         Ok(())
     }
-}
-
-/// What `lbctl maps` shows of the tables pinned below `pins`.
-pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>, TableError> {
-    let connections = || -> Option<u64> {
-        let map = MapData::from_pin(pins.join("CONNECTIONS")).ok()?;
-        let rows = Array::<_, [u8; 48]>::try_from(Map::Array(map)).ok()?;
-        let used = rows.iter().filter(|row| row.as_ref().is_ok_and(|row| row[..8] != [0; 8]));
-        u64::try_from(used.count()).ok()
-    };
-    shapes(&TableSizes::default())
-        .into_iter()
-        .filter(|shape| !shape.is_missing(pins))
-        .map(|shape| {
-            let map = shape.open(pins)?;
-            let info = map.info().map_err(|e| shape.failed(e))?;
-            let used = match shape.name {
-                "FRONTENDS" => Some(tables.frontends.keys().count() as u64),
-                "BLOCKS" => Some(tables.frontends.keys().count() as u64),
-                "BACKENDS" => rows_in_use(tables),
-                "CONNECTIONS" => connections(),
-                "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
-                "AFFINITY" => Some(tables.affinity.keys().count() as u64),
-                "BACKEND_STATS" => Some(backends_in_use(&tables.backend_stats)),
-                "BACKEND_OUTCOMES" => tables.outcomes.as_ref().map(outcomes_in_use),
-                _ => None,
-            };
-            Ok(TableStatus {
-                name: shape.name.to_owned(),
-                kind: shape.kind_name.to_owned(),
-                id: info.id(),
-                key_size: info.key_size(),
-                value_size: info.value_size(),
-                max_entries: info.max_entries(),
-                used,
-                memory: memory(&map).ok(),
-            })
-        })
-        .collect()
-}
-
-/// Backend ids that have ever been connected to.
-fn backends_in_use(stats: &Mapped<BackendCounters>) -> u64 {
-    let used = |id: &u32| stats.get(*id).is_some_and(|counters| counters.connects != 0);
-    (0..stats.entries()).filter(used).count() as u64
-}
-
-/// Backend ids of which a connect's outcome is known.
-fn outcomes_in_use(outcomes: &Mapped<BackendOutcomes>) -> u64 {
-    let unused = BackendOutcomes::default();
-    let used = |id: &u32| outcomes.get(*id).is_some_and(|row| row != unused);
-    (0..outcomes.entries()).filter(used).count() as u64
-}
-
-/// Rows of live blocks, each block counted once.
-fn rows_in_use(tables: &Tables) -> Option<u64> {
-    let frontends = tables.frontends().ok()?;
-    let blocks: std::collections::BTreeMap<u32, u64> = frontends
-        .iter()
-        .filter_map(|(_, index)| tables.block(*index))
-        .map(|(base, _, rows)| (base, rows.len() as u64 + 1))
-        .collect();
-    Some(blocks.values().sum())
-}
-
-/// What the kernel charges for a table.
-fn memory(map: &MapData) -> io::Result<u64> {
-    let fd = map.fd().as_fd().as_raw_fd();
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -26,6 +26,8 @@ pub enum Record {
 pub struct TraceReader {
     ring: RingBuf<MapData>,
     control: Mapped<u64>,
+    /// Until when the programs write: monotonic clock.
+    until: Duration,
 }
 
 /// Ends what a reader that died has left switched on.
@@ -53,15 +55,20 @@ impl TraceReader {
         // Nothing is written while what an earlier reader left is thrown away.
         control.publish(control::TRACING, 0);
         while ring.next().is_some() {}
-        let reader = Self { ring, control };
+        let mut reader = Self { ring, control, until: sys::monotonic_now() };
         reader.renew();
         Ok(reader)
     }
 
-    /// Has the programs write for another [`LEASE`].
-    pub fn renew(&self) {
-        let until = (sys::monotonic_now() + LEASE).as_nanos();
-        self.control.publish(control::TRACING, u64::try_from(until).unwrap_or(u64::MAX));
+    /// Has the programs write for another [`LEASE`]. Returns for how long they have not written,
+    /// because the last time came too long ago.
+    pub fn renew(&mut self) -> Duration {
+        let now = sys::monotonic_now();
+        let lapsed = now.saturating_sub(self.until);
+        self.until = now + LEASE;
+        let until = u64::try_from(self.until.as_nanos()).unwrap_or(u64::MAX);
+        self.control.publish(control::TRACING, until);
+        lapsed
     }
 
     /// Records that did not fit into the ring, since the tables were made.

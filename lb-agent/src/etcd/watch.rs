@@ -14,8 +14,9 @@ use super::error::EtcdError;
 use super::kv::{Change, KeyValue, Listing};
 use super::position::Position;
 use super::settings::Settings;
+use crate::heard::Heard;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep};
 
@@ -73,19 +74,24 @@ impl Default for Timing {
 /// Events on their way to the receiver; while it is full, the member waits.
 const EVENTS: usize = 64;
 
-/// Follows all keys under `prefix`, which ends in `/`. Must be called within a tokio runtime; the
-/// task ends when the receiver is dropped.
-pub fn follow(settings: Arc<Settings>, prefix: String) -> Receiver<Event> {
-    follow_at(settings, prefix, Timing::default())
+/// Follows all keys under `prefix`, which ends in `/`; `heard` is marked whenever nothing is missing.
+/// Must be called within a tokio runtime; the task ends when the receiver is dropped.
+pub fn follow(settings: Arc<Settings>, prefix: String, heard: Heard) -> Receiver<Event> {
+    start(settings, prefix, Timing::default(), heard)
 }
 
 /// [`follow`], at another pace.
 pub fn follow_at(settings: Arc<Settings>, prefix: String, timing: Timing) -> Receiver<Event> {
+    start(settings, prefix, timing, Heard::default())
+}
+
+fn start(settings: Arc<Settings>, prefix: String, timing: Timing, heard: Heard) -> Receiver<Event> {
     let (sender, receiver) = channel(EVENTS);
     let follower = Follower {
         client: Client::new(settings),
         prefix,
         timing,
+        heard,
         sender,
         position: None,
         listed: false,
@@ -103,6 +109,7 @@ struct Follower {
     client: Client,
     prefix: String,
     timing: Timing,
+    heard: Heard,
     sender: Sender<Event>,
     /// `None`: there must be a list.
     position: Option<Position>,
@@ -240,7 +247,9 @@ impl Follower {
     async fn deliver_list(&mut self, listing: Listing) -> Result<(), End> {
         let Listing { revision, keys } = listing;
         let gap = std::mem::replace(&mut self.listed, true);
-        self.deliver(Event::Listed { revision, keys, gap }).await
+        self.deliver(Event::Listed { revision, keys, gap }).await?;
+        self.heard.mark(0, SystemTime::now());
+        Ok(())
     }
 
     async fn deliver(&self, event: Event) -> Result<(), End> {

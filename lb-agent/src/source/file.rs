@@ -201,6 +201,10 @@ impl Follower {
             Found::Moving => return false,
             Found::Same(seen) => {
                 self.seen = seen;
+                // What is there and can't be used is not what serves.
+                if self.state.error.is_none() {
+                    self.state.heard.mark(0, SystemTime::now());
+                }
                 return false;
             }
             Found::Unreadable(seen, reason) => (seen, reason),
@@ -241,7 +245,9 @@ impl Follower {
         }
         self.state.synced = true;
         self.state.revision += 1;
-        self.state.delivered = Some(SystemTime::now());
+        let now = SystemTime::now();
+        self.state.delivered = Some(now);
+        self.state.heard.mark(0, now);
         self.state.rejections = Arc::new(rejections);
         self.state.error = None;
     }

@@ -5,6 +5,7 @@
 //! replay. It rejects item by item, keeps its last good snapshot through every failure, and knows
 //! nothing of other sources: [`crate::desired`] merges them.
 
+use crate::heard::Heard;
 use crate::model::{Rejection, Snapshot};
 use crate::status::Held;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct SourceState {
     pub held: Arc<Vec<Held>>,
     /// Why the source can't deliver now; the last good snapshot keeps serving.
     pub error: Option<String>,
+    /// When it was last heard to be up to date. Nothing is published for that.
+    pub heard: Heard,
 }
 
 /// Where a source publishes its state.
@@ -55,6 +58,7 @@ impl SourceState {
             refused: 0,
             held: Arc::default(),
             error: None,
+            heard: Heard::default(),
         }
     }
 

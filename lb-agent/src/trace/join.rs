@@ -114,6 +114,7 @@ impl Joiner {
             outcome::REFUSED => Became::Refused,
             outcome::UNANSWERED => Became::Unanswered,
             outcome::TIMED_OUT => Became::Timedout,
+            outcome::UNREACHABLE => Became::Unreachable,
             outcome::ABANDONED => Became::Abandoned,
             outcome::CLOSED => Became::Closed,
             _ => return None,
@@ -240,7 +241,10 @@ mod tests {
         assert_eq!(became(&mut joiner, 3, outcome::REFUSED, 501), Some((Became::Refused, 1)));
         decide(&mut joiner, &event(3, 600));
         assert_eq!(became(&mut joiner, 3, outcome::ABANDONED, 603), Some((Became::Abandoned, 3)));
-        assert_eq!(became(&mut joiner, 3, 99, 700), None);
+        decide(&mut joiner, &event(3, 700));
+        let unreachable = became(&mut joiner, 3, outcome::UNREACHABLE, 704);
+        assert_eq!(unreachable, Some((Became::Unreachable, 4)));
+        assert_eq!(became(&mut joiner, 3, 99, 800), None);
     }
 
     #[test]

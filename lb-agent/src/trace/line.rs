@@ -96,8 +96,10 @@ pub enum Became {
     Refused,
     /// The first packet was not answered; the kernel goes on trying.
     Unanswered,
-    /// The kernel gave up.
+    /// The kernel gave up: no answer in all its time.
     Timedout,
+    /// A router said that there is no way, or this host knew of none.
+    Unreachable,
     /// The application gave up.
     Abandoned,
     /// The connection is over.
@@ -111,6 +113,10 @@ pub struct Missed {
     pub lost: u64,
     /// Lines that this reader was too slow for.
     pub dropped: u64,
+    /// For how long the kernel recorded nothing, because the agent did not get round to asking for
+    /// it. How many events that were, nobody knows.
+    #[serde(default, with = "humantime_serde")]
+    pub lapsed: Duration,
 }
 
 /// Which decisions somebody wants to read of; all that are given must hold.
@@ -278,7 +284,7 @@ pub(super) mod tests {
                 sent: Some(u64::MAX),
                 received: Some(0),
             }),
-            Line::Missed(Missed { lost: 1, dropped: 2 }),
+            Line::Missed(Missed { lost: 1, dropped: 2, lapsed: Duration::from_micros(3) }),
         ];
         for line in lines {
             let text = serde_json::to_string(&line).unwrap();

@@ -47,16 +47,25 @@ struct State {
     subscribers: Vec<Subscriber>,
     /// The reader, while there is one.
     reader: Option<JoinHandle<()>>,
-    /// What the kernel had lost at the last look.
-    lost: u64,
+    /// What was lost at the last look.
+    gaps: Gaps,
     stopped: bool,
+}
+
+/// What nobody could read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Gaps {
+    /// Events that the kernel had no room for, since the tables were made.
+    lost: u64,
+    /// For how long it recorded nothing, since the agent started.
+    lapsed: Duration,
 }
 
 struct Subscriber {
     filter: Filter,
     lines: mpsc::Sender<Bytes>,
-    /// What the kernel had lost when it came.
-    lost_before: u64,
+    /// What was lost when it came.
+    before: Gaps,
     missed: Missed,
     told: Missed,
 }
@@ -107,7 +116,7 @@ impl Tracer {
                 |error: &dyn std::fmt::Display| TraceError::Unreadable(error.to_string());
             // The programs write from here on: who has the receiver misses nothing.
             let reader = TraceReader::open(&self.shared.pin_dir).map_err(|e| unreadable(&e))?;
-            state.lost = reader.lost();
+            state.gaps.lost = reader.lost();
             let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name("trace".to_owned());
             let thread = thread.spawn(move || shared.read(reader)).map_err(|e| unreadable(&e))?;
@@ -115,8 +124,8 @@ impl Tracer {
         }
         let (lines, receiver) = mpsc::channel(QUEUE);
         let (missed, told) = (Missed::default(), Missed::default());
-        let lost_before = state.lost;
-        state.subscribers.push(Subscriber { filter, lines, lost_before, missed, told });
+        let before = state.gaps;
+        state.subscribers.push(Subscriber { filter, lines, before, missed, told });
         Ok(receiver)
     }
 
@@ -147,7 +156,7 @@ impl Shared {
         let mut joiner = Joiner::default();
         let mut names = Names::default();
         loop {
-            reader.renew();
+            let lapsed = reader.renew();
             let now = SystemTime::now();
             let epoch = now.checked_sub(monotonic_now()).unwrap_or(SystemTime::UNIX_EPOCH);
             let published = Arc::clone(&self.published.borrow());
@@ -165,7 +174,8 @@ impl Shared {
                 });
             }
             let mut state = self.lock();
-            state.deliver(&lines, reader.lost());
+            let lapsed = state.gaps.lapsed + lapsed;
+            state.deliver(&lines, Gaps { lost: reader.lost(), lapsed });
             if state.subscribers.is_empty() {
                 drop(reader);
                 state.reader = None;
@@ -187,8 +197,8 @@ impl State {
     }
 
     /// Hands each subscriber what it wants, and takes away those that have gone.
-    fn deliver(&mut self, lines: &[Line], lost: u64) {
-        self.lost = lost;
+    fn deliver(&mut self, lines: &[Line], gaps: Gaps) {
+        self.gaps = gaps;
         let mut texts: Vec<Option<Bytes>> = vec![None; lines.len()];
         for subscriber in &mut self.subscribers {
             for (line, text) in lines.iter().zip(&mut texts) {
@@ -196,7 +206,7 @@ impl State {
                     subscriber.send(text.get_or_insert_with(|| written(line)).clone());
                 }
             }
-            subscriber.tell_missed(lost);
+            subscriber.tell_missed(gaps);
         }
         self.subscribers.retain(|subscriber| !subscriber.lines.is_closed());
     }
@@ -220,8 +230,9 @@ impl Subscriber {
     }
 
     /// Says what is missing, once there is room to say it.
-    fn tell_missed(&mut self, lost: u64) {
-        self.missed.lost = lost.saturating_sub(self.lost_before);
+    fn tell_missed(&mut self, gaps: Gaps) {
+        self.missed.lost = gaps.lost.saturating_sub(self.before.lost);
+        self.missed.lapsed = gaps.lapsed.saturating_sub(self.before.lapsed);
         if self.missed != self.told {
             let line = written(&Line::Missed(self.missed));
             if self.lines.try_send(line).is_ok() {
@@ -265,11 +276,15 @@ mod tests {
         (0..count).map(line).collect()
     }
 
+    fn gaps(lost: u64, seconds: u64) -> Gaps {
+        Gaps { lost, lapsed: Duration::from_secs(seconds) }
+    }
+
     fn subscriber(state: &mut State, room: usize, filter: Filter) -> mpsc::Receiver<Bytes> {
         let (lines, receiver) = mpsc::channel(room);
         let (missed, told) = (Missed::default(), Missed::default());
-        let lost_before = state.lost;
-        state.subscribers.push(Subscriber { filter, lines, lost_before, missed, told });
+        let before = state.gaps;
+        state.subscribers.push(Subscriber { filter, lines, before, missed, told });
         receiver
     }
 
@@ -281,26 +296,30 @@ mod tests {
 
     #[test]
     fn the_slow_lose_lines_and_hold_up_nobody() {
-        let mut state = State { lost: 7, ..State::default() };
+        let mut state = State { gaps: gaps(7, 0), ..State::default() };
         let mut slow = subscriber(&mut state, 3, Filter::default());
         let mut quick = subscriber(&mut state, 100, Filter::default());
         let mut other = subscriber(&mut state, 1, Filter { pid: Some(1), ..Filter::default() });
-        state.deliver(&decisions(5), 7);
+        state.deliver(&decisions(5), gaps(7, 0));
         assert_eq!(read(&mut quick).len(), 5);
         assert_eq!(read(&mut slow).len(), 3, "the first");
         assert_eq!(read(&mut other), []);
         // Told as soon as there is room, once, and counted from when each began.
-        state.deliver(&[], 9);
-        let missed = |lost, dropped| [Line::Missed(Missed { lost, dropped })];
+        state.deliver(&[], gaps(9, 0));
+        let missed =
+            |lost, dropped| [Line::Missed(Missed { lost, dropped, lapsed: Duration::ZERO })];
         assert_eq!(read(&mut slow), missed(2, 2));
         assert_eq!(read(&mut quick), missed(2, 0));
-        state.deliver(&[], 9);
+        state.deliver(&[], gaps(9, 0));
         assert_eq!(read(&mut slow), []);
         let mut late = subscriber(&mut state, 1, Filter::default());
-        state.deliver(&[], 10);
+        state.deliver(&[], gaps(10, 0));
         assert_eq!(read(&mut late), missed(1, 0));
+        state.deliver(&[], gaps(10, 3));
+        let lapsed = Missed { lost: 3, dropped: 0, lapsed: Duration::from_secs(3) };
+        assert_eq!(read(&mut quick).last(), Some(&Line::Missed(lapsed)));
         drop((slow, other));
-        state.deliver(&[], 10);
+        state.deliver(&[], gaps(10, 3));
         assert_eq!(state.subscribers.len(), 2);
     }
 

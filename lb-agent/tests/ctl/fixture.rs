@@ -190,6 +190,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             held: Vec::new(),
             error: None,
             error_since: None,
+            heard: Default::default(),
         }],
         work: WorkStatus {
             rounds: 3,

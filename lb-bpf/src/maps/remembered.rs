@@ -2,7 +2,10 @@
 //! socket itself.
 
 use super::words::{atomic_add, compare_and_swap, words};
-use super::{CONNECTIONS, CONNECTIONS_MASK, CONNECTIONS_OVERFLOW, CONTROL, SOCKETS};
+use super::{
+    CONNECTION_TIMES, CONNECTIONS, CONNECTIONS_MASK, CONNECTIONS_OVERFLOW, CONTROL, OVERFLOW_TIMES,
+    SOCKETS,
+};
 use aya_ebpf::bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use core::ffi::c_void;
@@ -18,9 +21,7 @@ impl Remembered {
     /// The direct-mapped row of this cookie, whoever holds it.
     #[inline(always)]
     pub(crate) fn slot(cookie: u64) -> Option<Self> {
-        // SAFETY: a global of this object; volatile because the loader sets it.
-        let mask = unsafe { read_volatile(&raw const CONNECTIONS_MASK) };
-        CONNECTIONS.get_ptr_mut(cookie as u32 & mask).map(Self)
+        CONNECTIONS.get_ptr_mut(slot_of(cookie)).map(Self)
     }
 
     #[inline(always)]
@@ -91,10 +92,32 @@ impl Remembered {
         }
     }
 
+    /// Notes since when an MPTCP socket's row is what it is; for [`Self::on_mptcp`] only.
+    #[inline(always)]
+    pub(crate) fn note_on_mptcp(self, since: u32) {
+        // SAFETY: the row is the first of the socket's several.
+        unsafe { write_volatile(&raw mut (*self.0.add(1)).cookie, u64::from(since)) }
+    }
+
     #[inline(always)]
     pub(crate) fn set_cookie(self, cookie: u64) {
         // SAFETY: aligned table memory that this socket owns.
         unsafe { write_volatile(&raw mut (*self.0).cookie, cookie) }
+    }
+}
+
+#[inline(always)]
+fn slot_of(cookie: u64) -> u32 {
+    // SAFETY: a global of this object; volatile because the loader sets it.
+    cookie as u32 & unsafe { read_volatile(&raw const CONNECTIONS_MASK) }
+}
+
+/// Notes since when the direct-mapped row of this cookie is what it is; for who holds the row.
+#[inline(always)]
+pub(crate) fn note_since(cookie: u64, since: u32) {
+    if let Some(time) = CONNECTION_TIMES.get_ptr_mut(slot_of(cookie)) {
+        // SAFETY: aligned table memory.
+        unsafe { write_volatile(time, since) }
     }
 }
 
@@ -122,11 +145,14 @@ pub(crate) fn overflow_in_use() -> bool {
 
 /// Whether the row fitted.
 #[inline(always)]
-pub(crate) fn overflow_insert(row: &ConnectionRow) -> bool {
+pub(crate) fn overflow_insert(row: &ConnectionRow, since: u32) -> bool {
     // Counted first: whoever finds the count 0 may rely on there being no row.
     count_overflow(1);
     let inserted = CONNECTIONS_OVERFLOW.insert(row.cookie, row, u64::from(BPF_ANY)).is_ok();
-    if !inserted {
+    if inserted {
+        // For want of memory the row has no time, which is shown as such.
+        let _ = OVERFLOW_TIMES.insert(row.cookie, since, u64::from(BPF_ANY));
+    } else {
         count_overflow(u64::MAX);
     }
     inserted
@@ -136,6 +162,8 @@ pub(crate) fn overflow_insert(row: &ConnectionRow) -> bool {
 pub(crate) fn overflow_remove(cookie: u64) {
     if CONNECTIONS_OVERFLOW.remove(cookie).is_ok() {
         count_overflow(u64::MAX);
+        // There is none of a row that was written before there were times.
+        let _ = OVERFLOW_TIMES.remove(cookie);
     }
 }
 

@@ -3,6 +3,7 @@
 //! sock_ops costs comes after that, see `outcomes`.
 
 mod outcomes;
+mod tracing;
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::loaded_programs;
@@ -28,6 +29,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Tracing;
 
 const ROUNDS: usize = 3;
 /// Turns of each program in a round.
@@ -70,6 +72,8 @@ enum Case {
     Miss,
     /// One service with session affinity.
     Affinity,
+    /// One service again and again, while somebody traces.
+    Traced,
 }
 
 #[derive(Serialize)]
@@ -126,7 +130,8 @@ fn measure(lab: &Lab, cli: &Cli) -> anyhow::Result<Vec<Row>> {
 
     let mut samples: BTreeMap<(Case, Protocol, Program), Vec<f64>> = BTreeMap::new();
     for round in 0..ROUNDS {
-        for case in [Case::Hot, Case::Random, Case::Miss, Case::Affinity] {
+        for case in [Case::Hot, Case::Random, Case::Miss, Case::Affinity, Case::Traced] {
+            let _tracing = (case == Case::Traced).then(|| Tracing::start(lab)).transpose()?;
             for protocol in [Protocol::Udp, Protocol::Tcp] {
                 let seed = cli.seed + round as u64;
                 let mut spent = [(Duration::ZERO, 0u64); 2];
@@ -235,7 +240,7 @@ fn connects(
     let before = statistics(program)?;
     for _ in 0..count {
         let address = match case {
-            Case::Hot => frontend(SERVICES / 2),
+            Case::Hot | Case::Traced => frontend(SERVICES / 2),
             Case::Random => frontend(random.random_range(0..SERVICES)),
             Case::Miss => Ipv4Addr::new(127, 99, 0, 1).into(),
             Case::Affinity => frontend(SERVICES),

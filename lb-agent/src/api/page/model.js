@@ -76,6 +76,8 @@ export class Model {
   /** By the number that the agent gave them. */
   services = new Map();
   agent = null;
+  /** Seconds since each source was heard to be up to date. */
+  lags = [];
   at = null;
   time = Date.now();
   total = { rate: 0, active: 0, failures: 0, refusals: 0, usable: 0, backends: 0, troubled: 0 };
@@ -94,6 +96,7 @@ export class Model {
       this.services.set(row.id, service ?? new Service(row));
     }
     this.agent = told.agent;
+    this.lags = told.lags;
     // The clock may be another's.
     this.at = null;
     this.look(told);
@@ -101,6 +104,7 @@ export class Model {
 
   change(told) {
     if (told.agent) this.agent = told.agent;
+    this.lags = told.lags;
     for (const id of told.gone ?? []) this.services.delete(id);
     for (const row of told.rows ?? []) {
       const service = this.services.get(row.id);

@@ -6,12 +6,12 @@ import { facts } from "./details.js";
 /** Events that are kept. */
 const KEPT = 200;
 
-export function showAgent({ agent, time }) {
+export function showAgent({ agent, time, lags }) {
   const ready = byId("ready");
   state(ready, agent.ready ? "serving" : "not ready");
   ready.classList.add("badge");
   showNotices(agent);
-  showSources(agent, time);
+  showSources(agent, time, lags);
   byId("rejected").hidden = agent.rejected === 0;
   const listed = agent.rejections.length;
   say(byId("rejected-count"), listed < agent.rejected ? `${listed} of ${count(agent.rejected)}` : count(listed));
@@ -43,8 +43,8 @@ function showNotices(agent) {
   sync(list, notices, (pair) => pair.join("\n"), ([kind, text]) => make("li", {}, make("b", {}, kind), ` ${text}`), () => {});
 }
 
-function showSources(agent, time) {
-  const sources = agent.sources.map((source, at) => ({ ...source, holds: agent.held[at] }));
+function showSources(agent, time, lags) {
+  const sources = agent.sources.map((source, at) => ({ ...source, holds: agent.held[at], lag: lags[at] }));
   const create = () => make("li", {}, make("div", { class: "line" }, make("span"), make("b")),
     make("p", { class: "quiet" }), make("p", { class: "bad" }), make("ul", { class: "held" }));
   sync(byId("sources"), sources, (source) => source.name, create, (element, source) => {
@@ -55,6 +55,7 @@ function showSources(agent, time) {
     say(line.lastElementChild, source.name);
     const parts = [`${count(source.services)} services`, `revision ${count(source.revision)}`];
     if (source.delivered) parts.push(`delivered ${span(time - Date.parse(source.delivered))} ago`);
+    parts.push(`heard ${span(source.lag * 1000)} ago`);
     if (source.refused) parts.push(`${count(source.refused)} refused so far`);
     if (source.holds) parts.push(`${count(source.holds)} removals held`);
     say(facts, parts.join(" · "));

@@ -4,6 +4,7 @@
 mod news;
 
 use crate::health::effective::Why;
+use crate::heard::Heard;
 use crate::pairs::side_by_side;
 use crate::shown::clean;
 use crate::status::{AgentStatus, ServiceStatus, SourceStatus};
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
 /// Bytes of a text that are shown.
 const LONGEST_TEXT: usize = 600;
@@ -41,6 +43,7 @@ pub(super) struct Look {
     ready: bool,
     rejected: usize,
     sources: Vec<SourceStatus>,
+    lags: Vec<u64>,
     services: BTreeMap<String, Seen>,
     /// The number of the next service that is new.
     next: u32,
@@ -77,6 +80,7 @@ struct Whole<'a> {
     #[serde(flatten)]
     moment: Moment,
     agent: &'a Value,
+    lags: &'a [u64],
     rows: Vec<Listed<'a>>,
 }
 
@@ -87,6 +91,8 @@ struct Change<'a> {
     moment: Moment,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a Value>,
+    /// For each source, how many seconds ago it was last heard to be up to date.
+    lags: &'a [u64],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rows: Vec<Listed<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -124,13 +130,20 @@ impl Look {
         let services = seen.collect();
         let (ready, rejected) = (agent.ready, agent.rejections.len());
         let sources = agent.sources.clone();
-        Self { moment, agent: head(agent), ready, rejected, sources, services, next }
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(moment.time);
+        let lag = |source: &SourceStatus| {
+            let heard = source.heard.at().unwrap_or(agent.started);
+            time.duration_since(heard).unwrap_or_default().as_secs()
+        };
+        let lags = sources.iter().map(lag).collect();
+        Self { moment, agent: head(agent), ready, rejected, sources, lags, services, next }
     }
 
     /// For somebody who has seen nothing yet.
     pub(super) fn whole(&self) -> serde_json::Result<String> {
         let rows = self.services.values().map(Seen::listed).collect();
-        serde_json::to_string(&Whole { moment: self.moment, agent: &self.agent, rows })
+        let (moment, agent, lags) = (self.moment, &self.agent, &self.lags);
+        serde_json::to_string(&Whole { moment, agent, lags, rows })
     }
 
     /// For somebody who has seen `before`. `services` is what this look was taken from.
@@ -143,6 +156,7 @@ impl Look {
         let mut change = Change {
             moment: self.moment,
             agent,
+            lags: &self.lags,
             rows: Vec::new(),
             gone: Vec::new(),
             counts: Vec::new(),
@@ -250,6 +264,8 @@ fn head(mut agent: AgentStatus) -> Value {
     let held: Vec<usize> = agent.sources.iter().map(|source| source.held.len()).collect();
     for source in &mut agent.sources {
         source.held.truncate(LISTED);
+        // Told apart: it is another each time, and the rest is not.
+        source.heard = Heard::default();
     }
     // A status is plain data; what can't be written is told as such.
     let mut value =

@@ -75,6 +75,8 @@ pub(in crate::dataplane) struct Found {
     pub(in crate::dataplane) uid: u32,
     /// What our programs keep on the socket itself.
     pub(in crate::dataplane) row: Option<ConnectionRow>,
+    /// Since when that is so: [`lb_common::since`].
+    pub(in crate::dataplane) since: u32,
 }
 
 /// A connection to the kernel, in the namespace of the thread that opened it.
@@ -274,6 +276,7 @@ fn each_found(body: &[u8], protocol: u32, map: Option<u32>, each: &mut impl FnMu
         inode,
         uid,
         row: None,
+        since: 0,
     };
     for (kind, value) in attributes(body.get(size_of::<Message>()..).unwrap_or_default()) {
         match kind {
@@ -285,22 +288,27 @@ fn each_found(body: &[u8], protocol: u32, map: Option<u32>, each: &mut impl FnMu
                     .and_then(|subflow| nested(subflow, MPTCP_SUBFLOW_ATTR_TOKEN_LOC))
                     .and_then(|token| read(token, 0));
             }
-            INET_DIAG_SK_BPF_STORAGES => found.row = map.and_then(|map| stored(value, map)),
+            INET_DIAG_SK_BPF_STORAGES => {
+                if let Some((row, since)) = map.and_then(|map| stored(value, map)) {
+                    (found.row, found.since) = (Some(row), since);
+                }
+            }
             _ => {}
         }
     }
     each(found);
 }
 
-/// The row that an MPTCP socket keeps.
-fn stored(storages: &[u8], map: u32) -> Option<ConnectionRow> {
+/// The row that an MPTCP socket keeps, and since when.
+fn stored(storages: &[u8], map: u32) -> Option<(ConnectionRow, u32)> {
     let storages = attributes(storages).filter(|(kind, _)| *kind == SK_DIAG_BPF_STORAGE);
     let is_ours = |storage: &&[u8]| {
         nested(storage, SK_DIAG_BPF_STORAGE_MAP_ID).and_then(|id| read(id, 0)) == Some(map)
     };
     let ours = storages.map(|(_, storage)| storage).find(is_ours)?;
     let rows: SocketRows = read(nested(ours, SK_DIAG_BPF_STORAGE_MAP_VALUE)?, 0)?;
-    rows.rows.first().copied().filter(|row| row.cookie != 0)
+    let [row, beside, ..] = rows.rows;
+    (row.cookie != 0).then_some((row, u32::try_from(beside.cookie).unwrap_or(0)))
 }
 
 // === attributes ===

@@ -58,9 +58,20 @@ struct Wanted(BTreeMap<SocketAddr, Vec<Doomed>>);
 pub(super) struct Rows {
     connections: Array<MapData, RawRow>,
     mask: u32,
+    /// `None` where the tables were made before there was this one.
+    times: Option<Array<MapData, u32>>,
     overflow: HashMap<MapData, u64, RawRow>,
+    overflow_times: Option<HashMap<MapData, u64, u32>>,
     sockets: MapData,
     sockets_id: u32,
+}
+
+/// What is remembered of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub(super) row: ConnectionRow,
+    /// Since when that is so: [`lb_common::since`].
+    pub(super) since: u32,
 }
 
 /// Whether looking into other network namespaces is allowed.
@@ -211,28 +222,54 @@ impl Rows {
             .map_err(|e| failed("CONNECTIONS", e))?;
         let overflow = HashMap::try_from(Map::HashMap(open("CONNECTIONS_OVERFLOW")?))
             .map_err(|e| failed("CONNECTIONS_OVERFLOW", e))?;
+        let times = match pins.join("CONNECTION_TIMES").exists() {
+            true => Some(
+                Array::try_from(Map::Array(open("CONNECTION_TIMES")?))
+                    .map_err(|e| failed("CONNECTION_TIMES", e))?,
+            ),
+            false => None,
+        };
+        let overflow_times = match pins.join("OVERFLOW_TIMES").exists() {
+            true => Some(
+                HashMap::try_from(Map::HashMap(open("OVERFLOW_TIMES")?))
+                    .map_err(|e| failed("OVERFLOW_TIMES", e))?,
+            ),
+            false => None,
+        };
         let sockets = open("SOCKETS")?;
         let sockets_id =
             sockets.info().map_err(|e| DataplaneError::new("reading SOCKETS", chain(&e)))?.id();
         let mask = connections.len().saturating_sub(1);
-        Ok(Self { connections, mask, overflow, sockets, sockets_id })
+        Ok(Self { connections, mask, times, overflow, overflow_times, sockets, sockets_id })
     }
 
-    /// The rows of all sockets but MPTCP's, by cookie.
-    pub(super) fn all(&self) -> Result<BTreeMap<u64, ConnectionRow>, DataplaneError> {
+    /// What is remembered of all sockets but MPTCP's, by cookie.
+    pub(super) fn all(&self) -> Result<BTreeMap<u64, Memory>, DataplaneError> {
         let mut all = BTreeMap::new();
         let parse = |row: RawRow| bytemuck::pod_read_unaligned::<ConnectionRow>(&row);
+        // A time is read after its row and written before it: it is that of who holds the row, or of
+        // a later holder, and then this one is gone.
         for row in self.connections.iter() {
             let row = row.map_err(|e| DataplaneError::new("reading CONNECTIONS", chain(&e)))?;
             let row = parse(row);
             if row.cookie != 0 {
-                all.insert(row.cookie, row);
+                let slot = self.slot(row.cookie);
+                let since = self.times.as_ref().and_then(|times| times.get(&slot, 0).ok());
+                all.insert(row.cookie, Memory { row, since: since.unwrap_or(0) });
             }
         }
         // A row that goes while they are read is not an error.
-        let overflow = self.overflow.iter().filter_map(Result::ok).map(|(_, row)| parse(row));
-        all.extend(overflow.map(|row| (row.cookie, row)));
+        for (cookie, row) in self.overflow.iter().filter_map(Result::ok) {
+            let row = parse(row);
+            let since = self.overflow_times.as_ref().and_then(|times| times.get(&cookie, 0).ok());
+            all.insert(row.cookie, Memory { row, since: since.unwrap_or(0) });
+        }
         Ok(all)
+    }
+
+    fn slot(&self, cookie: u64) -> u32 {
+        let [low, _]: [u32; 2] = bytemuck::cast(cookie.to_le());
+        u32::from_le(low) & self.mask
     }
 
     /// Whether a row is still what it was.
@@ -247,11 +284,10 @@ impl Rows {
 
     /// What is remembered of the socket with this cookie.
     fn of(&self, cookie: u64) -> Option<ConnectionRow> {
-        let [low, _]: [u32; 2] = bytemuck::cast(cookie.to_le());
         let parse = |row: RawRow| bytemuck::pod_read_unaligned::<ConnectionRow>(&row);
         let is_its = |row: &ConnectionRow| row.cookie == cookie;
         // A table that can't be read remembers nothing: the socket stays as it is.
-        let slot = self.connections.get(&(u32::from_le(low) & self.mask), 0).ok().map(parse);
+        let slot = self.connections.get(&self.slot(cookie), 0).ok().map(parse);
         slot.filter(is_its).or_else(|| self.overflow.get(&cookie, 0).ok().map(parse).filter(is_its))
     }
 }

@@ -8,7 +8,7 @@ use super::super::kv::Change;
 use super::super::position::{Position, advance};
 use super::{End, Event, Follower};
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
@@ -134,6 +134,8 @@ impl Follower {
                     let done = self.take(&message, &mut relist).await;
                     // Only now: the receiver may have kept us waiting.
                     heard = Instant::now();
+                    // A sign of life is asked for every two seconds, and comes after all changes.
+                    self.heard.mark(0, SystemTime::now());
                     done
                 }
                 _ = progress.tick() => {

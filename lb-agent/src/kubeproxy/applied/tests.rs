@@ -32,6 +32,7 @@ pub(in crate::kubeproxy) fn published(
         held: Vec::new(),
         error: None,
         error_since: None,
+        heard: Default::default(),
     };
     let last_error = error.map(str::to_owned);
     let agent = AgentStatus {

@@ -125,9 +125,10 @@ impl Reading {
         let help = "Items of the source that were refused, each as often as it was.";
         families.counter("lb_source_refused_items", help, each(|source| source.refused))?;
         let seconds = |since: SystemTime| self.now.duration_since(since).unwrap_or_default();
-        let lag = sources.iter().map(|s| s.error_since.map_or(Duration::ZERO, seconds));
-        let help = "How far what serves may be behind the source: the time for which something has been \
-                    wrong with it.";
+        // Before the first time, since there has been somebody to hear it.
+        let lag = sources.iter().map(|s| seconds(s.heard.at().unwrap_or(self.agent.started)));
+        let help = "How far what serves may be behind the source: how long ago it was last heard to \
+                    be up to date.";
         let lag = names.iter().zip(lag).map(|(n, lag)| ([("source", &**n)], lag.as_secs_f64()));
         families.gauge_f64("lb_source_lag_seconds", help, lag)?;
         let help = "When the source last delivered, in seconds since 1970.";

@@ -19,6 +19,7 @@ use super::{Feed, SourceState, spec};
 use crate::claims::Claims;
 use crate::config::EtcdSource;
 use crate::etcd::{self, Event};
+use crate::heard::Heard;
 use crate::model::{Rejection, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,8 +60,9 @@ struct Follower {
 /// Follows a store; `cached` serves until it can be read. Must be called within a multi-threaded
 /// tokio runtime; the task ends when the feed has no receiver left.
 pub fn spawn(config: Arc<EtcdSource>, claims: Claims, cached: Option<Arc<Snapshot>>) -> Feed {
-    let events = etcd::follow(Arc::clone(&config.settings), config.prefix.clone());
-    start(config, claims, cached, events)
+    let heard = Heard::default();
+    let events = etcd::follow(Arc::clone(&config.settings), config.prefix.clone(), heard.clone());
+    start(config, claims, cached, events, heard)
 }
 
 fn start(
@@ -68,9 +70,11 @@ fn start(
     claims: Claims,
     cached: Option<Arc<Snapshot>>,
     events: Receiver<Event>,
+    heard: Heard,
 ) -> Feed {
     let cached = cached.map(|cached| Arc::new(spec::allowed(&cached, &claims)));
-    let state = SourceState::new(Arc::clone(&config.name), cached.clone());
+    let new = SourceState::new(Arc::clone(&config.name), cached.clone());
+    let state = SourceState { heard, ..new };
     let (sender, feed) = watch::channel(state.clone());
     let (name, prefix) = (Arc::clone(&config.name), config.prefix.clone());
     let pool = Pool::new(prefix.clone(), &config.vip_pool, config.removal_grace, claims.clone());

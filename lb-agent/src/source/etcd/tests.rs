@@ -57,7 +57,7 @@ impl Scene {
 
     fn start_with(config: Arc<EtcdSource>, claims: Claims, cached: Option<Snapshot>) -> Self {
         let (store, events) = mpsc::channel(64);
-        Self { store, feed: start(config, claims, cached.map(Arc::new), events) }
+        Self { store, feed: start(config, claims, cached.map(Arc::new), events, Heard::default()) }
     }
 
     async fn tell(&self, event: Event) {
@@ -124,8 +124,13 @@ async fn changes_that_wait_are_taken_in_together() {
         let event = put(&format!("web/{number}"), &format!("10.0.0.{number}:80"), number + 2);
         store.send(event).await.unwrap();
     }
-    let mut feed =
-        start(config(Duration::ZERO, LayoutKind::Plain), Claims::default(), None, events);
+    let mut feed = start(
+        config(Duration::ZERO, LayoutKind::Plain),
+        Claims::default(),
+        None,
+        events,
+        Heard::default(),
+    );
     feed.changed().await.unwrap();
     let state = feed.borrow_and_update().clone();
     assert_eq!((state.revision, served(&state).split(',').count()), (51, 50));

@@ -29,6 +29,7 @@ use self::watch::{Common, News, What};
 use super::{Feed, SourceState};
 use crate::addresses::Addresses;
 use crate::config::KubernetesSource;
+use crate::heard::Heard;
 use crate::model::Snapshot;
 use crate::shown::clean;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -44,6 +45,8 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 /// Most events that wait, and that are taken in before anything is published: a flood must not keep
 /// it from being shown.
 const BATCH: usize = 256;
+/// Kinds of objects that must have been heard of: Services and EndpointSlices.
+const PARTS: usize = 2;
 
 /// Longest name of an object that is logged.
 const SHOWN_KEY: usize = 300;
@@ -118,7 +121,9 @@ pub fn spawn_with(
         node_ports: config.node_ports.clone(),
         scope: config.scope,
     };
-    let state = SourceState::new(Arc::clone(&config.name), cached);
+    let heard = Heard::of(PARTS);
+    let new = SourceState::new(Arc::clone(&config.name), cached);
+    let state = SourceState { heard: heard.clone(), ..new };
     let (sender, feed) = state::channel(state.clone());
     let (facts, heard_facts) = state::channel(Arc::default());
     let progress = Arc::new(Progress::default());
@@ -138,7 +143,7 @@ pub fn spawn_with(
         heard: None,
         idle: Work::default(),
     };
-    let common = Common { connection: connection.clone(), timing, back: Arc::default() };
+    let common = Common { connection: connection.clone(), timing, back: Arc::default(), heard };
     let (watches, events) = watches(common, &node);
     tokio::spawn(follow(follower, events, watches, addresses, sender));
     Running { feed, facts: heard_facts, progress, connection }
@@ -148,15 +153,23 @@ pub fn spawn_with(
 fn watches(common: Common, node: &str) -> (JoinSet<()>, Receiver<Event>) {
     let (events, receiver) = channel(BATCH);
     let mut tasks = JoinSet::new();
-    let what =
-        |resource, group| What { resource, group, labels: None, fields: None, optional: false };
+    let what = |resource, group| What {
+        resource,
+        group,
+        labels: None,
+        fields: None,
+        optional: false,
+        part: None,
+    };
     let services = What {
         labels: Some("!service.kubernetes.io/service-proxy-name"),
         fields: Some("spec.clusterIP!=None".into()),
+        part: Some(0),
         ..what("services", "")
     };
     let slices = What {
         labels: Some("!service.kubernetes.io/headless"),
+        part: Some(1),
         ..what("endpointslices", "discovery.k8s.io")
     };
     let node =

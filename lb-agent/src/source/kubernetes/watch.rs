@@ -7,6 +7,7 @@
 use super::client::{Connection, Made};
 use super::cluster::Change;
 use super::trouble::{At, Kind, Trouble};
+use crate::heard::Heard;
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -19,7 +20,7 @@ use serde_json::Value;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
@@ -53,6 +54,8 @@ pub(super) struct What {
     pub(super) fields: Option<String>,
     /// Whether it can be done without them.
     pub(super) optional: bool,
+    /// Which part of what the source is heard by; those that can be done without are none.
+    pub(super) part: Option<usize>,
 }
 
 /// How it goes.
@@ -81,6 +84,8 @@ pub(super) struct Common {
     pub(super) timing: Timing,
     /// Woken when one of them reaches the server again.
     pub(super) back: Arc<Notify>,
+    /// Marked whenever one of them knows that nothing is missing.
+    pub(super) heard: Heard,
 }
 
 /// One kind of objects, followed.
@@ -245,6 +250,7 @@ where
             })?;
             self.position = Some(version);
             self.change(Change::Complete).await?;
+            self.is_up_to_date();
             for key in unreadable {
                 self.unreadable(made, key).await?;
             }
@@ -343,6 +349,9 @@ where
                     return Err(End::Trouble(Trouble::said(at, &status)));
                 }
             }
+            if !listing {
+                self.is_up_to_date();
+            }
         }
     }
 
@@ -364,6 +373,13 @@ where
             self.tell(News::Up).await?;
         }
         Ok(answer)
+    }
+
+    /// The server tells of everything in its order, and every minute that there is nothing to tell.
+    fn is_up_to_date(&self) {
+        if let Some(part) = self.what.part {
+            self.common.heard.mark(part, SystemTime::now());
+        }
     }
 
     fn advance(&mut self, object: &T, listing: bool) {

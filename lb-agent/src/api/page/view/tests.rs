@@ -4,7 +4,6 @@ use super::*;
 use crate::model::{AdminState, Rejection};
 use crate::status::{BackendStatus, CheckStatus, HealthStatus};
 use crate::summary::tests::{backend, frontend, service};
-use std::time::SystemTime;
 
 fn agent() -> AgentStatus {
     AgentStatus { ready: true, ..crate::report::empty_status(SystemTime::UNIX_EPOCH) }
@@ -21,6 +20,7 @@ fn source(error: Option<&str>) -> SourceStatus {
         held: Vec::new(),
         error: error.map(str::to_owned),
         error_since: None,
+        heard: Default::default(),
     }
 }
 
@@ -82,7 +82,7 @@ fn a_change_has_what_is_different_and_nothing_else() {
 
     let same = [web.clone(), dns];
     let second = look(Some(&first), agent(), &same);
-    assert_eq!(parsed(second.change(&first, &same)), json!({ "at": 7, "time": 8 }));
+    assert_eq!(parsed(second.change(&first, &same)), json!({ "at": 7, "time": 8, "lags": [] }));
 
     let mut busier = web;
     busier.counters.connects = 9;
@@ -183,4 +183,21 @@ fn details_have_shares_and_what_was_refused_of_it() {
     assert_eq!(told["backends"][1]["why"], "failing");
     assert_eq!(told["backends"][1]["health"]["check"]["text"], "L4CON");
     assert_eq!((&told["level"], &told["why"]), (&json!("degraded"), &json!("1 failing")));
+}
+
+#[test]
+fn how_far_sources_are_behind_is_no_change_of_the_agent() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let (file, etcd) = (source(None), source(None));
+    file.heard.mark(0, at(90));
+    let both = AgentStatus { sources: vec![file.clone(), etcd], started: at(40), ..agent() };
+    let look = |before: Option<&Look>, seconds: u64| {
+        Look::new(before, Moment { at: 7, time: seconds * 1000 }, both.clone(), &[])
+    };
+    let first = look(None, 100);
+    assert_eq!(parsed(first.whole())["lags"], json!([10, 60]));
+    file.heard.mark(0, at(101));
+    let second = look(Some(&first), 101);
+    let change = parsed(second.change(&first, &[]));
+    assert_eq!(change, json!({ "at": 7, "time": 101_000, "lags": [0, 61] }));
 }

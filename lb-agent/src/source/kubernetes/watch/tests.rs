@@ -34,12 +34,19 @@ fn event(of: &str, object: &str) -> String {
 /// What is told in so many rounds, in short.
 async fn told(made: Made, rounds: usize) -> Vec<String> {
     let (events, mut receiver) = channel(100);
-    let what =
-        What { resource: "services", group: "", labels: None, fields: None, optional: false };
+    let what = What {
+        resource: "services",
+        group: "",
+        labels: None,
+        fields: None,
+        optional: false,
+        part: Some(0),
+    };
     let common = Common {
         connection: Connection::new(Arc::new(KubernetesSource::default())),
         timing: Timing::default(),
         back: Arc::default(),
+        heard: Heard::default(),
     };
     let mut watch = Watch::<Service, News<Service>> {
         what,
