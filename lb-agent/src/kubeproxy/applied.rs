@@ -70,7 +70,7 @@ impl Applied {
         seen.failed = agent.work.last_error.is_some();
         let status = agent.sources.iter().find(|source| source.name == *self.source);
         let Some(status) = status.filter(|_| !seen.failed) else { return };
-        let applied = self.progress.applied(status.revision);
+        let applied = self.progress.applied(status.applied);
         let Some(newest) = applied.last() else { return };
         seen.updated = Some(now);
         self.metrics.queued(newest.heard);

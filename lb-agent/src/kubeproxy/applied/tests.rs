@@ -16,7 +16,8 @@ pub(in crate::kubeproxy) fn applied() -> (Arc<Applied>, Arc<Progress>, watch::Se
     (Arc::new(applied), progress, sender)
 }
 
-/// What the loop publishes after `rounds` rounds, with this revision of the source in the tables.
+/// What the loop publishes after `rounds` rounds, with this revision of the source in the tables
+/// whole; later ones are known.
 pub(in crate::kubeproxy) fn published(
     rounds: u64,
     revision: u64,
@@ -25,7 +26,8 @@ pub(in crate::kubeproxy) fn published(
     let source = SourceStatus {
         name: "kubernetes".to_owned(),
         synced: true,
-        revision,
+        revision: revision.max(9),
+        applied: revision,
         delivered: None,
         services: 0,
         refused: 0,
