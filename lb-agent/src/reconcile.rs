@@ -187,7 +187,15 @@ impl<D: Dataplane> Reconciler<D> {
         let before = std::mem::replace(&mut self.sources, states.collect());
         let same = |(now, before): (&SourceState, &SourceState)| now.says_the_same(before);
         if self.fresh || !self.sources.iter().zip(&before).all(same) {
-            self.fresh = false;
+            // It may have delivered before the loop first looked.
+            let fresh = std::mem::take(&mut self.fresh);
+            let first = |(now, before): (&SourceState, &SourceState)| {
+                now.synced && (fresh || !before.synced)
+            };
+            if self.sources.iter().zip(&before).any(first) {
+                // Were the agent killed and its source away, the next would know nothing.
+                self.saver.hurry();
+            }
             let input = |state: &SourceState| Input {
                 source: Arc::clone(&state.name),
                 snapshot: state.snapshot.clone(),
@@ -200,11 +208,6 @@ impl<D: Dataplane> Reconciler<D> {
                 self.monitor.hear_sources(snapshots);
                 self.monitor.follow(&mut self.merger, begin);
             });
-            let first = |(now, before): (&SourceState, &SourceState)| now.synced && !before.synced;
-            if self.sources.iter().zip(&before).any(first) {
-                // Were the agent killed and its source away, the next would know nothing.
-                self.saver.hurry();
-            }
             self.unsaved = true;
             self.stale = true;
         }

@@ -254,6 +254,16 @@ async fn what_is_delivered_first_is_saved_before_the_agent_is_ready() {
     assert!(setup.reconciler.unsaved);
 }
 
+/// A source may be faster than the loop, which first adopts what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_before_the_loop_looked_is_saved_as_well() {
+    let mut setup = Setup::new();
+    setup.say(&[A]);
+    setup.reconciler.sources = vec![setup.source.borrow().clone()];
+    setup.reconciler.absorb();
+    assert!(setup.reconciler.saver.is_behind());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_is_applied_once_nothing_of_it_waits() {
     let mut setup = Setup::new();
