@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 53] = [
+const PURE: [&str; 56] = [
     "api::page::view",
     "claims",
     "config",
@@ -32,6 +32,8 @@ const PURE: [&str; 53] = [
     "kubeproxy::decision",
     "kubeproxy::flags",
     "kubeproxy::health",
+    "kubeproxy::node",
+    "kubeproxy::pages",
     "kubeproxy::table",
     "kubeproxy::values",
     "metrics::tally",
@@ -50,6 +52,7 @@ const PURE: [&str; 53] = [
     "source::kubernetes::endpoints",
     "source::kubernetes::intern",
     "source::kubernetes::listing",
+    "source::kubernetes::locality",
     "source::kubernetes::node_ports",
     "source::kubernetes::notes",
     "source::kubernetes::objects",

@@ -106,14 +106,12 @@ impl Applied {
         let services_pending = pending.iter().map(|queued| queued.work.services).sum();
         let endpoints_pending = pending.iter().map(|queued| queued.work.slices).sum();
         let seen = *self.seen();
-        let facts = self.facts.borrow();
-        let lacking = facts.health_checks.values().filter(|check| check.local_endpoints == 0);
         Changes {
             services_pending,
             services: seen.services + services_pending,
             endpoints_pending,
             endpoints: seen.endpoints + endpoints_pending,
-            external_without_local: u64::try_from(lacking.count()).unwrap_or(u64::MAX),
+            lacking: self.facts.borrow().lacking,
         }
     }
 
