@@ -41,7 +41,7 @@ test-health: setup ## checks, ejection, drain and weight, in the real kernel and
 
 test-kubernetes: setup ## services of a cluster: translation, sources, and pods in the real kernel (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- kubernetes kubeproxy:: addresses:: forecast::
+	$(CARGO) test -p lb-agent --lib -- kubernetes kubeproxy:: addresses:: forecast:: reconcile::revisions
 	$(CARGO) test -p lb-agent --test ctl -- explain
 	$(CARGO) test -p integration --test kubernetes --test pods --test exclude --test reach
 	$(CARGO) test -p integration --test scale -- a_cluster

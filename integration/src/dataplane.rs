@@ -82,7 +82,7 @@ impl Dataplane {
     /// What [`Dataplane::one`] serves is this from now on. Returns the backends that have left it.
     pub fn change(&mut self, service: Service) -> Vec<SocketAddr> {
         let plan = self.planner.plan(&only(service));
-        assert!(plan.rejections.is_empty() && !plan.deferred, "{plan:?}");
+        assert!(plan.rejections.is_empty() && plan.deferred.is_empty(), "{plan:?}");
         self.kernel.apply(&plan.actions).expect("the tables can be written");
         self.planner.start_grace();
         (self.kernel.grace())().expect("programs end");

@@ -7,7 +7,7 @@ use crate::model::{AdminState, Affinity, Frontend, NoBackend, Policy, Protocol, 
 use crate::status::{BackendStatus, CheckStatus, HealthStatus, ServiceStatus};
 use lb_common::pick;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Frontends that are named instead of one that there is not.
@@ -167,6 +167,16 @@ pub fn explain(frontend: Frontend, walk: Option<Walk>, known: Known<'_>) -> Expl
                 service.name, service.name
             ));
         }
+        let ip = frontend.address.ip();
+        let first = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), frontend.address.port());
+        let has_first = |(other, _): &(Frontend, u32)| {
+            other.address == first && other.protocol == frontend.protocol
+        };
+        if ip.is_ipv4() && ip.is_loopback() && known.frontends.iter().any(has_first) {
+            notes.push(format!(
+                "addresses are served one by one: {first} is a frontend, the rest of 127.0.0.0/8 is not"
+            ));
+        }
         if let Some(service) = backend_of {
             notes.push(format!(
                 "it is a backend's own address, of {}: who dials it gets there",
@@ -256,7 +266,14 @@ fn nearest(frontend: Frontend, known: Known<'_>) -> Vec<Near> {
         let named = known.services.iter().find(|service| service.id == Some(id));
         named.map_or_else(|| format!("service-{id}"), |service| service.name.clone())
     };
-    let slips: [&dyn Fn(&Frontend) -> bool; 3] = [
+    let loopback = address.is_ipv4() && address.ip().is_loopback();
+    let slips: [&dyn Fn(&Frontend) -> bool; 4] = [
+        &|f| {
+            loopback
+                && f.address.ip() == Ipv4Addr::LOCALHOST
+                && f.address.port() == address.port()
+                && f.protocol == protocol
+        },
         &|f| f.address == address && f.protocol == other,
         &|f| f.address.ip() == address.ip() && f.protocol == protocol,
         &|f| f.address.ip() == address.ip(),

@@ -3,6 +3,7 @@
 //! again.
 
 mod removals;
+mod revisions;
 mod saver;
 
 use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed};
@@ -17,6 +18,7 @@ use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
 use crate::store;
 use removals::Removals;
+use revisions::Revisions;
 use saver::{Documents, Saver};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -67,6 +69,7 @@ pub struct Reconciler<D> {
     /// A grace period under way.
     grace: Option<JoinHandle<Result<(), DataplaneError>>>,
     removals: Removals,
+    revisions: Revisions,
     retry_at: Option<Instant>,
     /// The planner's belief may be wrong: a step failed.
     lost: bool,
@@ -113,6 +116,7 @@ impl<D: Dataplane> Reconciler<D> {
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
             grace: None,
             removals: Removals::default(),
+            revisions: Revisions::default(),
             retry_at: None,
             lost: false,
             backoff: FIRST_RETRY,
@@ -160,7 +164,7 @@ impl<D: Dataplane> Reconciler<D> {
                 // Before changes, which may come without end and need what a grace period frees.
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = changed.notified() => self.absorb(),
-                () = self.saver.ended() => {}
+                hurried = self.saver.ended() => self.saved(hurried),
                 result = self.removals.ended() => self.destroyed(result),
                 news = self.monitor.news() => self.hear(news),
                 () = wait_until(retry) => {
@@ -183,7 +187,15 @@ impl<D: Dataplane> Reconciler<D> {
         let before = std::mem::replace(&mut self.sources, states.collect());
         let same = |(now, before): (&SourceState, &SourceState)| now.says_the_same(before);
         if self.fresh || !self.sources.iter().zip(&before).all(same) {
-            self.fresh = false;
+            // It may have delivered before the loop first looked.
+            let fresh = std::mem::take(&mut self.fresh);
+            let first = |(now, before): (&SourceState, &SourceState)| {
+                now.synced && (fresh || !before.synced)
+            };
+            if self.sources.iter().zip(&before).any(first) {
+                // Were the agent killed and its source away, the next would know nothing.
+                self.saver.hurry();
+            }
             let input = |state: &SourceState| Input {
                 source: Arc::clone(&state.name),
                 snapshot: state.snapshot.clone(),
@@ -200,6 +212,9 @@ impl<D: Dataplane> Reconciler<D> {
             self.stale = true;
         }
         block_in_place(|| self.round(begin));
+        if self.saver.is_hurried() {
+            self.save();
+        }
     }
 
     /// Takes what was learnt of the backends' health.
@@ -243,6 +258,7 @@ impl<D: Dataplane> Reconciler<D> {
                     self.unsaved = true;
                     tracing::debug!(actions = plan.actions.len(), micros = spent, "applied");
                 }
+                self.note_applied(&plan.deferred);
                 self.work.last_error = None;
                 self.backoff = FIRST_RETRY;
                 self.start_grace();
@@ -253,10 +269,19 @@ impl<D: Dataplane> Reconciler<D> {
             }
         }
         // What waits for a grace period is planned again when it has passed.
-        if plan.deferred && self.grace.is_none() && self.retry_at.is_none() {
+        if !plan.deferred.is_empty() && self.grace.is_none() && self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.backoff);
         }
         self.publish();
+    }
+
+    /// The tables hold what the sources say now, but for what is deferred.
+    fn note_applied(&mut self, deferred: &BTreeSet<ServiceName>) {
+        let desired = self.merger.desired();
+        let source = |name: &ServiceName| Some(Arc::clone(&desired.services.get(name)?.source));
+        let deferred = deferred.iter().filter_map(|name| Some((name.clone(), source(name)?)));
+        let now = self.sources.iter().map(|state| (Arc::clone(&state.name), state.revision));
+        self.revisions.applied_but(deferred, now);
     }
 
     /// Forgets what the planner believed, and adopts what the tables hold.
@@ -374,10 +399,24 @@ impl<D: Dataplane> Reconciler<D> {
                 Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
             }
         }
+        self.save();
+    }
+
+    fn save(&mut self) {
         if self.unsaved && self.saver.is_free(Instant::now()) {
             self.unsaved = false;
             let documents = self.documents();
             self.saver.start(documents);
+        }
+    }
+
+    /// Something is on disk, or a warning says why not.
+    fn saved(&mut self, hurried: bool) {
+        if hurried {
+            self.publish();
+        }
+        if self.saver.is_hurried() {
+            self.save();
         }
     }
 
@@ -399,12 +438,14 @@ impl<D: Dataplane> Reconciler<D> {
             .chain(&self.plan_rejections)
             .cloned()
             .collect();
-        let sources = self.sources.iter().map(source_status).collect();
+        let source = |state| source_status(state, self.revisions.applied(&state.name));
+        let sources = self.sources.iter().map(source).collect();
         if std::mem::take(&mut self.stale) {
             let touched = std::mem::take(&mut self.touched);
             self.reporter.update(self.merger.desired(), &self.planner, touched);
         }
-        self.reporter.publish(self.attached.as_ref(), sources, &self.work, rejections);
+        let saved = !self.saver.is_behind();
+        self.reporter.publish(self.attached.as_ref(), saved, sources, &self.work, rejections);
     }
 }
 

@@ -71,7 +71,7 @@ impl Reporter {
                 state: Arc::default(),
             })),
         };
-        let agent = reporter.agent(None, Vec::new(), &WorkStatus::default(), Vec::new());
+        let agent = reporter.agent(None, true, Vec::new(), &WorkStatus::default(), Vec::new());
         reporter.sender.send_replace(Arc::new(Published { agent, state: Arc::default() }));
         reporter
     }
@@ -119,17 +119,19 @@ impl Reporter {
         }
     }
 
-    /// Tells of the agent as it is now, and of the services as they were last looked at.
+    /// Tells of the agent as it is now, and of the services as they were last looked at. `saved`:
+    /// whether what the sources delivered first is on disk.
     pub(crate) fn publish(
         &mut self,
         attached: Option<&Attached>,
+        saved: bool,
         mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
     ) {
         date_errors(&mut sources, &self.sender.borrow().agent.sources);
         self.log(&rejections);
-        let agent = self.agent(attached, sources, work, rejections);
+        let agent = self.agent(attached, saved, sources, work, rejections);
         self.sender.send_replace(Arc::new(Published { agent, state: self.state.clone() }));
     }
 
@@ -154,6 +156,7 @@ impl Reporter {
     fn agent(
         &mut self,
         attached: Option<&Attached>,
+        saved: bool,
         sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
@@ -168,6 +171,9 @@ impl Reporter {
             .collect();
         if attached.is_none() {
             pending.push("the programs are not attached yet".to_owned());
+        }
+        if !saved {
+            pending.push("what was delivered is not saved yet".to_owned());
         }
         let Identity { cgroup, pin_dir, warnings } = self.identity.clone();
         AgentStatus {
@@ -185,7 +191,8 @@ impl Reporter {
     }
 }
 
-pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
+/// `applied`: the last revision that the tables hold whole.
+pub(crate) fn source_status(state: &SourceState, applied: u64) -> SourceStatus {
     let SourceState {
         name,
         snapshot,
@@ -202,6 +209,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
         name: name.to_string(),
         synced: *synced,
         revision: *revision,
+        applied,
         delivered: *delivered,
         services: snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
         refused: *refused,

@@ -69,6 +69,10 @@ pub struct SourceStatus {
     pub synced: bool,
     /// How often it has delivered a snapshot.
     pub revision: u64,
+    /// The last of these that the tables hold whole: nothing of it waits or has failed. What does not
+    /// fit or was refused is not waited for.
+    #[serde(default)]
+    pub applied: u64,
     /// When it last delivered.
     #[serde(with = "humantime_serde")]
     pub delivered: Option<SystemTime>,

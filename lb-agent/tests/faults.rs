@@ -46,7 +46,7 @@ impl Driver {
     /// One round; true if there is nothing left to do.
     fn round(&mut self, limits: Limits, desired: &Desired) -> bool {
         let plan = self.planner.plan(desired);
-        let nothing = plan.actions.is_empty() && !plan.deferred;
+        let nothing = plan.actions.is_empty() && plan.deferred.is_empty();
         if let Err(error) = self.fake.apply(&plan.actions) {
             assert!(error.reason.contains("told to fail"), "{error}");
             self.restart(limits);

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 57] = [
+const PURE: [&str; 61] = [
     "api::page::view",
     "claims",
     "config",
@@ -37,6 +37,8 @@ const PURE: [&str; 57] = [
     "kubeproxy::decision",
     "kubeproxy::flags",
     "kubeproxy::health",
+    "kubeproxy::node",
+    "kubeproxy::pages",
     "kubeproxy::table",
     "kubeproxy::values",
     "metrics::tally",
@@ -44,6 +46,7 @@ const PURE: [&str; 57] = [
     "names::records",
     "pairs",
     "plan",
+    "reconcile::revisions",
     "shown",
     "sockets",
     "source::etcd::keys",
@@ -54,6 +57,7 @@ const PURE: [&str; 57] = [
     "source::kubernetes::endpoints",
     "source::kubernetes::intern",
     "source::kubernetes::listing",
+    "source::kubernetes::locality",
     "source::kubernetes::node_ports",
     "source::kubernetes::notes",
     "source::kubernetes::objects",

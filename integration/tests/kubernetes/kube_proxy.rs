@@ -164,6 +164,14 @@ fn put_conditions(api: &ApiServer, at: SocketAddr, conditions: Value) {
     }));
 }
 
+/// The endpoint is ready, and on another node.
+fn put_elsewhere(api: &ApiServer, at: SocketAddr) {
+    put_endpoint(api, at, true);
+    let mut slice = api.get("endpointslices", "default", "web-1").expect("it is there");
+    slice["endpoints"][0]["nodeName"] = json!("node-2");
+    api.put(slice);
+}
+
 /// The value of a metric with exactly this name and these labels.
 fn metric(name: &str) -> f64 {
     let (_, _, text) = get(METRICS, "/metrics").expect("the server answers");
@@ -199,6 +207,26 @@ fn ports_metrics_and_events_are_kube_proxys() {
         let configz: Value = serde_json::from_str(&get(METRICS, "/configz").unwrap().2).unwrap();
         assert_eq!(configz["kubeproxy.config.k8s.io"]["clusterCIDR"], "10.244.0.0/16");
 
+        for (path, part) in [
+            ("/metrics/slis", "kubernetes_healthchecks_total{"),
+            ("/flagz", "\nhostname-override=node-1\n"),
+            ("/statusz", "\nBinary version: lb-agent "),
+            ("/metrics", "\nrest_client_requests_total{"),
+            ("/metrics", "\nrest_client_request_duration_seconds_bucket{"),
+        ] {
+            let (status, _, body) = get(METRICS, path).unwrap();
+            assert!(status == 200 && body.contains(part), "{path}: {body}");
+        }
+        let (_, _, body) = get(METRICS, "/metrics").unwrap();
+        let host = format!("host=\"{}\"", api.address());
+        let watched = |line: &str| {
+            let labels = ["code=\"200\"", "method=\"GET\"", host.as_str()];
+            line.starts_with("rest_client_requests_total{")
+                && labels.iter().all(|label| line.contains(label))
+        };
+        assert!(body.lines().any(watched), "{host}: {body}");
+        assert_eq!(code(METRICS, "/debug/pprof/"), Some(404));
+
         let health = format!("{NODE}:30999");
         proxy.until("the healthCheckNodePort", |_| code(&health, "/healthz") == Some(200));
         let (status, head, body) = get(&health, "/healthz").unwrap();
@@ -217,7 +245,13 @@ fn ports_metrics_and_events_are_kube_proxys() {
         proxy.until("503", |_| code(&health, "/") == Some(503));
         let served = dial("10.96.0.10:80".parse().unwrap());
         assert!(served.is_ok(), "one that terminates serves while there is no other");
+        let lacking = "kubeproxy_sync_proxy_rules_no_local_endpoints_total\
+                       {ip_family=\"IPv4\",traffic_policy=\"external\"}";
+        assert_eq!(metric(lacking), 0.0);
+        put_elsewhere(&api, backends.at(0));
+        proxy.until("a port without an endpoint here", |_| metric(lacking) == 1.0);
         put_endpoint(&api, backends.at(0), false);
+        proxy.until("a port without an endpoint anywhere", |_| metric(lacking) == 0.0);
         proxy.until("the change to be counted", |_| metric(programmed) > count);
         assert!(metric("kubeproxy_sync_proxy_rules_endpoint_changes_total") > before);
         assert_eq!(metric("kubeproxy_sync_proxy_rules_endpoint_changes_pending"), 0.0);
@@ -271,13 +305,47 @@ fn it_ends_when_it_must_begin_anew() {
         assert_eq!(proxy.ended(), Some(1));
         assert!(proxy.log().contains("the Node object is gone"), "{}", proxy.log());
 
-        api.put(node(json!([])));
+        let ranges = |ranges: &[&str]| {
+            let mut node = node(json!([]));
+            node["spec"]["podCIDRs"] = json!(ranges);
+            api.put(node)
+        };
+        ranges(&["10.244.1.0/24"]);
+        let mut proxy = Proxy::start(lab, &api, "detectLocalMode: NodeCIDR\n");
+        proxy.until("the node", |_| code(HEALTH, "/healthz") == Some(200));
+        ranges(&["10.244.2.0/24"]);
+        assert_eq!(proxy.ended(), Some(1));
+        let told = "the podCIDRs of the Node have changed from 10.244.1.0/24 to 10.244.2.0/24";
+        assert!(proxy.log().contains(told), "{}", proxy.log());
+
         let mut proxy = Proxy::start(lab, &api, "");
         proxy.until("the node", |_| code(HEALTH, "/healthz") == Some(200));
         write_config(lab, &api, "mode: ipvs\n");
         assert_eq!(proxy.ended(), Some(0));
         assert!(proxy.log().contains("config.conf has changed"), "{}", proxy.log());
         assert!(dial("10.96.0.10:80".parse().unwrap()).is_ok(), "the programs stay");
+    });
+}
+
+/// A node that joins after its proxy has started: services are served at once, and the rest follows.
+#[test]
+fn the_node_may_come_later() {
+    lab::run("kube-proxy-node-later", |lab| {
+        netns::add_address(NODE);
+        let backends = Backends::tcp(NODE, ["a"]);
+        let api = cluster(backends.at(0), 30_999);
+        api.delete("Node", "", "node-1").unwrap();
+        let mut proxy = Proxy::start(lab, &api, "mode: nftables\n");
+        proxy.until("a connect", |_| dial("10.96.0.10:80".parse().unwrap()).is_ok());
+        proxy.until("an answer", |_| code(HEALTH, "/healthz") == Some(503));
+        assert_eq!(code(HEALTH, "/livez"), Some(200));
+        let node_port = format!("{NODE}:30080").parse().unwrap();
+        assert!(dial(node_port).is_err(), "the primary address is not known");
+        api.put(node(json!([])));
+        proxy.until("a connect to the NodePort", |_| dial(node_port).is_ok());
+        proxy.until("the node", |_| code(HEALTH, "/healthz") == Some(200));
+        api.delete("Node", "", "node-1").unwrap();
+        assert_eq!(proxy.ended(), Some(1));
     });
 }
 

@@ -1,6 +1,6 @@
 //! The agent and the API server are restarted while clients dial.
 
-use integration::kubernetes::{Svc, World, endpoint, run};
+use integration::kubernetes::{Svc, TCP, World, endpoint, reaches, run};
 use integration::pods::{Place, Pod};
 use integration::traffic::{Traffic, Way};
 use integration::wait::{eventually, wait_for};
@@ -83,6 +83,34 @@ fn works_after_restarting_kube_proxy() {
         busy.traffic.goes_on(3);
         busy.moves(world, 1);
         busy.traffic.expect_no_complaint();
+    });
+}
+
+/// Killed as soon as it is ready, and its successor can't reach the API server: it serves all the same.
+#[test]
+fn works_after_a_kill_while_the_apiserver_is_away() {
+    run("k8s-kill-cold", |world| {
+        let pods = [world.pod("a", 8080), world.far_pod("c", 8080)];
+        let service = Svc::new("web", 10).tcp_and_udp(80, 8080);
+        assert!(world.take_agent().stop().success());
+        std::fs::remove_file(world.lab.state_dir().join("snapshots.json")).expect("it was saved");
+        let slices = service.slices(&[endpoint(&pods[0])]);
+        world.api.put_all([service.object()].into_iter().chain(slices));
+        world.start_agent();
+        world.take_agent().kill9();
+        world.api.stop();
+        world.start_agent_on_cache();
+        let client = world.node.pod("client");
+        reaches(&client, TCP, service.at(80), &["a"]);
+        let status = world.agent().status();
+        assert!(status.sources[0].services > 0 && !status.sources[0].synced, "{status:?}");
+        // What comes then is served as ever.
+        world.api.resume();
+        eventually("the cluster to be known", DEADLINE, || {
+            world.agent().status().sources[0].synced
+        });
+        world.put(&service, &[endpoint(&pods[1])]);
+        reaches(&client, TCP, service.at(80), &["c"]);
     });
 }
 

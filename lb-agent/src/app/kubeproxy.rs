@@ -8,6 +8,7 @@ use crate::kubeproxy::decision::Decided;
 use crate::kubeproxy::listen::Server;
 use crate::kubeproxy::node::Watched;
 use crate::kubeproxy::node_port_health::{self, Settings};
+use crate::kubeproxy::pages::Start;
 use crate::kubeproxy::servers::{self, Shown};
 use crate::source::Feed;
 use crate::source::kubernetes::Running;
@@ -16,7 +17,7 @@ use crate::source::kubernetes::events::{self, Event, Events};
 use anyhow::{Context, anyhow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -65,6 +66,7 @@ async fn beside(
     file: Option<ConfigFile>,
     started: Started,
 ) -> anyhow::Result<()> {
+    let started_at = SystemTime::now();
     let Started { published, mut clusters, addresses } = started;
     let cluster = clusters.pop().context("the cluster is not followed")?;
     let Running { feed, facts, progress, connection } = cluster;
@@ -81,7 +83,7 @@ async fn beside(
     endless.spawn(named("what follows the loop", following));
     endless.spawn(named("what writes events", events::write(connection, node.clone(), told)));
     let mut start = JoinSet::new();
-    start.spawn(tell_of_start(feed.clone(), events.clone()));
+    start.spawn(tell_of_start(feed, events.clone()));
     let health_checks = node_port_health::run(Settings {
         node: node.clone(),
         node_ports: decided.node_ports.clone(),
@@ -102,10 +104,12 @@ async fn beside(
         let (what, setting) = ("the metrics server", "metricsBindAddress");
         let server = Server { what, setting, address, hard_fail };
         let (mode, document) = (decided.mode.name(), Arc::new(decided.document));
-        let router = servers::metrics(Shown { applied, feed, mode, document });
+        let start = Arc::new(Start { at: started_at, flags: decided.flags });
+        let router = servers::metrics(Shown { applied, start, mode, document });
         tasks.spawn(listen(server, router, events, Event::metrics_failed));
     }
-    tasks.spawn(async move { Err(watch_node(node, facts).await) });
+    let watched = Watched::new(decided.watch_pod_ranges);
+    tasks.spawn(async move { Err(watch_node(node, watched, facts).await) });
     tasks.spawn(async { Ok(terminated().await?) });
     if let Some(file) = file {
         tasks.spawn(async move {
@@ -159,8 +163,11 @@ async fn tell_of_start(mut feed: Feed, events: Events) {
 }
 
 /// Ends with the reason to begin anew.
-async fn watch_node(node: String, mut facts: watch::Receiver<Arc<Facts>>) -> anyhow::Error {
-    let mut watched = Watched::default();
+async fn watch_node(
+    node: String,
+    mut watched: Watched,
+    mut facts: watch::Receiver<Arc<Facts>>,
+) -> anyhow::Error {
     let mut deadline = Some(Instant::now() + NODE_PATIENCE);
     loop {
         let now = Arc::clone(&facts.borrow_and_update());

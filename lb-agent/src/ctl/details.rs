@@ -127,6 +127,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
             name,
             synced,
             revision,
+            applied: _,
             delivered,
             services,
             refused,

@@ -1,6 +1,9 @@
 //! `explain --manifests`: reads manifests and shows what a node would do with a connection. No agent is asked, no
 //! kernel and no cluster: [`crate::forecast`] decides.
 
+mod setup;
+
+use self::setup::{Settings, Setup};
 use super::details::{labelled, lines, section};
 use super::human::span;
 use super::render::Look;
@@ -30,15 +33,18 @@ pub(super) struct Manifests {
     /// input. May be given several times
     #[arg(long, value_name = "FILE")]
     manifests: Vec<PathBuf>,
-    /// The node that is asked about
+    /// The node that is asked about, if not the one that its configuration names
     #[arg(long, value_name = "NAME", requires = "manifests")]
     node: Option<String>,
     /// Its zone, if not the one that its Node object has
     #[arg(long, value_name = "ZONE", requires = "manifests")]
     zone: Option<String>,
-    /// One of its addresses, if they are not those that its Node object has. May be given several times
+    /// One of its addresses, if they are not those that its Node object has; the first of a family is the
+    /// primary one. May be given several times
     #[arg(long, value_name = "IP", requires = "manifests")]
     node_ip: Vec<IpAddr>,
+    #[command(flatten)]
+    setup: Setup,
     /// Who dials
     #[arg(long, value_enum, default_value_t, value_name = "WHO", requires = "manifests")]
     from: From,
@@ -66,7 +72,15 @@ impl Manifests {
 
     /// Answers; exit code 0 if the connection would come about.
     pub(super) fn run(self, to: Frontend, output: &Output) -> anyhow::Result<ExitCode> {
-        let Some(node) = self.node else {
+        let settings = match self.setup.read() {
+            Ok(settings) => settings,
+            Err(problems) => {
+                problems.iter().for_each(|problem| say(problem));
+                return Ok(BAD_USAGE.into());
+            }
+        };
+        let Settings { node, node_ports, scope } = settings;
+        let Some(node) = self.node.or(node) else {
             say("explain needs --node NAME: which endpoints are used depends on the node");
             return Ok(BAD_USAGE.into());
         };
@@ -82,7 +96,8 @@ impl Manifests {
             return Ok(BAD_USAGE.into());
         }
         let addresses = self.node_ip.iter().map(IpAddr::to_canonical).collect();
-        let mut view = View::new(objects, Place { node, zone: self.zone, addresses });
+        let place = Place { node, zone: self.zone, addresses, node_ports, scope };
+        let mut view = View::new(objects, place);
         let from = match self.from {
             From::Pod => Caller::Pod,
             From::Node => Caller::Node,

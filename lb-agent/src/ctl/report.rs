@@ -158,7 +158,8 @@ pub(crate) fn backend_lines(service: &ServiceStatus) -> impl Iterator<Item = Bac
     let name: Arc<str> = service.name.as_str().into();
     let source: Arc<str> = service.source.as_str().into();
     // Backends of one family and list have the same frontends.
-    let mut known: Vec<((bool, Lists), Arc<[Frontend]>)> = Vec::new();
+    type Leading = ((bool, Lists), Arc<[Frontend]>);
+    let mut known: Vec<Leading> = Vec::new();
     let mut frontends = move |backend: &BackendStatus| {
         let v4 = backend.address.is_ipv4();
         let of = (v4, backend.lists);

@@ -142,8 +142,10 @@ fn what_is_no_frontend() {
         ),
         service("dns", 2, &["10.96.0.2:53/udp"], Vec::new()),
         service("late", 3, &["10.96.0.3:80"], Vec::new()),
+        service("node-port", 4, &["127.0.0.1:30080"], Vec::new()),
     ];
-    let frontends = [(VIP, 1), ("10.96.0.1:443", 1), ("10.96.0.2:53/udp", 2)];
+    let frontends =
+        [(VIP, 1), ("10.96.0.1:443", 1), ("10.96.0.2:53/udp", 2), ("127.0.0.1:30080", 4)];
     let frontends: Vec<(Frontend, u32)> =
         frontends.iter().map(|(text, id)| (text.parse().unwrap(), *id)).collect();
     let rejections = [Rejection {
@@ -162,6 +164,13 @@ fn what_is_no_frontend() {
         ("10.96.0.3:80", &["web 10.96.0.1:80/tcp"], "late asks for it"),
         ("10.96.0.4:80", &["web 10.96.0.1:80/tcp"], "refused: file: x: 10.96.0.4:80 belongs"),
         ("10.96.0.4:8", &[], ""),
+        (
+            "127.0.0.2:30080",
+            &["node-port 127.0.0.1:30080/tcp"],
+            "127.0.0.1:30080 is a frontend, the rest of 127.0.0.0/8 is not",
+        ),
+        ("127.0.0.1:30080/udp", &["node-port 127.0.0.1:30080/tcp"], ""),
+        ("127.0.0.2:30080/udp", &[], ""),
     ] {
         let told = explain(asked.parse().unwrap(), None, known);
         let seen: Vec<_> =

@@ -1,10 +1,10 @@
 //! What is asked and what is answered. Pure data.
 
 use super::endpoints::{LeftOut, Used};
-use crate::model::Frontend;
+use crate::model::{Frontend, Scope};
+use crate::source::kubernetes::cluster::NodePorts;
 use crate::source::kubernetes::topology::Rule;
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,8 +15,13 @@ pub struct Place {
     pub node: String,
     /// Its zone, if it is not the one that its Node object has.
     pub zone: Option<String>,
-    /// Its addresses, if they are not those that its Node object has.
-    pub addresses: BTreeSet<IpAddr>,
+    /// Its addresses, if they are not those that its Node object has; the first of a family is the
+    /// primary one.
+    pub addresses: Vec<IpAddr>,
+    /// Where it serves NodePorts.
+    pub node_ports: NodePorts,
+    /// Whose sockets it serves.
+    pub scope: Scope,
 }
 
 /// Who connects.

@@ -1,16 +1,27 @@
 use super::manifests::Objects;
 use super::*;
-use crate::model::{AdminState, Frontend};
+use crate::model::{AdminState, Frontend, Scope};
+use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts};
 use crate::source::kubernetes::topology::Rule;
 use std::collections::BTreeSet;
 
 const CLUSTER: &str = include_str!("../../tests/ctl/manifests/cluster.yaml");
 
+fn place(node: &str, zone: Option<&str>) -> Place {
+    Place {
+        node: node.to_owned(),
+        zone: zone.map(str::to_owned),
+        addresses: Vec::new(),
+        node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
+        scope: Scope::Everywhere,
+    }
+}
+
 fn view(node: &str, zone: Option<&str>) -> View {
     let mut objects = Objects::default();
     objects.add("cluster.yaml", CLUSTER).unwrap();
     let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).into();
-    View::new(objects, Place { node: node.to_owned(), zone: zone.map(str::to_owned), addresses })
+    View::new(objects, Place { addresses, ..place(node, zone) })
 }
 
 /// What is explained is what the tables get: the same endpoints, and an error where there are none.
@@ -101,8 +112,8 @@ fn two_services_with_one_address() {
         )
     };
     objects.add("two.yaml", &(service("b", 2) + &service("a", 1))).unwrap();
-    let place = Place { node: "n".to_owned(), zone: Some("z".to_owned()), addresses: [].into() };
-    let answer = View::new(objects, place).explain("198.51.100.9:80".parse().unwrap(), Caller::Pod);
+    let answer = View::new(objects, place("n", Some("z")))
+        .explain("198.51.100.9:80".parse().unwrap(), Caller::Pod);
     assert_eq!(&*answer.service.unwrap().name, "default/a");
     assert_eq!(answer.notes, ["default/b claims 198.51.100.9:80/tcp too, and does not get it"]);
 }

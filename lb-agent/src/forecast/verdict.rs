@@ -49,7 +49,12 @@ pub(super) fn at_connect(
     };
     let exposure = served.frontends.get(&to).copied().unwrap_or_default();
     if exposure.scope == Scope::Host && from == Caller::Pod {
-        let why = "a pod's loopback addresses are its own, not the node's";
+        let why = if to.address.ip().is_loopback() {
+            "a pod's loopback addresses are its own, not the node's"
+        } else {
+            "the node serves sockets of its own network namespace only (socket scope: host), and a pod has \
+             another: the pod's own proxy, if it has one, sees what was dialled"
+        };
         return (Verdict::LeftAlone, why.to_owned(), false);
     }
     let led_to = served.backends_for(&to);

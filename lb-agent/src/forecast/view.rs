@@ -5,15 +5,13 @@ use super::endpoints::look;
 use super::manifests::Objects;
 use super::verdict::{at_connect, dialled, from_outside, not_a_service};
 use crate::desired::{self, Desired, Input};
-use crate::model::{Frontend, Rejection, Scope};
-use crate::source::kubernetes::cluster::{
-    Change, Cluster, NodePortAddresses, NodePorts, Parts, Settings,
-};
+use crate::model::{Frontend, Rejection};
+use crate::source::kubernetes::cluster::{Change, Cluster, Parts, Settings};
 use crate::source::kubernetes::objects::{Family, ServicePort, key};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeAddress};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -49,8 +47,8 @@ impl View {
         let settings = Settings {
             source: SOURCE.into(),
             node: place.node.clone(),
-            node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
-            scope: Scope::Everywhere,
+            node_ports: place.node_ports.clone(),
+            scope: place.scope,
         };
         let Objects { services, slices, mut nodes, service_cidrs } = objects;
         let mut notes = Vec::new();
@@ -68,6 +66,13 @@ impl View {
         if let (Some(node), Some(zone)) = (nodes.last_mut(), &place.zone) {
             let labels = node.metadata.labels.get_or_insert_default();
             labels.insert(ZONE.to_owned(), zone.clone());
+        }
+        if let Some(node) = nodes.last_mut().filter(|_| !place.addresses.is_empty()) {
+            let addresses = place.addresses.iter().map(|address| NodeAddress {
+                address: address.to_string(),
+                type_: "InternalIP".to_owned(),
+            });
+            node.status.get_or_insert_default().addresses = Some(addresses.collect());
         }
         for service in &services {
             let spec = service.spec.as_ref();
@@ -89,13 +94,8 @@ impl View {
         list(slices, |change| cluster.slice(change, epoch));
         list(nodes, |change| cluster.node(change));
         list(service_cidrs, |change| cluster.service_cidr(change));
-        let addresses = match place.addresses.is_empty() {
-            false => place.addresses.clone(),
-            true => {
-                let facts = cluster.facts();
-                facts.node.iter().flat_map(|node| &node.addresses).copied().collect()
-            }
-        };
+        let facts = cluster.facts();
+        let addresses = facts.node.iter().flat_map(|node| &node.addresses).copied().collect();
         cluster.set_addresses(Arc::new(addresses));
         let snapshot = cluster.snapshot();
         let desired = desired::merge(vec![Input { source: SOURCE.into(), snapshot, synced: true }]);
@@ -136,6 +136,10 @@ impl View {
         };
         let first = owned.or(if matches.is_empty() { None } else { Some(0) });
         let Some(found) = first.map(|at| matches.swap_remove(at)) else {
+            if let Some(why) = self.exact_loopback(to).filter(|_| from == Caller::Node) {
+                answer.why = why;
+                return answer;
+            }
             let services = self.cluster.services();
             let services: Vec<_> = services.map(|(key, parts)| (key, parts.service)).collect();
             let ranges = &facts.service_cidrs;
@@ -168,6 +172,21 @@ impl View {
             answer.service = Some(dialled);
         }
         answer
+    }
+
+    /// Whether one NodePort on loopback may be taken for all of them.
+    fn exact_loopback(&self, to: Frontend) -> Option<String> {
+        let IpAddr::V4(dialled) = to.address.ip() else { return None };
+        let first = Frontend {
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), to.address.port()),
+            protocol: to.protocol,
+        };
+        let mut leads = self.cluster.services().flat_map(|service| leads(service, first));
+        let found = leads.next().filter(|_| dialled.is_loopback())?;
+        Some(format!(
+            "NodePorts are served on 127.0.0.1 and ::1, not on all of 127.0.0.0/8: dial {first}, of {}",
+            found.key
+        ))
     }
 
     /// Whether something was refused of a Service, of a slice of it, or of the Node.

@@ -70,7 +70,7 @@ impl Applied {
         seen.failed = agent.work.last_error.is_some();
         let status = agent.sources.iter().find(|source| source.name == *self.source);
         let Some(status) = status.filter(|_| !seen.failed) else { return };
-        let applied = self.progress.applied(status.revision);
+        let applied = self.progress.applied(status.applied);
         let Some(newest) = applied.last() else { return };
         seen.updated = Some(now);
         self.metrics.queued(newest.heard);
@@ -106,14 +106,12 @@ impl Applied {
         let services_pending = pending.iter().map(|queued| queued.work.services).sum();
         let endpoints_pending = pending.iter().map(|queued| queued.work.slices).sum();
         let seen = *self.seen();
-        let facts = self.facts.borrow();
-        let lacking = facts.health_checks.values().filter(|check| check.local_endpoints == 0);
         Changes {
             services_pending,
             services: seen.services + services_pending,
             endpoints_pending,
             endpoints: seen.endpoints + endpoints_pending,
-            external_without_local: u64::try_from(lacking.count()).unwrap_or(u64::MAX),
+            lacking: self.facts.borrow().lacking,
         }
     }
 

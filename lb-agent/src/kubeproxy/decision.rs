@@ -10,6 +10,7 @@ use crate::model::Scope;
 use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts};
 use ipnet::IpNet;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,12 @@ use std::time::Duration;
 /// kube-proxy's ports.
 const HEALTHZ_PORT: u16 = 10_256;
 const METRICS_PORT: u16 = 10_249;
+
+/// The mode in which kube-proxy tells this node's pods by the Node's podCIDRs.
+const NODE_RANGES: &str = "NodeCIDR";
+/// How kube-proxy may tell them.
+const DETECT_LOCAL: [&str; 5] =
+    ["", "ClusterCIDR", NODE_RANGES, "BridgeInterface", "InterfaceNamePrefix"];
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +56,10 @@ pub struct Decided {
     pub verbosity: i64,
     /// Whether log lines are JSON.
     pub json_logs: bool,
+    /// Whether a change of the Node's podCIDRs is a reason to begin anew.
+    pub watch_pod_ranges: bool,
+    /// All flags and their values: `/flagz`.
+    pub flags: BTreeMap<&'static str, String>,
     /// The configuration as it counts: `/configz`.
     pub document: Value,
     /// What to tell the operator, one line each.
@@ -100,7 +111,21 @@ pub fn decide(flags: &Given, file: Option<&File>) -> Result<Decided, Vec<String>
     warnings.extend(settings.without_effect());
     let mut decided = settings.decide(file.is_some());
     decided.warnings = warnings;
+    decided.flags = shown(flags);
     if settings.problems.is_empty() { Ok(decided) } else { Err(settings.problems) }
+}
+
+/// Every flag with what it was given, or its default.
+fn shown(flags: &Given) -> BTreeMap<&'static str, String> {
+    let text = |row: &super::table::Row| {
+        let default = || serde_json::from_str(row.default).unwrap_or_default();
+        match flags.get(row.key()).cloned().unwrap_or_else(default) {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            other => other.to_string(),
+        }
+    };
+    ROWS.iter().filter(|row| !row.flag.is_empty()).map(|row| (row.flag, text(row))).collect()
 }
 
 // === impl Settings ===
@@ -146,6 +171,7 @@ impl Settings {
         };
         let period = values::duration(&self.text(period)).filter(|period| !period.is_zero());
         let json_logs = self.word("logging.format", &["", "text", "json"]) == "json";
+        let local = self.word("detectLocalMode", &DETECT_LOCAL);
         let scope = self.word("socket-scope", &["", "everywhere", "host"]);
         let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
         let server = self.server();
@@ -171,6 +197,8 @@ impl Settings {
             oom_score_adj: self.number("oomScoreAdj"),
             verbosity: self.number("logging.verbosity"),
             json_logs,
+            watch_pod_ranges: local == NODE_RANGES,
+            flags: BTreeMap::new(),
             document: config::document(&document),
             warnings: Vec::new(),
         }

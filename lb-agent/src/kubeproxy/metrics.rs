@@ -1,8 +1,12 @@
 //! The metrics of kube-proxy that dashboards rely on, under its names, in the text format that
 //! Prometheus scrapes.
 
+mod checks;
+
+use self::checks::Checks;
 use super::process::Process;
-use crate::model::{AdminState, Frontend, Reach, Service, Snapshot};
+use crate::metrics::own;
+use crate::source::kubernetes::locality::Lacking;
 use crate::source::kubernetes::objects::Family as AddressFamily;
 use prometheus_client::encoding::prometheus_text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -37,6 +41,7 @@ pub struct Metrics {
     no_local: Family<Label<2>, Gauge>,
     healthz: Family<Label<1>, Counter>,
     livez: Family<Label<1>, Counter>,
+    checks: Checks,
 }
 
 /// What was heard and is, or is not, in the tables.
@@ -50,9 +55,8 @@ pub struct Changes {
     pub endpoints_pending: u64,
     /// Changes of EndpointSlices since the start.
     pub endpoints: u64,
-    /// Services whose traffic from outside stays on this node, where there is nobody to take it, as
-    /// far as they have a healthCheckNodePort.
-    pub external_without_local: u64,
+    /// Ports of Services whose policy finds no endpoint on this node.
+    pub lacking: Lacking,
 }
 
 // === impl Metrics ===
@@ -76,6 +80,7 @@ impl Default for Metrics {
             no_local: Family::default(),
             healthz: Family::default(),
             livez: Family::default(),
+            checks: Checks::default(),
         };
         metrics.register();
         metrics
@@ -152,7 +157,7 @@ impl Metrics {
         add(
             registry,
             "sync_proxy_rules_no_local_endpoints_total",
-            "Service ports with a Local traffic policy and no endpoint on this node",
+            "Service ports with a Local traffic policy and endpoints, none of them on this node",
             self.no_local.clone(),
         );
         add(registry, "proxy_healthz", "Answers of /healthz", self.healthz.clone());
@@ -161,6 +166,7 @@ impl Metrics {
         build.get_or_create(&build_labels()).set(1);
         let help = "The version that runs, always 1";
         self.registry.register("kubernetes_build_info", help, build);
+        own::register_requests(&mut self.registry);
         self.registry.register_collector(Box::new(Process));
     }
 
@@ -194,19 +200,27 @@ impl Metrics {
     /// `/healthz` was answered.
     pub fn answered_healthz(&self, good: bool) {
         self.healthz.get_or_create(&code(good)).inc();
+        self.checks.note("proxy", "healthz", good);
     }
 
     /// `/livez` was answered.
     pub fn answered_livez(&self, good: bool) {
         self.livez.get_or_create(&code(good)).inc();
+        self.checks.note("proxy", "livez", good);
     }
 
-    /// The text, with these changes and services.
-    pub fn text(
-        &self,
-        changes: Changes,
-        snapshot: Option<&Snapshot>,
-    ) -> Result<String, fmt::Error> {
+    /// `/healthz` of the metrics port was answered.
+    pub fn answered_ping(&self) {
+        self.checks.note("ping", "healthz", true);
+    }
+
+    /// The text of `/metrics/slis`: what checks came to.
+    pub fn checks(&self) -> Result<String, fmt::Error> {
+        self.checks.text()
+    }
+
+    /// The text, with these changes.
+    pub fn text(&self, changes: Changes) -> Result<String, fmt::Error> {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.endpoints_pending.set(gauge(changes.endpoints_pending));
         self.services_pending.set(gauge(changes.services_pending));
@@ -215,14 +229,11 @@ impl Metrics {
         {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
-        if let Some(snapshot) = snapshot {
-            for (family, count) in ["IPv4", "IPv6"].into_iter().zip(without_local(snapshot)) {
-                for (policy, count) in
-                    [("internal", count), ("external", changes.external_without_local)]
-                {
-                    let label = [("ip_family", family), ("traffic_policy", policy)];
-                    self.no_local.get_or_create(&label).set(gauge(count));
-                }
+        let Lacking { internal, external } = changes.lacking;
+        for (policy, counts) in [("internal", internal), ("external", external)] {
+            for (family, count) in AddressFamily::ALL.into_iter().zip(counts) {
+                let label = [("ip_family", family.word()), ("traffic_policy", policy)];
+                self.no_local.get_or_create(&label).set(gauge(count));
             }
         }
         let mut text = String::new();
@@ -235,23 +246,6 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
-}
-
-/// Service ports whose internal traffic stays on this node, where there is nobody to take it: IPv4,
-/// IPv6.
-fn without_local(snapshot: &Snapshot) -> [u64; 2] {
-    [true, false].map(|v4| {
-        let lacks = |service: &Service| {
-            let mut frontends = service.frontends.iter();
-            frontends.any(|(frontend, exposure): (&Frontend, _)| {
-                exposure.reach == Reach::Node
-                    && frontend.address.is_ipv4() == v4
-                    && !service.backends_for(frontend).any(|(_, b)| b.state == AdminState::Ready)
-            })
-        };
-        let found = snapshot.services.values().filter(|service| lacks(service)).count();
-        u64::try_from(found).unwrap_or(u64::MAX)
-    })
 }
 
 fn add(registry: &mut Registry, name: &str, help: &str, metric: impl Metric) {

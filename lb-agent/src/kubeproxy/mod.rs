@@ -2,7 +2,7 @@
 //! The services come from [`crate::source::kubernetes`].
 //!
 //! [`table`] lists all settings, [`flags`] and [`config`] read them, [`decision`] says what comes of
-//! them, [`health`] what the ports answer, [`node`] when to begin anew (pure).
+//! them, [`health`] and [`pages`] what the ports answer, [`node`] when to begin anew (pure).
 
 pub mod applied;
 pub mod cleanup;
@@ -14,6 +14,7 @@ pub mod listen;
 pub mod metrics;
 pub mod node;
 pub mod node_port_health;
+pub mod pages;
 mod process;
 pub mod servers;
 pub mod table;

@@ -5,13 +5,17 @@
 //! | 10256 | `/healthz` | 200, or 503 if updates wait too long or the node is leaving |
 //! | | `/livez` | the same without the node |
 //! | 10249 | `/metrics` | metrics, in Prometheus' text format |
+//! | | `/metrics/slis` | what checks came to, in the same format |
 //! | | `/healthz` | `ok` |
 //! | | `/proxyMode` | the configured mode |
 //! | | `/configz` | the configuration, as JSON |
+//! | | `/flagz` | the flags, as text |
+//! | | `/statusz` | version, age and paths, as text |
+//! | | `/debug/pprof` | 404: there is no profiler |
 
 use super::applied::Applied;
 use super::health::Health;
-use crate::source::Feed;
+use super::pages::{self, Start};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -20,6 +24,7 @@ use axum::routing::any;
 use axum::{Json, Router};
 use prometheus_client::encoding::prometheus_text;
 use serde_json::{Value, json};
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -28,8 +33,8 @@ use std::time::SystemTime;
 pub struct Shown {
     /// Where things stand.
     pub applied: Arc<Applied>,
-    /// The services.
-    pub feed: Feed,
+    /// How it was started.
+    pub start: Arc<Start>,
     /// The proxy mode.
     pub mode: &'static str,
     /// The configuration.
@@ -45,9 +50,15 @@ pub fn health(applied: Arc<Applied>) -> Router {
 pub fn metrics(shown: Shown) -> Router {
     Router::new()
         .route("/metrics", any(scraped))
-        .route("/healthz", any(async || plain("ok")))
+        .route("/metrics/slis", any(checks))
+        .route("/healthz", any(pinged))
         .route("/proxyMode", any(async |State(shown): State<Shown>| plain(shown.mode)))
         .route("/configz", any(configz))
+        .route("/flagz", any(async |State(shown): State<Shown>| plain(shown.start.flagz())))
+        .route("/statusz", any(statusz))
+        .route("/debug/pprof", any(no_profiler))
+        .route("/debug/pprof/", any(no_profiler))
+        .route("/debug/pprof/{*what}", any(no_profiler))
         .with_state(shown)
 }
 
@@ -73,18 +84,38 @@ pub(super) fn code(good: bool) -> StatusCode {
 }
 
 async fn scraped(State(shown): State<Shown>) -> Response {
-    let snapshot = shown.feed.borrow().snapshot.clone();
-    match shown.applied.metrics().text(shown.applied.changes(), snapshot.as_deref()) {
+    text(shown.applied.metrics().text(shown.applied.changes()))
+}
+
+async fn checks(State(shown): State<Shown>) -> Response {
+    text(shown.applied.metrics().checks())
+}
+
+fn text(text: Result<String, fmt::Error>) -> Response {
+    match text {
         Ok(text) => ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+async fn pinged(State(shown): State<Shown>) -> Response {
+    shown.applied.metrics().answered_ping();
+    plain("ok")
+}
+
+async fn statusz(State(shown): State<Shown>) -> Response {
+    plain(shown.start.statusz(SystemTime::now()))
+}
+
+async fn no_profiler() -> Response {
+    (StatusCode::NOT_FOUND, plain(pages::NO_PROFILER)).into_response()
 }
 
 async fn configz(State(shown): State<Shown>) -> Response {
     Json(json!({ "kubeproxy.config.k8s.io": *shown.document })).into_response()
 }
 
-fn plain(text: &'static str) -> Response {
+fn plain(text: impl IntoResponse) -> Response {
     let headers =
         [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (headers, text).into_response()

@@ -14,6 +14,10 @@ const ROUND_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.25, 
 /// Bounds of probes, in seconds.
 const PROBE_BOUNDS: [f64; 8] = [0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
 
+/// Bounds of requests to an API server, in seconds: those of Kubernetes' own clients.
+const REQUEST_BOUNDS: [f64; 12] =
+    [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+
 static OWN: LazyLock<Own> = LazyLock::new(Own::default);
 
 /// What went wrong.
@@ -52,6 +56,19 @@ struct CheckLabels {
     check: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    code: String,
+    method: String,
+    host: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestTimeLabels {
+    verb: String,
+    host: String,
+}
+
 #[derive(Debug)]
 struct Own {
     errors: Family<ErrorLabels, Counter>,
@@ -60,10 +77,15 @@ struct Own {
     probe_seconds: Family<CheckLabels, Histogram, ProbeBounds>,
     rounds: Histogram,
     ejections: Counter,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<RequestTimeLabels, Histogram, RequestBounds>,
 }
 
 #[derive(Clone, Debug)]
 struct ProbeBounds;
+
+#[derive(Clone, Debug)]
+struct RequestBounds;
 
 /// Something went wrong.
 pub(crate) fn error(kind: ErrorKind) {
@@ -91,9 +113,39 @@ pub(crate) fn ejection() {
     OWN.ejections.inc();
 }
 
-/// Registers all of it.
+/// A request to an API server was answered with this code, or could not be made (`None`). `took`: until
+/// the answer began.
+pub(crate) fn request(code: Option<u16>, method: &str, host: &str, took: Duration) {
+    let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
+    let (method, host) = (method.to_owned(), host.to_owned());
+    let labels = RequestTimeLabels { verb: method.clone(), host: host.clone() };
+    OWN.request_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    OWN.requests.get_or_create(&RequestLabels { code, method, host }).inc();
+}
+
+/// Registers what is known of requests to API servers, under the names that Kubernetes' own clients
+/// have for it.
+pub(crate) fn register_requests(registry: &mut Registry) {
+    let help = "Requests to API servers, by code (`<error>` without an answer), method and host";
+    registry.register("rest_client_requests", help, OWN.requests.clone());
+    let help = "How long answers of API servers took to begin";
+    let seconds = OWN.request_seconds.clone();
+    registry.register("rest_client_request_duration_seconds", help, seconds);
+}
+
+/// Registers all that is about the agent itself.
 pub(super) fn register(registry: &mut Registry) {
-    let Own { errors, messages, probes, probe_seconds, rounds, ejections } = &*OWN;
+    // Requests are told where Kubernetes' own programs tell of them.
+    let Own {
+        errors,
+        messages,
+        probes,
+        probe_seconds,
+        rounds,
+        ejections,
+        requests: _,
+        request_seconds: _,
+    } = &*OWN;
     // The registry ends each text with a full stop.
     registry.register("lb_errors", "Errors of the agent, by what failed", errors.clone());
     let help = "Warnings and errors in the agent's log";
@@ -135,6 +187,8 @@ impl Default for Own {
             probe_seconds: Family::new_with_constructor(ProbeBounds),
             rounds: Histogram::new(ROUND_BOUNDS),
             ejections: Counter::default(),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(RequestBounds),
         };
         // What has not happened yet is 0, not absent: a rate needs both ends.
         for kind in ErrorKind::ALL {
@@ -152,5 +206,13 @@ impl Default for Own {
 impl MetricConstructor<Histogram> for ProbeBounds {
     fn new_metric(&self) -> Histogram {
         Histogram::new(PROBE_BOUNDS)
+    }
+}
+
+// === impl RequestBounds ===
+
+impl MetricConstructor<Histogram> for RequestBounds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(REQUEST_BOUNDS)
     }
 }

@@ -89,8 +89,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Services that did not fit, each with the remedy. They keep what they had.
     pub rejections: Vec<Rejection>,
-    /// Something waits for the end of a grace period: plan again then.
-    pub deferred: bool,
+    /// Desired services of which something waits for the end of a grace period: plan again then.
+    pub deferred: BTreeSet<ServiceName>,
     /// Desired services that the planner held otherwise, or does still.
     pub touched: BTreeSet<ServiceName>,
     /// Backends that are out of service with this plan, and must not keep what is connected to them.
@@ -170,8 +170,8 @@ impl Planner {
         let (changed, gone) = self.compare(desired);
         for (name, entry) in changed {
             match self.plan_service(name, entry, &mut steps, &mut released) {
-                Ok(complete) => plan.deferred |= !complete,
-                Err(Obstacle::Wait) => plan.deferred = true,
+                Ok(true) => {}
+                Ok(false) | Err(Obstacle::Wait) => drop(plan.deferred.insert(name.clone())),
                 Err(Obstacle::Full(reason)) => plan.rejections.push(Rejection {
                     origin: entry.source.to_string(),
                     service: Some(name.to_string()),

@@ -30,26 +30,48 @@ pub(super) struct Saver {
     files: Arc<Files>,
     running: Option<JoinHandle<Duration>>,
     not_before: Option<Instant>,
+    /// What there is now is to be saved without a pause.
+    hurried: bool,
+    /// What is being saved was.
+    saving_hurried: bool,
 }
 
 impl Saver {
     pub(super) fn new(files: Files) -> Self {
-        Self { files: Arc::new(files), running: None, not_before: None }
+        let files = Arc::new(files);
+        Self { files, running: None, not_before: None, hurried: false, saving_hurried: false }
+    }
+
+    /// What there is now is to be saved as soon as nothing else is being saved.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
+    /// Whether something is to be saved without a pause.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
+    /// Whether something like that is not on disk yet.
+    pub(super) fn is_behind(&self) -> bool {
+        self.hurried || self.saving_hurried
     }
 
     /// Whether [`Saver::start`] may be called now.
     pub(super) fn is_free(&self, now: Instant) -> bool {
-        self.running.is_none() && self.not_before.is_none_or(|at| at <= now)
+        self.running.is_none() && (self.hurried || self.not_before.is_none_or(|at| at <= now))
     }
 
     /// Saves on another thread.
     pub(super) fn start(&mut self, documents: Documents) {
         let files = Arc::clone(&self.files);
+        self.saving_hurried = std::mem::take(&mut self.hurried);
         self.running = Some(spawn_blocking(move || documents.save(&files)));
     }
 
     /// Waits until what was started is saved; for ever if nothing was. To be called again and again.
-    pub(super) async fn ended(&mut self) {
+    /// Returns whether that was hurried.
+    pub(super) async fn ended(&mut self) -> bool {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let took = running.await.unwrap_or_else(|panic| {
             tracing::error!(%panic, "the state was not saved; report this with the log");
@@ -57,6 +79,7 @@ impl Saver {
         });
         self.running = None;
         self.not_before = Some(Instant::now() + pause(took));
+        std::mem::take(&mut self.saving_hurried)
     }
 
     /// Saves now, after what is being saved.
@@ -117,6 +140,14 @@ mod tests {
         assert!(saved().unwrap().contains_key("first"));
         assert!(!saver.is_free(Instant::now()), "it pauses");
         assert!(saver.is_free(Instant::now() + LONGEST_PAUSE));
+
+        saver.hurry();
+        assert!(saver.is_free(Instant::now()) && saver.is_hurried());
+        saver.start(documents("hurried"));
+        assert!(!saver.is_hurried() && saver.is_behind());
+        assert!(saver.ended().await, "that was hurried");
+        assert!(!saver.is_behind() && !saver.is_free(Instant::now()));
+        assert!(saved().unwrap().contains_key("hurried"));
 
         saver.start(documents("second"));
         saver.finish(documents("last")).await;

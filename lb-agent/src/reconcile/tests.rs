@@ -234,6 +234,58 @@ async fn what_was_said_is_saved_beside_the_loop_and_at_its_end() {
     assert_eq!(saved(), ["a", "b"]);
 }
 
+/// An agent that is killed as soon as it is ready leaves what the next begins with.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_delivered_first_is_saved_before_the_agent_is_ready() {
+    let mut setup = Setup::new();
+    let file = setup.directory.path().join("snapshots.json");
+    setup.take(&[A]);
+    setup.reconciler.attach_if_ready().unwrap();
+    let published = setup.reconciler.published().borrow().clone();
+    assert_eq!(published.agent.pending, ["what was delivered is not saved yet"]);
+    let hurried = setup.reconciler.saver.ended().await;
+    setup.reconciler.saved(hurried);
+    assert!(setup.reconciler.published().borrow().agent.ready);
+    let saved: BTreeMap<String, Snapshot> = store::load(&file).unwrap().unwrap();
+    assert_eq!(saved["s"].services.len(), 1);
+    // What comes later waits for its turn.
+    setup.take(&[A, B]);
+    assert!(setup.reconciler.published().borrow().agent.ready);
+    assert!(setup.reconciler.unsaved);
+}
+
+/// A source may be faster than the loop, which first adopts what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_before_the_loop_looked_is_saved_as_well() {
+    let mut setup = Setup::new();
+    setup.say(&[A]);
+    setup.reconciler.sources = vec![setup.source.borrow().clone()];
+    setup.reconciler.absorb();
+    assert!(setup.reconciler.saver.is_behind());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_is_applied_once_nothing_of_it_waits() {
+    let mut setup = Setup::new();
+    let applied = |setup: &Setup| {
+        let source = setup.reconciler.published().borrow().agent.sources[0].clone();
+        (source.applied, source.revision)
+    };
+    setup.take(&[A]);
+    assert_eq!(applied(&setup), (1, 1));
+    setup.take(&[]);
+    assert_eq!(applied(&setup), (2, 2), "nothing is left to be done");
+    setup.take(&[B]);
+    assert_eq!(applied(&setup), (2, 3), "a deleted element may still be held");
+    setup.end_grace().await;
+    assert_eq!((applied(&setup), setup.found(B.1)), ((3, 3), Some(vec![3])));
+    setup.fake.fail_after(0);
+    setup.take(&[A, B]);
+    assert_eq!(applied(&setup), (3, 4), "what has failed is not applied");
+    setup.reconciler.round(Instant::now());
+    assert_eq!(applied(&setup), (4, 4));
+}
+
 /// Removed backends, once a grace period has passed, and again a little later.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_connected_to_removed_backends_is_ended_after_the_grace_period() {

@@ -200,6 +200,79 @@ fn verdicts() {
     }
 }
 
+/// As the node is set up: by its configuration, and by what is given over it.
+#[test]
+fn what_the_node_is_told_by_its_operator_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    let iptables = file("iptables.conf", head);
+    let nftables = file("nftables.conf", &format!("{head}mode: nftables\nhostnameOverride: n2\n"));
+    let far = file("far.conf", &format!("{head}nodePortAddresses: [198.51.100.0/24]\n"));
+    let own = file(
+        "lb.yaml",
+        "sources:\n  - kubernetes: {node: n1, node_port_addresses: primary, \
+         localhost_node_ports: true, socket_scope: host}\n",
+    );
+    let (yes, alone) = ("connects to", "left alone");
+    for (arguments, verdict, part) in [
+        ("127.0.0.1:30080 --from node", yes, "NodePort"),
+        ("127.0.0.2:30080 --from node", alone, "on 127.0.0.1 and ::1, not on all of 127.0.0.0/8"),
+        ("192.0.2.1:30080 --config IPTABLES", yes, "NodePort"),
+        ("127.0.0.1:30080 --config IPTABLES --from node", yes, "NodePort"),
+        // The primary address only, and no loopback.
+        ("192.0.2.1:30080 --config NFTABLES", yes, "NodePort"),
+        ("127.0.0.1:30080 --config NFTABLES --from node", alone, "where it was sent"),
+        ("127.0.0.2:30080 --config NFTABLES --from node", alone, "where it was sent"),
+        ("192.0.2.7:30080 --config NFTABLES --node-ip 192.0.2.7 --node-ip 192.0.2.1", yes, ""),
+        ("192.0.2.1:30080 --config NFTABLES --node-ip 192.0.2.7 --node-ip 192.0.2.1", alone, ""),
+        ("192.0.2.1:30080 --config FAR", alone, "where it was sent"),
+        ("192.0.2.1:30080 --config FAR --nodeport-addresses all", yes, "NodePort"),
+        ("192.0.2.1:30080 --config NFTABLES --nodeport-addresses 192.0.2.0/24", yes, ""),
+        ("192.0.2.1:30080 --nodeport-addresses 198.51.100.0/24,fd00::/8", alone, ""),
+        ("192.0.2.1:30080 --nodeport-addresses primary", yes, ""),
+        ("127.0.0.1:30080 --nodeport-addresses primary --from node", alone, ""),
+        ("127.0.0.1:30080 --config OWN --from node", yes, ""),
+        ("10.96.0.10:80 --config OWN", alone, "socket scope: host"),
+        ("10.96.0.10:80 --config OWN --from node", yes, ""),
+        ("10.96.0.10:80 --config OWN --socket-scope everywhere", yes, ""),
+        ("10.96.0.10:80 --socket-scope host", alone, "socket scope: host"),
+        ("10.96.0.10:80 --socket-scope host --from node", yes, ""),
+    ] {
+        let all = arguments
+            .replace("IPTABLES", &iptables)
+            .replace("NFTABLES", &nftables)
+            .replace("FAR", &far)
+            .replace("OWN", &own);
+        let ran = explain(&all);
+        let told =
+            ran.out.lines().find_map(|line| line.strip_prefix("Verdict:")).unwrap_or_default();
+        assert!(told.trim().starts_with(verdict), "{arguments}: {ran:?}");
+        assert!(ran.out.contains(part), "{arguments}: `{part}` is not in\n{}", ran.out);
+    }
+    // The configuration names the node, too.
+    let ran = run(&["10.96.0.10:80", "--manifests", CLUSTER, "--config", &own, "--from", "node"]);
+    assert!(ran.out.contains("From:       node n1 (zone a)"), "{ran:?}");
+    let empty = file("empty.yaml", "sources: []\n");
+    let bad = file("bad.conf", &format!("{head}mode: x\n"));
+    for (arguments, part) in [
+        (["--config", "/no/such"], "/no/such: No such file"),
+        (["--config", &empty], "one source `kubernetes` is needed"),
+        (["--config", &bad], "`mode`: `x` is not possible"),
+        (["--nodeport-addresses", "10.0.0.0/8,x"], "`x` is not a range such as 10.0.0.0/8"),
+        (["--socket-scope", "pods"], "invalid value 'pods'"),
+    ] {
+        let start = ["10.96.0.10:80", "--manifests", CLUSTER, "--node", "n1"];
+        let ran = run(&[&start[..], &arguments[..]].concat());
+        assert!(ran.err.contains(part), "{arguments:?}: {ran:?}");
+        assert!(ran.out.is_empty() && ran.code != Some(0), "{arguments:?}: {ran:?}");
+    }
+}
+
 #[test]
 fn what_is_not_in_one_file_may_be_in_another() {
     let dir = tempfile::tempdir().unwrap();

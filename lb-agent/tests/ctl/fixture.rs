@@ -184,6 +184,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             name: "file:/etc/lb/lb.yaml".to_owned(),
             synced: true,
             revision: 3,
+            applied: 3,
             delivered: Some(then),
             services: 1,
             refused: 0,

@@ -1,7 +1,8 @@
 //! From what the loop publishes to what the servers say.
 
 use super::*;
-use crate::source::kubernetes::cluster::{HealthCheck, NodeFacts, Work};
+use crate::source::kubernetes::cluster::{NodeFacts, Work};
+use crate::source::kubernetes::locality::Lacking;
 use crate::source::kubernetes::objects::Family;
 use crate::source::kubernetes::progress::Queued;
 use crate::status::{AgentStatus, SourceStatus, State, WorkStatus};
@@ -16,7 +17,8 @@ pub(in crate::kubeproxy) fn applied() -> (Arc<Applied>, Arc<Progress>, watch::Se
     (Arc::new(applied), progress, sender)
 }
 
-/// What the loop publishes after `rounds` rounds, with this revision of the source in the tables.
+/// What the loop publishes after `rounds` rounds, with this revision of the source in the tables
+/// whole; later ones are known.
 pub(in crate::kubeproxy) fn published(
     rounds: u64,
     revision: u64,
@@ -25,7 +27,8 @@ pub(in crate::kubeproxy) fn published(
     let source = SourceStatus {
         name: "kubernetes".to_owned(),
         synced: true,
-        revision,
+        revision: revision.max(9),
+        applied: revision,
         delivered: None,
         services: 0,
         refused: 0,
@@ -72,7 +75,7 @@ fn an_update_waits_until_its_revision_is_in_the_tables() {
         services: 2,
         endpoints_pending: 4,
         endpoints: 4,
-        external_without_local: 0,
+        lacking: Lacking::default(),
     };
     assert_eq!(applied.changes(), waiting);
     assert!(applied.standing(at(159)).is_healthy());
@@ -87,7 +90,7 @@ fn an_update_waits_until_its_revision_is_in_the_tables() {
     let none = Changes { services_pending: 0, endpoints_pending: 0, ..waiting };
     assert_eq!(applied.changes(), none);
     assert!(applied.standing(at(9999)).is_healthy());
-    let text = applied.metrics().text(applied.changes(), None).unwrap();
+    let text = applied.metrics().text(applied.changes()).unwrap();
     for line in [
         "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 3",
         "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2",
@@ -112,14 +115,10 @@ fn another_source_and_no_node_are_not_ours() {
     let eligible = || applied.standing(SystemTime::now()).eligible;
     assert!(eligible());
     let leaving = NodeFacts { leaving: true, ..NodeFacts::default() };
-    let check = |local_endpoints| HealthCheck { port: 30_000, local_endpoints };
-    let health_checks = [("a", 0), ("b", 1)];
-    let health_checks =
-        health_checks.map(|(name, local)| (("ns".into(), name.into()), check(local)));
+    let lacking = Lacking { internal: [0, 1], external: [2, 3] };
     for node in [None, Some(leaving)] {
-        let health_checks = health_checks.clone().into();
-        facts.send_replace(Arc::new(Facts { node, health_checks, ..Facts::default() }));
+        facts.send_replace(Arc::new(Facts { node, lacking, ..Facts::default() }));
         assert!(!eligible());
     }
-    assert_eq!(applied.changes().external_without_local, 1);
+    assert_eq!(applied.changes().lacking, lacking);
 }

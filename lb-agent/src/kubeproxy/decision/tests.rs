@@ -22,7 +22,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 #[test]
 fn nothing_given_is_kube_proxys_default() {
     let decided = by_flags(&[]).unwrap();
-    let document = decided.document.clone();
+    let (document, flags) = (decided.document.clone(), decided.flags.clone());
     let expected = Decided {
         kubeconfig: None,
         server: None,
@@ -38,12 +38,50 @@ fn nothing_given_is_kube_proxys_default() {
         oom_score_adj: -999,
         verbosity: 0,
         json_logs: false,
+        watch_pod_ranges: false,
+        flags,
         document,
         warnings: Vec::new(),
     };
     assert_eq!(decided, expected);
     assert_eq!(decided.document["mode"], json!("iptables"));
     assert_eq!(by_file("", &[]).unwrap(), expected);
+}
+
+#[test]
+fn ranges_of_pods_are_watched_where_pods_are_told_by_them() {
+    for (mode, watched) in [
+        ("", false),
+        ("ClusterCIDR", false),
+        ("NodeCIDR", true),
+        ("BridgeInterface", false),
+        ("InterfaceNamePrefix", false),
+    ] {
+        let flag = format!("--detect-local-mode={mode}");
+        assert_eq!(by_flags(&[&flag]).unwrap().watch_pod_ranges, watched, "{mode}");
+        let field = format!("detectLocalMode: \"{mode}\"\n");
+        assert_eq!(by_file(&field, &[]).unwrap().watch_pod_ranges, watched, "{mode}");
+    }
+    let problems = by_flags(&["--detect-local-mode=NodeCidr"]).unwrap_err();
+    let known = "ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix";
+    let problem = format!("`detectLocalMode`: `NodeCidr` is not possible; use one of: {known}");
+    assert_eq!(problems, [problem]);
+}
+
+#[test]
+fn flags_are_shown_with_their_defaults() {
+    let arguments = ["--config=/c.conf", "-v=2", "--nodeport-addresses=10.0.0.0/8,fd00::/8"];
+    let flags = by_file("mode: nftables\n", &arguments).unwrap().flags;
+    for (name, value) in [
+        ("config", "/c.conf"),
+        ("v", "2"),
+        ("nodeport-addresses", "[\"10.0.0.0/8\",\"fd00::/8\"]"),
+        ("proxy-mode", ""),
+        ("oom-score-adj", "-999"),
+        ("cleanup", "false"),
+    ] {
+        assert_eq!(flags[name], value, "{name}");
+    }
 }
 
 #[test]

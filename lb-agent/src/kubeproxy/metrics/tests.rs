@@ -1,9 +1,7 @@
 //! The text, as a scraper reads it.
 
 use super::*;
-use crate::model::{Backend, Exposure, HealthPolicy, Lists, NoBackend, Policy, Scope};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Values by name and labels; `# TYPE` by name.
 fn scrape(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
@@ -41,7 +39,7 @@ fn names_kinds_and_values_are_kube_proxys() {
         endpoints: 7,
         ..Changes::default()
     };
-    let text = metrics.text(changes, Some(&Snapshot::default())).unwrap();
+    let text = metrics.text(changes).unwrap();
     let (values, types) = scrape(&text);
     for (name, kind) in [
         ("kubeproxy_sync_proxy_rules_duration_seconds", "histogram"),
@@ -111,45 +109,65 @@ fn names_kinds_and_values_are_kube_proxys() {
 fn totals_never_go_back() {
     let metrics = Metrics::default();
     for (services, total) in [(3, 3.0), (2, 3.0), (9, 9.0)] {
-        let text = metrics.text(Changes { services, ..Changes::default() }, None).unwrap();
+        let text = metrics.text(Changes { services, ..Changes::default() }).unwrap();
         let (values, _) = scrape(&text);
         assert_eq!(values["kubeproxy_sync_proxy_rules_service_changes_total"], total);
     }
 }
 
 #[test]
-fn services_without_local_endpoints_are_counted_by_family() {
-    let service = |(lists, state)| {
-        let exposure = Exposure { scope: Scope::Everywhere, reach: Reach::Node };
-        let frontends = ["10.0.0.1:80", "[fd00::1]:80"];
-        let backend = Backend { lists, state, ..Backend::default() };
-        Service {
-            frontends: frontends.map(|text| (text.parse().unwrap(), exposure)).into(),
-            backends: [("10.1.0.1:80".parse().unwrap(), backend)].into(),
-            backends_from: Vec::new(),
-            policy: Policy::default(),
-            affinity: None,
-            no_backend: NoBackend::default(),
-            no_node_backend: NoBackend::Unreachable,
-            health: HealthPolicy::default(),
-        }
-    };
-    let services = [
-        ("local", (Lists::Both, AdminState::Ready)),
-        ("remote", (Lists::Cluster, AdminState::Ready)),
-        ("leaving", (Lists::Both, AdminState::Drain)),
-    ];
-    let services = services.map(|(name, lists)| (name.parse().unwrap(), Arc::new(service(lists))));
-    let snapshot = Snapshot { services: services.into(), ..Snapshot::default() };
-    assert_eq!(without_local(&snapshot), [2, 3]);
-    let changes = Changes { external_without_local: 4, ..Changes::default() };
-    let text = Metrics::default().text(changes, Some(&snapshot)).unwrap();
-    for (family, policy, count) in
-        [("IPv4", "internal", 2), ("IPv6", "internal", 3), ("IPv6", "external", 4)]
-    {
+fn ports_without_local_endpoints_are_told_by_family_and_policy() {
+    let lacking = Lacking { internal: [2, 3], external: [4, 0] };
+    let text = Metrics::default().text(Changes { lacking, ..Changes::default() }).unwrap();
+    for (family, policy, count) in [
+        ("IPv4", "internal", 2),
+        ("IPv6", "internal", 3),
+        ("IPv4", "external", 4),
+        ("IPv6", "external", 0),
+    ] {
         let line = format!(
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{ip_family=\"{family}\",traffic_policy=\"{policy}\"}} {count}"
         );
         assert!(text.contains(&line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn checks_are_told_once_they_were_asked_for() {
+    let metrics = Metrics::default();
+    assert!(!metrics.checks().unwrap().contains("name="));
+    metrics.answered_ping();
+    metrics.answered_livez(true);
+    metrics.answered_livez(true);
+    metrics.answered_livez(false);
+    let text = metrics.checks().unwrap();
+    for line in [
+        "# TYPE kubernetes_healthcheck gauge",
+        "# TYPE kubernetes_healthchecks_total counter",
+        r#"kubernetes_healthcheck{name="ping",type="healthz"} 1"#,
+        r#"kubernetes_healthcheck{name="proxy",type="livez"} 0"#,
+        r#"kubernetes_healthchecks_total{name="proxy",type="livez",status="success"} 2"#,
+        r#"kubernetes_healthchecks_total{name="proxy",type="livez",status="error"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn requests_have_the_names_of_kubernetes_own_clients() {
+    own::request(Some(200), "GET", "192.0.2.77:6443", Duration::from_millis(30));
+    own::request(None, "GET", "192.0.2.77:6443", Duration::from_millis(3));
+    let text = Metrics::default().text(Changes::default()).unwrap();
+    let (values, types) = scrape(&text);
+    assert_eq!(types["rest_client_requests_total"], "counter");
+    assert_eq!(types["rest_client_request_duration_seconds"], "histogram");
+    let host = "host=\"192.0.2.77:6443\"";
+    for (name, value) in [
+        (format!("requests_total{{code=\"200\",method=\"GET\",{host}}}"), 1.0),
+        (format!("requests_total{{code=\"<error>\",method=\"GET\",{host}}}"), 1.0),
+        (format!("request_duration_seconds_count{{verb=\"GET\",{host}}}"), 2.0),
+        (format!("request_duration_seconds_bucket{{verb=\"GET\",{host},le=\"0.025\"}}"), 1.0),
+    ] {
+        assert_eq!(values.get(&format!("rest_client_{name}")), Some(&value), "{name}\n{text}");
     }
 }

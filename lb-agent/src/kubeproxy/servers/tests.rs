@@ -2,14 +2,12 @@
 
 use super::*;
 use crate::kubeproxy::applied::tests::{applied, published};
-use crate::source::SourceState;
 use crate::source::kubernetes::cluster::{Facts, Work};
 use crate::source::kubernetes::progress::Queued;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 /// Status, head and body.
 pub(in crate::kubeproxy) async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
@@ -56,7 +54,7 @@ async fn the_health_port() {
     facts.send_replace(Arc::new(Facts::default()));
     assert_eq!(codes().await, (503, 200), "nothing is known of the node");
     assert_eq!(get(address, "/").await.0, 404);
-    let text = applied.metrics().text(applied.changes(), None).unwrap();
+    let text = applied.metrics().text(applied.changes()).unwrap();
     assert!(text.contains("kubeproxy_proxy_healthz_total{code=\"503\"} 2"), "{text}");
     assert!(text.contains("kubeproxy_proxy_livez_total{code=\"200\"} 4"), "{text}");
 }
@@ -64,9 +62,10 @@ async fn the_health_port() {
 #[tokio::test]
 async fn the_metrics_port() {
     let (applied, _progress, _facts) = applied();
-    let (_feed, feed) = watch::channel(SourceState::new("kubernetes".into(), None));
     let document = Arc::new(json!({"mode": "nftables"}));
-    let address = serve(metrics(Shown { applied, feed, mode: "nftables", document })).await;
+    let flags = [("config", "/etc/k.conf".to_owned())].into();
+    let start = Arc::new(Start { at: SystemTime::now(), flags });
+    let address = serve(metrics(Shown { applied, start, mode: "nftables", document })).await;
     let (code, head, body) = get(address, "/metrics").await;
     assert_eq!(code, 200);
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -77,5 +76,17 @@ async fn the_metrics_port() {
     assert_eq!(get(address, "/healthz").await.2, "ok");
     let (_, _, body) = get(address, "/configz").await;
     assert_eq!(body, r#"{"kubeproxy.config.k8s.io":{"mode":"nftables"}}"#);
-    assert_eq!(get(address, "/debug/pprof/").await.0, 404);
+    let (code, head, body) = get(address, "/flagz").await;
+    assert!(code == 200 && head.contains("content-type: text/plain"), "{head}");
+    assert!(body.ends_with("\n\nconfig=/etc/k.conf\n"), "{body}");
+    let (code, _, body) = get(address, "/statusz").await;
+    assert!(code == 200 && body.contains("\nUp: "), "{body}");
+    let (code, head, body) = get(address, "/metrics/slis").await;
+    assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1"), "{body}");
+    for path in ["/debug/pprof", "/debug/pprof/", "/debug/pprof/profile?seconds=5"] {
+        let (code, _, body) = get(address, path).await;
+        assert_eq!((code, body.as_str()), (404, pages::NO_PROFILER), "{path}");
+    }
+    assert_eq!(get(address, "/debug").await.0, 404);
 }

@@ -151,6 +151,16 @@ pub const ROWS: [Row; 79] = [
         Honoured("4 and above: debug lines; 6 and above: trace lines"),
     ),
     row("logging-format", "logging.format", Text, "\"text\"", Honoured("`text` or `json`")),
+    row(
+        "detect-local-mode",
+        "detectLocalMode",
+        Text,
+        "\"\"",
+        Honoured(
+            "`NodeCIDR`: end when the Node's podCIDRs change; else nothing, as a socket on this node is \
+             local by itself",
+        ),
+    ),
     row("write-config-to", "", Text, "\"\"", Honoured("write the defaults to this file, and end")),
     row(
         "cleanup",
@@ -266,7 +276,6 @@ pub const ROWS: [Row; 79] = [
     row("", "nftables.masqueradeBit", Number(0, 31), "14", NoEffect(NOT_PACKETS)),
     row("", "nftables.masqueradeAll", Flag, "false", NoEffect(NOT_PACKETS)),
     row("", "nftables.minSyncPeriod", Duration, "\"1s\"", NoEffect(AT_ONCE)),
-    row("detect-local-mode", "detectLocalMode", Text, "\"\"", NoEffect(BY_SOCKET)),
     row("pod-bridge-interface", "detectLocal.bridgeInterface", Text, "\"\"", NoEffect(BY_SOCKET)),
     row(
         "pod-interface-name-prefix",

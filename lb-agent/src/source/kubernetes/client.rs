@@ -6,6 +6,7 @@
 
 use super::trouble::{Trouble, innermost, of_config};
 use crate::config::KubernetesSource;
+use crate::metrics::own;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,7 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -189,7 +190,13 @@ fn build(config: &Config, token: Option<PathBuf>) -> Result<Client, kube::Error>
             if let Some(token) = token {
                 request.headers_mut().insert(AUTHORIZATION, token.header().await?);
             }
-            http.request(request).await.map_err(BoxError::from)
+            let method = request.method().clone();
+            let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+            let begin = Instant::now();
+            let answer = http.request(request).await;
+            let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+            own::request(code, method.as_str(), &host, begin.elapsed());
+            answer.map_err(BoxError::from)
         }
     });
     let service = ServiceBuilder::new()

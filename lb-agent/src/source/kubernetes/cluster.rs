@@ -13,6 +13,7 @@ pub use self::terms::{
 use self::unit::Unit;
 use super::intern::Words;
 use super::listing::Listing;
+use super::locality::{Lacking, lacking};
 use super::node_ports;
 use super::notes::Notes;
 use super::objects::{self, Reading, Service, Slice, key};
@@ -21,9 +22,11 @@ use super::translate::{Here, translate};
 use crate::model::{Rejection, Snapshot};
 use crate::source::versions::Versions;
 use ipnet::IpNet;
+use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,9 +110,7 @@ impl Cluster {
 
     /// Takes in what the watch of Services says.
     pub fn service(&mut self, change: Change<ServiceObject>) {
-        if matches!(change, Change::Complete) {
-            self.notes.listed(SERVICE);
-        }
+        self.clear(SERVICE, &change);
         let read = |object: &_| Some(objects::service(object)).filter(|read| !read.is_empty());
         for (key, reading) in self.services.take(change, |object| key(&object.metadata), read) {
             let Reading { value, problems } = reading.unwrap_or_default();
@@ -127,9 +128,7 @@ impl Cluster {
 
     /// Takes in what the watch of EndpointSlices says; it came at `now`.
     pub fn slice(&mut self, change: Change<EndpointSlice>, now: SystemTime) {
-        if matches!(change, Change::Complete) {
-            self.notes.listed(SLICE);
-        }
+        self.clear(SLICE, &change);
         let words = &mut self.words;
         let read = |object: &_| {
             let read = objects::slice(object, words);
@@ -175,9 +174,7 @@ impl Cluster {
 
     /// Takes in what the watch of the own Node says.
     pub fn node(&mut self, change: Change<Node>) {
-        if matches!(change, Change::Complete) {
-            self.notes.listed(NODE);
-        }
+        self.clear(NODE, &change);
         let name = &self.settings.node;
         let read = |object: &_| Some(objects::node(object, name)).filter(|read| !read.is_empty());
         for (key, reading) in self.nodes.take(change, |object| key(&object.metadata), read) {
@@ -199,9 +196,7 @@ impl Cluster {
 
     /// Takes in what the watch of ServiceCIDRs says.
     pub fn service_cidr(&mut self, change: Change<ServiceCIDR>) {
-        if matches!(change, Change::Complete) {
-            self.notes.listed(SERVICE_CIDR);
-        }
+        self.clear(SERVICE_CIDR, &change);
         let read = |object: &_| Some(objects::service_cidrs(object));
         for (key, reading) in self.cidrs.take(change, |object| key(&object.metadata), read) {
             let Reading { value, problems } = reading.unwrap_or_default();
@@ -218,8 +213,21 @@ impl Cluster {
         }
     }
 
+    /// What was told of objects that could not be read, and are gone or can be read now, is over.
+    fn clear<T: Metadata<Ty = ObjectMeta>>(&mut self, kind: &'static str, change: &Change<T>) {
+        match change {
+            Change::Complete => self.notes.listed(kind),
+            Change::Put(object) | Change::Delete(object) => {
+                self.notes.readable(kind, || key(object.metadata()));
+            }
+            Change::Forget(key) => self.notes.readable(kind, || Arc::clone(key)),
+            Change::Begin | Change::Listed(_) => {}
+        }
+    }
+
     /// An object of this kind can't be read at all: it is left out, and told of by its
-    /// `namespace/name` if that much is known. In a list, they come after [`Change::Complete`].
+    /// `namespace/name` if that much is known. In a list, they come after [`Change::Complete`], and else
+    /// after [`Change::Forget`].
     pub fn unreadable(&mut self, kind: &'static str, key: Option<&str>, reason: String) {
         self.notes.unreadable(kind, key, reason);
     }
@@ -324,8 +332,18 @@ impl Cluster {
                 }
             }
             self.put_health_check(&key, check);
+            let place = self.here().place;
+            let without = match self.units.get(&key).map(|unit| (&unit.service, &unit.slices)) {
+                Some((Some(service), slices)) => lacking(service, slices.values(), place),
+                _ => Lacking::default(),
+            };
             if let Some(unit) = self.units.get_mut(&key) {
                 unit.served = names;
+                let before = std::mem::replace(&mut unit.lacking, without);
+                if before != without {
+                    self.facts.lacking.replace(before, without);
+                    self.told = None;
+                }
                 if unit.is_empty() {
                     self.units.remove(&key);
                 }

@@ -75,6 +75,7 @@ impl<P: Clone> Listing<P> {
                 None => self.remove(key(&object)),
             },
             Change::Delete(object) => self.remove(key(&object)),
+            Change::Forget(key) => self.remove(key),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod events;
 pub mod intern;
 mod listing;
+pub mod locality;
 pub mod node_ports;
 mod notes;
 pub mod objects;

@@ -61,6 +61,18 @@ impl Notes {
         }
     }
 
+    /// An object is gone, or can be read: what was told of it is over.
+    pub(super) fn readable(&mut self, kind: &'static str, key: impl FnOnce() -> Arc<str>) {
+        if self.unreadable.is_empty() {
+            return;
+        }
+        let object = (kind, key());
+        if let Some(at) = self.unreadable.iter().position(|known| *known == object) {
+            self.unreadable.swap_remove(at);
+            self.stale |= self.objects.remove(&object).is_some();
+        }
+    }
+
     /// A kind is listed anew: what can't be read of it is told after this.
     pub(super) fn listed(&mut self, kind: &'static str) {
         for (_, key) in self.unreadable.extract_if(.., |(of, _)| *of == kind) {
@@ -145,8 +157,14 @@ mod tests {
         assert_eq!(notes.refused(), 4);
         notes.put("Service", &"ns/a".into(), vec![]);
         assert_eq!(told(&mut notes), ["Node n: 4", nameless, "Service ns/c: 3"]);
+        notes.unreadable("Service", Some("ns/b"), "5".to_owned());
+        notes.readable("Service", || "ns/c".into());
+        notes.readable("Node", || "ns/b".into());
+        assert_eq!(told(&mut notes).len(), 4, "it was told of other reasons");
+        notes.readable("Service", || "ns/b".into());
+        assert_eq!(told(&mut notes), ["Node n: 4", nameless, "Service ns/c: 3"]);
         notes.listed("Service");
         assert_eq!(told(&mut notes), ["Node n: 4", "Service ns/c: 3"]);
-        assert_eq!(notes.refused(), 4);
+        assert_eq!(notes.refused(), 5);
     }
 }

@@ -8,12 +8,12 @@ use super::client::{Connection, Made};
 use super::cluster::Change;
 use super::trouble::{At, Kind, Trouble};
 use crate::heard::Heard;
-use futures_util::{StreamExt as _, pin_mut};
+use futures_util::{Stream, StreamExt as _, pin_mut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -98,7 +98,7 @@ struct Watch<T, E> {
     position: Option<String>,
     /// Whether the server takes watches that begin with a list.
     streaming: bool,
-    /// Whether there was an event that could not be read, so what is known may be wrong.
+    /// Whether there was an event that does not say what it is about, so what is known may be wrong.
     gap: bool,
     down: bool,
 }
@@ -212,7 +212,7 @@ where
     async fn follow(&mut self, made: &Made) -> Result<(), End> {
         let api = Api::<T>::all(made.client.clone());
         if std::mem::take(&mut self.gap) {
-            // In pages, because only there an object that can't be read has a name.
+            // In pages, because there what can't be read costs no other.
             self.position = None;
             self.streaming = false;
         }
@@ -269,11 +269,13 @@ where
             send_initial_events: listing,
         };
         let position = self.position.clone().unwrap_or_default();
-        let stream = self.ask(made, "watch", api.watch(&parameters, &position)).await?;
+        let changes = changes(made, api.resource_url(), &parameters, &position);
+        let stream = self.ask(made, "watch", changes).await?;
         pin_mut!(stream);
         if listing {
             self.change(Change::Begin).await?;
         }
+        let mut unreadable = Vec::new();
         let began = Instant::now();
         let mut quiet = true;
         let silence = self.common.timing.silence;
@@ -325,14 +327,25 @@ where
             };
             quiet = false;
             match event {
-                WatchEvent::Added(object) if listing => self.change(Change::Listed(object)).await?,
+                WatchEvent::Added(object) if listing => match T::deserialize(&object) {
+                    Ok(object) => self.change(Change::Listed(object)).await?,
+                    Err(_) => unreadable.push(key(&object)),
+                },
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     self.advance(&object, listing);
-                    self.change(Change::Put(object)).await?;
+                    match T::deserialize(&object) {
+                        Ok(object) => self.change(Change::Put(object)).await?,
+                        // As a list does; what it was before is not what it is now.
+                        Err(_) => self.leave_out(made, key(&object)).await?,
+                    }
                 }
                 WatchEvent::Deleted(object) => {
                     self.advance(&object, listing);
-                    self.change(Change::Delete(object)).await?;
+                    match (T::deserialize(&object), key(&object)) {
+                        (Ok(object), _) => self.change(Change::Delete(object)).await?,
+                        (Err(_), Some(key)) => self.change(Change::Forget(key.into())).await?,
+                        (Err(_), None) => self.leave_out(made, None).await?,
+                    }
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     let metadata = bookmark.metadata;
@@ -343,6 +356,9 @@ where
                     self.position = Some(metadata.resource_version);
                     if std::mem::take(&mut listing) {
                         self.change(Change::Complete).await?;
+                        for key in std::mem::take(&mut unreadable) {
+                            self.unreadable(made, key).await?;
+                        }
                     }
                 }
                 WatchEvent::Error(status) => {
@@ -382,11 +398,20 @@ where
         }
     }
 
-    fn advance(&mut self, object: &T, listing: bool) {
+    fn advance(&mut self, object: &Value, listing: bool) {
         // Before the list is complete, there is no place to go on from.
-        if !listing && let Some(version) = object.resource_version() {
-            self.position = Some(version);
+        if !listing && let Some(version) = text(object, "resourceVersion") {
+            self.position = Some(version.to_owned());
         }
+    }
+
+    /// An object that was changed can't be read. One without a name is looked for in the next list.
+    async fn leave_out(&mut self, made: &Made, key: Option<String>) -> Result<(), End> {
+        match &key {
+            Some(key) => self.change(Change::Forget(key.as_str().into())).await?,
+            None => self.gap = true,
+        }
+        self.unreadable(made, key).await
     }
 
     fn at<'a>(&self, made: &'a Made, verb: &'static str) -> At<'a> {
@@ -418,11 +443,27 @@ async fn page(made: &Made, url: &str, parameters: &ListParams) -> kube::Result<P
     serde_json::from_str(&text).map_err(kube::Error::SerdeError)
 }
 
+/// Asks for what changes. The library's own way says nothing of an object that can't be read.
+async fn changes(
+    made: &Made,
+    url: &str,
+    parameters: &WatchParams,
+    position: &str,
+) -> kube::Result<impl Stream<Item = kube::Result<WatchEvent<Value>>> + use<>> {
+    let request = Request::new(url).watch(parameters, position);
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    made.client.request_events(request).await
+}
+
 /// The `namespace/name` of an object that can't be read otherwise.
 fn key(object: &Value) -> Option<String> {
-    let text = |field| object.get("metadata")?.get(field)?.as_str();
-    let name = text("name")?;
-    Some(text("namespace").map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")))
+    let name = text(object, "name")?;
+    let namespace = text(object, "namespace");
+    Some(namespace.map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")))
+}
+
+fn text<'o>(object: &'o Value, field: &str) -> Option<&'o str> {
+    object.get("metadata")?.get(field)?.as_str()
 }
 
 /// Whether it is about one object of a watch only. The library takes a line that it can't read for a

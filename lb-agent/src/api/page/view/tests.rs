@@ -14,6 +14,7 @@ fn source(error: Option<&str>) -> SourceStatus {
         name: "etcd:<b>\u{1b}[2J".to_owned(),
         synced: true,
         revision: 1,
+        applied: 1,
         delivered: None,
         services: 1,
         refused: 0,

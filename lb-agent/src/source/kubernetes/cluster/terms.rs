@@ -1,6 +1,7 @@
 //! What goes into the state machine, and what comes out besides the snapshot.
 
 use crate::model::Scope;
+use crate::source::kubernetes::locality::Lacking;
 use crate::source::kubernetes::objects::Family;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ pub enum Change<T> {
     Put(T),
     /// An object is gone.
     Delete(T),
+    /// The object of this `namespace/name` is gone, or can't be read any more.
+    Forget(Arc<str>),
 }
 
 /// What else the cluster says that concerns this node.
@@ -67,6 +70,8 @@ pub struct Facts {
     pub health_checks: BTreeMap<(Arc<str>, Arc<str>), HealthCheck>,
     /// The ranges that service addresses are taken from.
     pub service_cidrs: BTreeSet<IpNet>,
+    /// Ports of Services whose policy finds no endpoint on this node.
+    pub lacking: Lacking,
 }
 
 /// What matters of the own Node object.
@@ -76,6 +81,8 @@ pub struct NodeFacts {
     pub addresses: Vec<IpAddr>,
     /// Its zone.
     pub zone: Option<Arc<str>>,
+    /// The ranges of its pods' addresses, as they are written.
+    pub pod_ranges: Vec<String>,
     /// Whether it is being deleted, or about to be by the autoscaler: it takes no new traffic from
     /// outside.
     pub leaving: bool,

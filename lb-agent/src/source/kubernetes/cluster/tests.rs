@@ -184,6 +184,7 @@ impl<T> Change<T> {
             Self::Complete => Change::Complete,
             Self::Put(object) => Change::Put(f(object)),
             Self::Delete(object) => Change::Delete(f(object)),
+            Self::Forget(key) => Change::Forget(key),
         }
     }
 }
@@ -216,6 +217,37 @@ fn nothing_is_served_before_everything_was_listed() {
     assert!(!lab.cluster.is_synced());
     lab.cluster.without_node();
     assert!(lab.cluster.is_synced() && lab.changed());
+}
+
+/// It is out until it can be read, and what was told of it goes with it.
+#[test]
+fn an_object_that_cannot_be_read_any_more_is_left_out() {
+    let mut lab = Lab::new();
+    let (a, b) = (
+        service("a", json!({})),
+        service("b", json!({ "clusterIP": "10.96.0.2", "clusterIPs": ["10.96.0.2"] })),
+    );
+    let b_refused = "ns/b 10.96.0.2:80/tcp: refused";
+    let told = "Service ns/a: it is none";
+    for deleted in [false, true] {
+        lab.put(&a).put(&b);
+        assert_eq!(lab.found(), ["ns/a 10.96.0.1:80/tcp: refused", b_refused]);
+        lab.say(&a, |_| Change::Forget("ns/a".into()));
+        lab.cluster.unreadable(SERVICE, Some("ns/a"), "it is none".to_owned());
+        assert_eq!(lab.found(), [b_refused]);
+        assert_eq!(lab.rejections(), [told]);
+        if deleted {
+            lab.say(&a, |_| Change::Forget("ns/a".into()));
+        } else {
+            lab.put(&service("a", json!({ "type": "ExternalName" })));
+        }
+        assert_eq!((lab.found(), lab.rejections()), (vec![b_refused.to_owned()], vec![]));
+    }
+    assert_eq!(lab.cluster.refused(), 2);
+    let slice = slice("b", "b-1", "10.0.0.1");
+    assert_eq!(lab.put(&slice).found(), ["ns/b 10.96.0.2:80/tcp: 10.0.0.1:8080"]);
+    lab.say(&slice, |_| Change::Forget("ns/b-1".into()));
+    assert_eq!(lab.found(), [b_refused]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::HealthCheck;
 use crate::model::ServiceName;
+use crate::source::kubernetes::locality::Lacking;
 use crate::source::kubernetes::objects::{Family, Service, Slice};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub(super) struct Unit {
     pub(super) slices: BTreeMap<Arc<str>, Slice>,
     /// What it is in the snapshot.
     pub(super) served: Vec<ServiceName>,
+    /// What it lacks on this node.
+    pub(super) lacking: Lacking,
 }
 
 // === impl Unit ===

@@ -31,10 +31,12 @@ pub fn node(object: &Node, name: &str) -> Reading<NodeFacts> {
     let spec = object.spec.as_ref();
     let zone = meta.labels.as_ref().and_then(|labels| labels.get(ZONE));
     let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let pod_ranges = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
     let leaving = meta.deletion_timestamp.is_some() || taints.iter().any(|t| t.key == LEAVING);
     let value = NodeFacts {
         addresses,
         zone: zone.filter(|zone| !zone.is_empty()).map(|zone| zone.as_str().into()),
+        pod_ranges,
         leaving,
     };
     Reading { value: Some(value), problems }

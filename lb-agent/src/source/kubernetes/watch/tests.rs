@@ -71,6 +71,7 @@ async fn told(made: Made, rounds: usize) -> Vec<String> {
             News::Change(Change::Listed(object)) => format!("listed {}", name(object)),
             News::Change(Change::Complete) => "complete".to_owned(),
             News::Change(Change::Put(object)) => format!("put {}", name(object)),
+            News::Change(Change::Forget(key)) => format!("forget {key}"),
             News::Unreadable { key, .. } => format!("unreadable {}", key.unwrap_or_default()),
             other => format!("{other:?}"),
         });
@@ -83,25 +84,43 @@ fn page() -> String {
 }
 
 #[tokio::test]
-async fn a_stream_with_an_object_that_is_none_is_listed_in_pages_where_it_has_a_name() {
-    let lines = vec![event("ADDED", GOOD), event("ADDED", BAD)];
+async fn an_object_that_is_none_has_a_name_in_a_stream_as_in_pages() {
+    let listed = format!("{}\n", LISTED.replace('\n', ""));
+    let lines = vec![event("ADDED", GOOD), event("ADDED", BAD), listed.clone()];
     let told = told(server(page(), lines), 1).await;
-    assert_eq!(told, ["begin", "listed web"]);
-    let lines = vec![event("ADDED", GOOD), event("ADDED", BAD)];
+    assert_eq!(told, ["begin", "listed web", "complete", "unreadable shop/bad"]);
+    // Its line says nothing of what it is: there may be anything in it.
+    let lines = vec![event("ADDED", GOOD), event("SHOUTED", GOOD), listed];
     let told = self::told(server(page(), lines), 2).await;
+    assert_eq!(told[..2], ["begin", "listed web"], "{told:?}");
     let pages = ["begin", "listed web", "complete", "unreadable shop/bad"];
     assert_eq!(told[2..6], pages, "{told:?}");
 }
 
 #[tokio::test]
-async fn after_an_event_that_cannot_be_read_the_next_round_lists() {
+async fn an_object_that_is_none_any_more_is_left_out_at_once() {
     let listed = format!("{}\n", LISTED.replace('\n', ""));
-    let lines = vec![event("ADDED", GOOD), listed, event("MODIFIED", BAD), event("MODIFIED", GOOD)];
+    let lines =
+        vec![listed, event("MODIFIED", BAD), event("MODIFIED", GOOD), event("DELETED", BAD)];
     let told = told(server(page(), lines), 2).await;
-    let first = ["begin", "listed web", "complete", "unreadable ", "put web"];
-    assert_eq!(told[..5], first, "{told:?}");
-    let second = ["begin", "listed web", "complete", "unreadable shop/bad"];
-    assert_eq!(told[5..9], second, "{told:?}");
+    let changes = ["forget shop/bad", "unreadable shop/bad", "put web", "forget shop/bad"];
+    assert_eq!(told[..2], ["begin", "complete"], "{told:?}");
+    assert_eq!(told[2..6], changes, "{told:?}");
+    assert_eq!(told[6], changes[0], "it is not listed again: {told:?}");
+}
+
+#[tokio::test]
+async fn after_an_event_that_does_not_say_what_it_is_about_the_next_round_lists() {
+    let listed = format!("{}\n", LISTED.replace('\n', ""));
+    let nameless = r#"{"metadata":{"name":7}}"#;
+    for line in [event("SHOUTED", GOOD), event("MODIFIED", nameless), event("DELETED", nameless)] {
+        let lines = vec![event("ADDED", GOOD), listed.clone(), line, event("MODIFIED", GOOD)];
+        let told = told(server(page(), lines), 2).await;
+        let first = ["begin", "listed web", "complete", "unreadable ", "put web"];
+        assert_eq!(told[..5], first, "{told:?}");
+        let second = ["begin", "listed web", "complete", "unreadable shop/bad"];
+        assert_eq!(told[5..9], second, "{told:?}");
+    }
 }
 
 #[test]

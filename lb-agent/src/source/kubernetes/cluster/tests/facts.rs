@@ -11,7 +11,7 @@ fn what_the_node_object_says() {
     let facts = |lab: &mut Lab| lab.cluster.facts().node.clone().unwrap();
     lab.put(&object);
     let expected =
-        NodeFacts { addresses: vec!["192.0.2.1".parse().unwrap()], zone: None, leaving: false };
+        NodeFacts { addresses: vec!["192.0.2.1".parse().unwrap()], ..NodeFacts::default() };
     assert_eq!(facts(&mut lab), expected);
     let leading = "`192.0.2.010` has leading zeros, which some programs take for octal numbers; \
                    write it as 192.0.2.10";
@@ -21,7 +21,9 @@ fn what_the_node_object_says() {
     assert!(Arc::ptr_eq(&before, &lab.cluster.facts()));
     object["spec"] = json!({ "podCIDRs": ["10.0.0.0/33"] });
     object["spec"]["taints"] = json!([{ "key": "node.kubernetes.io/x", "effect": "NoSchedule" }]);
-    assert!(!facts(lab.put(&object)).leaving);
+    let read = facts(lab.put(&object));
+    // Only whether they change matters.
+    assert_eq!((read.leaving, read.pod_ranges), (false, vec!["10.0.0.0/33".to_owned()]));
     object["spec"]["taints"][0]["key"] = json!("ToBeDeletedByClusterAutoscaler");
     assert!(facts(lab.put(&object)).leaving);
     object["spec"] = json!({});
@@ -93,6 +95,64 @@ fn health_checks_count_ready_endpoints_on_this_node() {
     assert_eq!(check(lab.put(&service("a", cluster))), None);
     lab.put(&service("a", spec(32000))).delete(&service("a", json!({})));
     assert_eq!(check(&mut lab), None);
+}
+
+/// By policy, by family, and only where somebody else could serve.
+#[test]
+fn ports_without_endpoints_on_this_node_are_counted() {
+    let mut lab = Lab::new();
+    let both = json!({ "clusterIPs": ["10.96.0.1", "fd00:96::1"], "ipFamilies": ["IPv4", "IPv6"] });
+    let spec = |more: Value| {
+        let mut spec = both.clone();
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let local = |mut more: Value| {
+        more["externalTrafficPolicy"] = json!("Local");
+        spec(more)
+    };
+    let node_ports = json!([{ "name": "a", "port": 80, "nodePort": 30080 },
+                            { "name": "b", "port": 81, "nodePort": 30081 }]);
+    let one = json!([{ "name": "a", "port": 80 }]);
+    let inside = spec(json!({ "internalTrafficPolicy": "Local", "ports": one }));
+    let balanced =
+        local(json!({ "type": "LoadBalancer", "externalIPs": ["198.51.100.1"], "ports": one }));
+    let outside = local(json!({ "type": "NodePort", "ports": node_ports }));
+    let unreachable = local(json!({ "ports": one }));
+    let there = "10.0.0.1@there 10.0.0.2@there";
+    let lacking = |internal, external| Lacking { internal, external };
+    for (name, spec, endpoints, expected) in [
+        ("nobody anywhere", &inside, "", lacking([0, 0], [0, 0])),
+        ("elsewhere", &inside, there, lacking([1, 0], [0, 0])),
+        ("here", &inside, "10.0.0.1@here 10.0.0.2@there", lacking([0, 0], [0, 0])),
+        ("here, unready", &inside, "10.0.0.1@here=000 10.0.0.2@there", lacking([1, 0], [0, 0])),
+        (
+            "here, about to end",
+            &inside,
+            "10.0.0.1@here=011 10.0.0.2@there",
+            lacking([0, 0], [0, 0]),
+        ),
+        ("elsewhere, unready", &inside, "10.0.0.2@there=000", lacking([0, 0], [0, 0])),
+        ("NodePorts, the other port has none", &outside, there, lacking([0, 0], [1, 0])),
+        ("IPv6", &outside, "fd00::1@there", lacking([0, 0], [0, 1])),
+        ("an IPv4 external address", &balanced, there, lacking([0, 0], [1, 0])),
+        ("an IPv4 external address only", &balanced, "fd00::1@there", lacking([0, 0], [0, 0])),
+        ("no way in from outside", &unreachable, there, lacking([0, 0], [0, 0])),
+    ] {
+        lab.put(&service("a", spec.clone()));
+        lab.put(&slice_of_port_a(endpoints));
+        assert_eq!(lab.cluster.facts().lacking, expected, "{name}");
+    }
+    lab.put(&service("a", inside)).put(&slice_of_port_a(there));
+    assert_eq!(lab.cluster.facts().lacking, lacking([1, 0], [0, 0]));
+    lab.delete(&service("a", json!({})));
+    assert_eq!(lab.cluster.facts().lacking, Lacking::default());
+}
+
+fn slice_of_port_a(endpoints: &str) -> Value {
+    let mut slice = slice("a", "a-1", endpoints);
+    slice["ports"][0]["name"] = json!("a");
+    slice
 }
 
 #[test]
