@@ -61,6 +61,8 @@ pub struct Reconciler<D> {
     merger: Merger,
     monitor: Monitor,
     plan_rejections: Vec<Rejection>,
+    /// Part of the last plan waits for a grace period.
+    deferred: bool,
     reporter: Reporter,
     attached: Option<Attached>,
     work: WorkStatus,
@@ -108,6 +110,7 @@ impl<D: Dataplane> Reconciler<D> {
             merger: Merger::default(),
             monitor,
             plan_rejections: Vec::new(),
+            deferred: false,
             reporter: Reporter::new(identity, earlier),
             attached: None,
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
@@ -228,6 +231,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.stale |= !plan.touched.is_empty();
         self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
+        self.deferred = plan.deferred;
         self.removals.note(plan.left);
         let result = self.dataplane.apply(&plan.actions);
         own::round(begin.elapsed());
@@ -245,6 +249,9 @@ impl<D: Dataplane> Reconciler<D> {
                 }
                 self.work.last_error = None;
                 self.backoff = FIRST_RETRY;
+                if !plan.deferred {
+                    self.note_published();
+                }
                 self.start_grace();
             }
             Err(error) => {
@@ -257,6 +264,15 @@ impl<D: Dataplane> Reconciler<D> {
             self.retry_at = Some(Instant::now() + self.backoff);
         }
         self.publish();
+    }
+
+    /// Everything that was absorbed is in the tables.
+    fn note_published(&self) {
+        for source in &self.sources {
+            for heard in source.heard.published(source.revision) {
+                own::published(&source.name, heard.elapsed());
+            }
+        }
     }
 
     /// Forgets what the planner believed, and adopts what the tables hold.
@@ -298,8 +314,13 @@ impl<D: Dataplane> Reconciler<D> {
                 self.work.grace_periods += 1;
                 self.planner.end_grace();
                 self.removals.end_grace();
-                // Something may have waited for this; if not, there is nothing to do.
-                block_in_place(|| self.round(Instant::now()));
+                if self.lost || self.deferred || !self.plan_rejections.is_empty() {
+                    block_in_place(|| self.round(Instant::now()));
+                } else {
+                    // Nothing waited for this, so the next change need not wait for a look at it all.
+                    self.start_grace();
+                    self.publish();
+                }
                 self.destroy();
             }
             Err(error) => {

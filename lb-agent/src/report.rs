@@ -192,6 +192,7 @@ pub(crate) fn source_status(state: &SourceState) -> SourceStatus {
         synced,
         revision,
         delivered,
+        heard: _,
         rejections: _,
         refused,
         held,

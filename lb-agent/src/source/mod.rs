@@ -12,9 +12,12 @@ use std::time::SystemTime;
 
 pub mod etcd;
 pub mod file;
+mod heard;
 pub mod kubernetes;
 pub mod spec;
 mod versions;
+
+pub use heard::Heard;
 
 /// What a source says now.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct SourceState {
     pub revision: u64,
     /// When it last delivered.
     pub delivered: Option<SystemTime>,
+    /// When what is not in the tables yet was heard of.
+    pub heard: Heard,
     /// Items of the last delivery that were refused.
     pub rejections: Arc<Vec<Rejection>>,
     /// Items refused since the agent started, each as often as it was.
@@ -51,6 +56,7 @@ impl SourceState {
             synced: false,
             revision: 0,
             delivered: None,
+            heard: Heard::default(),
             rejections: Arc::default(),
             refused: 0,
             held: Arc::default(),

@@ -4,6 +4,7 @@
 //! a wrong endpoint of the API server's own Service could not be corrected by hearing of the right
 //! one. Token files are read for every request, and everything else again after each failure.
 
+use super::arrival::{Arrival, noted};
 use super::trouble::{Trouble, innermost, of_config};
 use crate::config::KubernetesSource;
 use hyper::header::{AUTHORIZATION, HeaderValue};
@@ -189,7 +190,9 @@ fn build(config: &Config, token: Option<PathBuf>) -> Result<Client, kube::Error>
             if let Some(token) = token {
                 request.headers_mut().insert(AUTHORIZATION, token.header().await?);
             }
-            http.request(request).await.map_err(BoxError::from)
+            let arrival = request.extensions().get::<Arrival>().cloned();
+            let response = http.request(request).await.map_err(BoxError::from)?;
+            Ok::<_, BoxError>(noted(arrival, response))
         }
     });
     let service = ServiceBuilder::new()

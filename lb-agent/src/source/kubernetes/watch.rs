@@ -4,18 +4,17 @@
 //! the next begins where it was; only a server that has forgotten that place is listed anew. That it
 //! goes well is told as soon as the server answers, so a quiet cluster is not taken for a dead one.
 
+use super::arrival::Arrival;
 use super::client::{Connection, Made};
 use super::cluster::Change;
+use super::pages::{key, page};
 use super::trouble::{At, Kind, Trouble};
-use futures_util::{StreamExt as _, pin_mut};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use futures_util::{Stream, StreamExt as _, pin_mut};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource, ResourceExt as _};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
@@ -58,7 +57,8 @@ pub(super) struct What {
 /// How it goes.
 #[derive(Clone, Debug)]
 pub(super) enum News<T> {
-    Change(Change<T>),
+    /// When it was heard of.
+    Change(Change<T>, Instant),
     /// The server answers.
     Up,
     /// It can't be followed for now, in a line.
@@ -96,14 +96,6 @@ struct Watch<T, E> {
     /// Whether there was an event that could not be read, so what is known may be wrong.
     gap: bool,
     down: bool,
-}
-
-/// A page of a list. An object that can't be read must not cost the others.
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Option<Vec<Value>>,
 }
 
 /// Why a round ended.
@@ -219,7 +211,7 @@ where
 
     /// In pages.
     async fn list(&mut self, made: &Made, api: &Api<T>) -> Result<(), End> {
-        self.change(Change::Begin).await?;
+        self.change(Change::Begin, Instant::now()).await?;
         let mut parameters = ListParams {
             label_selector: self.what.labels.map(str::to_owned),
             field_selector: self.what.fields.clone(),
@@ -229,9 +221,10 @@ where
         let mut unreadable = Vec::new();
         loop {
             let page = self.ask(made, "list", page(made, api.resource_url(), &parameters)).await?;
+            let arrived = Instant::now();
             for object in page.items.unwrap_or_default() {
-                match T::deserialize(&object) {
-                    Ok(object) => self.change(Change::Listed(object)).await?,
+                match serde_json::from_str(object.get()) {
+                    Ok(object) => self.change(Change::Listed(object), arrived).await?,
                     Err(_) => unreadable.push(key(&object)),
                 }
             }
@@ -244,7 +237,7 @@ where
                 End::Trouble(Trouble::ended(self.at(made, "list"), "has no resourceVersion"))
             })?;
             self.position = Some(version);
-            self.change(Change::Complete).await?;
+            self.change(Change::Complete, arrived).await?;
             for key in unreadable {
                 self.unreadable(made, key).await?;
             }
@@ -263,10 +256,12 @@ where
             send_initial_events: listing,
         };
         let position = self.position.clone().unwrap_or_default();
-        let stream = self.ask(made, "watch", api.watch(&parameters, &position)).await?;
+        let arrival = Arrival::new();
+        let asking = watch(made, api.resource_url(), &parameters, &position, &arrival);
+        let stream = self.ask(made, "watch", asking).await?;
         pin_mut!(stream);
         if listing {
-            self.change(Change::Begin).await?;
+            self.change(Change::Begin, arrival.last()).await?;
         }
         let began = Instant::now();
         let mut quiet = true;
@@ -318,15 +313,18 @@ where
                 Ok(Some(Ok(event))) => event,
             };
             quiet = false;
+            let arrived = arrival.last();
             match event {
-                WatchEvent::Added(object) if listing => self.change(Change::Listed(object)).await?,
+                WatchEvent::Added(object) if listing => {
+                    self.change(Change::Listed(object), arrived).await?;
+                }
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     self.advance(&object, listing);
-                    self.change(Change::Put(object)).await?;
+                    self.change(Change::Put(object), arrived).await?;
                 }
                 WatchEvent::Deleted(object) => {
                     self.advance(&object, listing);
-                    self.change(Change::Delete(object)).await?;
+                    self.change(Change::Delete(object), arrived).await?;
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     let metadata = bookmark.metadata;
@@ -336,7 +334,7 @@ where
                     }
                     self.position = Some(metadata.resource_version);
                     if std::mem::take(&mut listing) {
-                        self.change(Change::Complete).await?;
+                        self.change(Change::Complete, arrived).await?;
                     }
                 }
                 WatchEvent::Error(status) => {
@@ -386,8 +384,8 @@ where
         self.tell(News::Unreadable { key, reason }).await
     }
 
-    async fn change(&self, change: Change<T>) -> Result<(), End> {
-        self.tell(News::Change(change)).await
+    async fn change(&self, change: Change<T>, arrived: Instant) -> Result<(), End> {
+        self.tell(News::Change(change, arrived)).await
     }
 
     async fn tell(&self, news: News<T>) -> Result<(), End> {
@@ -395,18 +393,21 @@ where
     }
 }
 
-/// Asks for a page. The library's own way fails if one object can't be read, and logs the whole page.
-async fn page(made: &Made, url: &str, parameters: &ListParams) -> kube::Result<Page> {
-    let request = Request::new(url).list(parameters);
-    let text = made.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
-    serde_json::from_str(&text).map_err(kube::Error::SerdeError)
-}
-
-/// The `namespace/name` of an object that can't be read otherwise.
-fn key(object: &Value) -> Option<String> {
-    let text = |field| object.get("metadata")?.get(field)?.as_str();
-    let name = text("name")?;
-    Some(text("namespace").map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")))
+/// Asks for a watch. `arrival` is told when bytes of it are read.
+async fn watch<T>(
+    made: &Made,
+    url: &str,
+    parameters: &WatchParams,
+    position: &str,
+    arrival: &Arrival,
+) -> kube::Result<impl Stream<Item = kube::Result<WatchEvent<T>>> + use<T>>
+where
+    T: Clone + DeserializeOwned,
+{
+    let request = Request::new(url).watch(parameters, position);
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.extensions_mut().insert(arrival.clone());
+    made.client.request_events::<T>(request).await
 }
 
 /// Whether it is about one object of a watch only. The library takes a line that it can't read for a
