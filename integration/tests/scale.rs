@@ -155,6 +155,22 @@ fn a_cluster() {
     });
 }
 
+#[test]
+fn a_cluster_in_pages() {
+    alone("scale-pages", |lab| {
+        let large = LargeCluster::fill(lab);
+        large.list_in_pages();
+        let (agent, ready) = large.start_agent();
+        print(&format!("cluster in pages: start to ready {ready:.0?}"));
+        assert_eq!(agent.status().rejections, []);
+        let backends = agent.services().iter().map(|service| service.backends.len()).sum::<usize>();
+        assert_eq!(backends, 100_001);
+        let Memory { now, peak } = Memory::of(agent.pid());
+        print(&format!("cluster in pages: {now} kB resident, at most {peak} kB so far"));
+        assert!(peak < CLUSTER_MEMORY_KB, "at most {peak} kB, not less than {CLUSTER_MEMORY_KB}");
+    });
+}
+
 /// Runs a test in a lab while no other of this file runs.
 fn alone(name: &str, test: impl FnOnce(&Lab) + Send) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -87,12 +87,13 @@ impl Owners {
         let now: BTreeSet<Path> = said_leaves.into_keys().collect();
         let before = self.0.insert(manager.to_owned(), now).unwrap_or_default();
         merge(object, said, "");
-        let mut gone: Vec<&Path> = before
-            .iter()
-            .filter(|path| !self.0.values().any(|paths| paths.contains(*path)))
-            .collect();
-        // What is in an item goes before the item.
-        gone.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        // Who says something in an item says the item as well.
+        let said_by_any =
+            |path: &Path| self.0.values().flatten().any(|known| known.starts_with(path.as_slice()));
+        let mut gone: Vec<&Path> =
+            before.iter().filter(|path| !tells_apart(path) && !said_by_any(path)).collect();
+        // An item goes with all that is in it.
+        gone.sort_by_key(|path| path.len());
         gone.into_iter().for_each(|path| remove(object, path, ""));
         Ok(())
     }
@@ -119,6 +120,14 @@ fn item_of(keys: &[&'static str], item: &Value) -> Step {
         other => Some((*key, other.to_string())),
     };
     Step::Item(keys.iter().filter_map(value).collect())
+}
+
+/// Whether it is what its item is known by, and goes only with that.
+fn tells_apart(path: &Path) -> bool {
+    match path.as_slice() {
+        [.., Step::Item(keys), Step::Field(name)] => keys.iter().any(|(key, _)| key == name),
+        _ => false,
+    }
 }
 
 /// The fields that have a value as a whole, and the items of lists, which have none.

@@ -66,6 +66,11 @@ impl<'a> Large<'a> {
         Self { lab, api, _servers: servers }
     }
 
+    /// From now on, lists come in pages, as from servers that can't stream them.
+    pub fn list_in_pages(&self) {
+        self.api.forbid_streaming_lists();
+    }
+
     /// Starts an agent on the API server, and returns how long it took to be ready: to start at all,
     /// to read the objects, to publish the tables and to attach the programs.
     #[track_caller]

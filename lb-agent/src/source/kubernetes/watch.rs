@@ -7,11 +7,10 @@
 use super::arrival::Arrival;
 use super::client::{Connection, Made};
 use super::cluster::Change;
-use super::pages::{key, page};
+use super::requests::{events, key, page};
 use super::trouble::{At, Kind, Trouble};
-use futures_util::{Stream, StreamExt as _, pin_mut};
+use futures_util::{StreamExt as _, pin_mut};
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -257,7 +256,7 @@ where
         };
         let position = self.position.clone().unwrap_or_default();
         let arrival = Arrival::new();
-        let asking = watch(made, api.resource_url(), &parameters, &position, &arrival);
+        let asking = events(made, api.resource_url(), &parameters, &position, &arrival);
         let stream = self.ask(made, "watch", asking).await?;
         pin_mut!(stream);
         if listing {
@@ -391,23 +390,6 @@ where
     async fn tell(&self, news: News<T>) -> Result<(), End> {
         self.events.send((self.wrap)(news)).await.map_err(|_| End::Unheard)
     }
-}
-
-/// Asks for a watch. `arrival` is told when bytes of it are read.
-async fn watch<T>(
-    made: &Made,
-    url: &str,
-    parameters: &WatchParams,
-    position: &str,
-    arrival: &Arrival,
-) -> kube::Result<impl Stream<Item = kube::Result<WatchEvent<T>>> + use<T>>
-where
-    T: Clone + DeserializeOwned,
-{
-    let request = Request::new(url).watch(parameters, position);
-    let mut request = request.map_err(kube::Error::BuildRequest)?;
-    request.extensions_mut().insert(arrival.clone());
-    made.client.request_events::<T>(request).await
 }
 
 /// Whether it is about one object of a watch only. The library takes a line that it can't read for a

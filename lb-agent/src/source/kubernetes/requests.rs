@@ -1,10 +1,13 @@
-//! Lists in pages.
+//! What the API server is asked: for lists in pages, and for watches.
 
+use super::arrival::Arrival;
 use super::client::Made;
+use futures_util::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
-use kube::api::ListParams;
+use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -22,6 +25,23 @@ pub(super) async fn page(made: &Made, url: &str, parameters: &ListParams) -> kub
     let request = Request::new(url).list(parameters);
     let text = made.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
     serde_json::from_str(&text).map_err(kube::Error::SerdeError)
+}
+
+/// Asks for a watch. `arrival` is told when bytes of it are read.
+pub(super) async fn events<T>(
+    made: &Made,
+    url: &str,
+    parameters: &WatchParams,
+    position: &str,
+    arrival: &Arrival,
+) -> kube::Result<impl Stream<Item = kube::Result<WatchEvent<T>>> + use<T>>
+where
+    T: Clone + DeserializeOwned,
+{
+    let request = Request::new(url).watch(parameters, position);
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.extensions_mut().insert(arrival.clone());
+    made.client.request_events::<T>(request).await
 }
 
 /// The `namespace/name` of an object that can't be read otherwise.
