@@ -79,7 +79,7 @@ impl Owners {
             .cloned()
             .collect();
         if !conflicts.is_empty() && !force {
-            return Err(conflicts.iter().map(|path| shown(path)).collect());
+            return Err(conflicts.iter().map(shown).collect());
         }
         for paths in self.0.values_mut() {
             paths.retain(|path| !conflicts.contains(path));

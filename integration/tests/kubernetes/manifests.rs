@@ -38,8 +38,10 @@ struct Cluster {
 impl Cluster {
     #[track_caller]
     fn start() -> Self {
-        let cluster =
-            Self { api: ApiServer::start(), scratch: TempDir::with_prefix("lb-").unwrap() };
+        let cluster = Self {
+            api: ApiServer::start(),
+            scratch: TempDir::with_prefix("lb-").expect("a directory can be made"),
+        };
         cluster.kubectl(&["create", "-f", KUBEADM]);
         cluster
     }
@@ -186,13 +188,14 @@ fn takes(cluster: &Cluster, arguments: &[&str]) {
     let map = cluster.get("configmaps", NAMESPACE, "kube-proxy");
     let arguments: Vec<_> =
         arguments[1..].iter().map(|word| word.replace("$(NODE_NAME)", "node-1")).collect();
-    let flags = flags::parse(&arguments).unwrap();
-    let path = text_of(&flags, "config").unwrap();
-    let file = path.rsplit('/').next().unwrap();
-    let file = config::parse(path, map["data"][file].as_str().unwrap()).unwrap();
-    let decided = decide(&flags, Some(&file)).unwrap();
+    let flags = flags::parse(&arguments).expect("the flags are known");
+    let path = text_of(&flags, "config").expect("a configuration file");
+    let file = path.rsplit('/').next().unwrap_or_default();
+    let file =
+        config::parse(path, map["data"][file].as_str().unwrap_or_default()).expect("it is good");
+    let decided = decide(&flags, Some(&file)).expect("they are good");
     assert_eq!(decided.node.as_deref(), Some("node-1"));
-    let kubeconfig = decided.kubeconfig.unwrap();
+    let kubeconfig = decided.kubeconfig.expect("a kubeconfig");
     assert_eq!(kubeconfig.to_str(), Some("/var/lib/kube-proxy/kubeconfig.conf"));
 }
 
