@@ -63,6 +63,8 @@ pub struct Reconciler<D> {
     merger: Merger,
     monitor: Monitor,
     plan_rejections: Vec<Rejection>,
+    /// Part of the last plan waits for a grace period.
+    deferred: bool,
     reporter: Reporter,
     attached: Option<Attached>,
     work: WorkStatus,
@@ -111,6 +113,7 @@ impl<D: Dataplane> Reconciler<D> {
             merger: Merger::default(),
             monitor,
             plan_rejections: Vec::new(),
+            deferred: false,
             reporter: Reporter::new(identity, earlier),
             attached: None,
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
@@ -243,6 +246,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.stale |= !plan.touched.is_empty();
         self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
+        self.deferred = !plan.deferred.is_empty();
         self.removals.note(plan.left);
         let result = self.dataplane.apply(&plan.actions);
         own::round(begin.elapsed());
@@ -261,6 +265,9 @@ impl<D: Dataplane> Reconciler<D> {
                 self.note_applied(&plan.deferred);
                 self.work.last_error = None;
                 self.backoff = FIRST_RETRY;
+                if plan.deferred.is_empty() {
+                    self.note_published();
+                }
                 self.start_grace();
             }
             Err(error) => {
@@ -282,6 +289,15 @@ impl<D: Dataplane> Reconciler<D> {
         let deferred = deferred.iter().filter_map(|name| Some((name.clone(), source(name)?)));
         let now = self.sources.iter().map(|state| (Arc::clone(&state.name), state.revision));
         self.revisions.applied_but(deferred, now);
+    }
+
+    /// Everything that was absorbed is in the tables.
+    fn note_published(&self) {
+        for source in &self.sources {
+            for heard in source.underway.published(source.revision) {
+                own::published(&source.name, heard.elapsed());
+            }
+        }
     }
 
     /// Forgets what the planner believed, and adopts what the tables hold.
@@ -323,8 +339,13 @@ impl<D: Dataplane> Reconciler<D> {
                 self.work.grace_periods += 1;
                 self.planner.end_grace();
                 self.removals.end_grace();
-                // Something may have waited for this; if not, there is nothing to do.
-                block_in_place(|| self.round(Instant::now()));
+                if self.lost || self.deferred || !self.plan_rejections.is_empty() {
+                    block_in_place(|| self.round(Instant::now()));
+                } else {
+                    // Nothing waited for this, so the next change need not wait for a look at it all.
+                    self.start_grace();
+                    self.publish();
+                }
                 self.destroy();
             }
             Err(error) => {

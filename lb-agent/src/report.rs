@@ -199,6 +199,7 @@ pub(crate) fn source_status(state: &SourceState, applied: u64) -> SourceStatus {
         synced,
         revision,
         delivered,
+        underway: _,
         rejections: _,
         refused,
         held,

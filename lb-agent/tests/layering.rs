@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 61] = [
+const PURE: [&str; 62] = [
     "api::page::view",
     "claims",
     "config",
@@ -65,6 +65,7 @@ const PURE: [&str; 61] = [
     "source::kubernetes::topology",
     "source::kubernetes::translate",
     "source::spec",
+    "source::underway",
     "source::versions",
     "status",
     "summary",

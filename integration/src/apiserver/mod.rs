@@ -15,6 +15,7 @@
 //! api.delete("services", "default", "web");
 //! ```
 
+mod apply;
 mod discovery;
 mod faults;
 mod kinds;

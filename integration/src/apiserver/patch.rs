@@ -1,4 +1,4 @@
-//! Patches: what `kubectl apply` sends, and merge patches. Good enough for the kinds there are.
+//! Patches: what `kubectl apply` sends from the client's side, and merge patches. Good enough for the kinds there are.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ pub(super) enum Style {
     Merge,
     /// Lists of some fields are merged item by item.
     Strategic,
-    /// As [`Merge`](Self::Merge), and an object that is not there is made.
+    /// Who patches says all he wants; an object that is not there is made.
     Apply,
 }
 

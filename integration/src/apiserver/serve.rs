@@ -50,6 +50,8 @@ struct Parameters {
     timeout_seconds: Option<u64>,
     allow_watch_bookmarks: Option<String>,
     send_initial_events: Option<String>,
+    field_manager: String,
+    force: Option<String>,
 }
 
 /// Where a request points.
@@ -173,7 +175,7 @@ async fn handle(shared: &Arc<Shared>, request: HttpRequest) -> Answer {
         "watch" => place.watch(shared, &parameters),
         "list" => place.list(shared, &parameters),
         "get" => place.get(shared),
-        _ => place.write(shared, verb, &content_type, &body),
+        _ => place.write(shared, verb, &parameters, &content_type, &body),
     }
 }
 
@@ -273,7 +275,14 @@ impl Place {
         Ok(Json(&*found).into_response())
     }
 
-    fn write(&self, shared: &Shared, verb: &str, content_type: &str, body: &Bytes) -> Answer {
+    fn write(
+        &self,
+        shared: &Shared,
+        verb: &str,
+        parameters: &Parameters,
+        content_type: &str,
+        body: &Bytes,
+    ) -> Answer {
         let (kind, namespace) = (self.kind, self.namespace());
         let named = || {
             let missing = || Refusal::new(405, "the server does not allow this method");
@@ -302,7 +311,11 @@ impl Place {
                     Refusal::new(415, format!("patches of type {content_type} are not understood"))
                 })?;
                 let name = named()?;
-                let patch = |store: &mut Store| store.patch(kind, namespace, name, &object, style);
+                let by = (parameters.field_manager.as_str(), is(&parameters.force));
+                let patch = |store: &mut Store| match style {
+                    Style::Apply => store.apply(kind, namespace, name, &object, by),
+                    style => store.patch(kind, namespace, name, &object, style),
+                };
                 (StatusCode::OK, shared.change(patch)?)
             }
         };

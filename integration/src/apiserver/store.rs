@@ -1,5 +1,6 @@
 //! The objects, and every change of them since the last compaction.
 
+use super::apply::Owners;
 use super::kinds::Kind;
 use super::patch::{self, Style};
 use super::selector::Selector;
@@ -58,6 +59,8 @@ pub(super) struct Store {
     /// Changes up to this one are forgotten.
     compacted: u64,
     objects: BTreeMap<Key, Arc<Value>>,
+    /// Of the objects that somebody has applied.
+    owners: HashMap<Key, Owners>,
     history: VecDeque<Change>,
     lists: Lists,
     numbers: u64,
@@ -202,21 +205,50 @@ impl Store {
         change: &Value,
         style: Style,
     ) -> Result<Arc<Value>, Refusal> {
-        let before = match self.get(kind, namespace, name) {
-            Err(_) if style == Style::Apply => {
-                let mut object = change.clone();
-                object["metadata"]["name"] = json!(name);
-                if kind.namespaced {
-                    object["metadata"]["namespace"] = json!(namespace);
-                }
-                return self.create(kind, object);
-            }
-            found => found?,
-        };
+        let before = self.get(kind, namespace, name)?;
         check_version(kind, &before, change)?;
         let mut object = (*before).clone();
         patch::apply(&mut object, change, style);
         self.update(kind, object)
+    }
+
+    /// Makes or changes an object so that it is as `manager` says, who says all he wants.
+    pub(super) fn apply(
+        &mut self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        said: &Value,
+        (manager, force): (&str, bool),
+    ) -> Result<Arc<Value>, Refusal> {
+        let key = key(kind, namespace, name);
+        let before = self.objects.get(&key).cloned();
+        let mut object = before.as_deref().cloned().unwrap_or_else(|| {
+            let mut metadata = json!({"name": name});
+            if kind.namespaced {
+                metadata["namespace"] = json!(namespace);
+            }
+            json!({ "metadata": metadata })
+        });
+        let known = self.owners.get(&key).cloned();
+        let mut owners = match &before {
+            Some(before) => known.unwrap_or_else(|| Owners::of(before)),
+            None => Owners::default(),
+        };
+        owners.apply(manager, &mut object, said, force).map_err(|fields| {
+            let count = fields.len();
+            let fields = fields.join(", ");
+            Refusal::new(409, format!("Apply failed with {count} conflicts: {fields}"))
+        })?;
+        let written = match before {
+            Some(before) => {
+                check_version(kind, &before, said)?;
+                self.update(kind, object)
+            }
+            None => self.create(kind, object),
+        }?;
+        self.owners.insert(key, owners);
+        Ok(written)
     }
 
     pub(super) fn delete(
@@ -225,7 +257,9 @@ impl Store {
         namespace: &str,
         name: &str,
     ) -> Result<Arc<Value>, Refusal> {
-        let before = self.objects.remove(&key(kind, namespace, name));
+        let key = key(kind, namespace, name);
+        self.owners.remove(&key);
+        let before = self.objects.remove(&key);
         let before = before.ok_or_else(|| not_found(kind, name))?;
         self.version += 1;
         let now = Arc::new(versioned((*before).clone(), self.version));
@@ -272,7 +306,11 @@ impl Store {
     ) -> Arc<Value> {
         self.version += 1;
         let now = Arc::new(versioned(object, self.version));
-        let before = self.objects.insert(key(kind, namespace, name), Arc::clone(&now));
+        let key = key(kind, namespace, name);
+        if let (Some(owners), Some(before)) = (self.owners.get_mut(&key), self.objects.get(&key)) {
+            owners.written(before, &now);
+        }
+        let before = self.objects.insert(key, Arc::clone(&now));
         let version = self.version;
         let change = Change { version, kind, before, now: Arc::clone(&now), deleted: false };
         self.history.push_back(change);

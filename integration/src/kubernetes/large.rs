@@ -1,13 +1,14 @@
 //! A cluster as large as the bounds are given for: objects in memory, or in an API server that an
 //! agent follows, and what is measured.
 
-use super::{NEAR, Svc};
+use super::{NEAR, Published, Svc};
 use crate::agent::Agent;
 use crate::apiserver::ApiServer;
 use crate::lab::Lab;
 use crate::large::{Cost, EACH, SERVICES, Seen, idle_cost, seen};
 use crate::netns;
 use crate::server::{Backends, Kind};
+use crate::wait::{let_pass, wait_for};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lb_agent::config::TableSizes;
@@ -28,6 +29,9 @@ use std::time::{Duration, Instant, SystemTime};
 const PROBE: &str = "probe";
 const SERVERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const PORT: u16 = 8080;
+/// From one change to the next, where each is to be published by itself.
+const PACE: Duration = Duration::from_millis(25);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An API server with many services, each with a slice of endpoints.
 pub struct Large<'a> {
@@ -62,6 +66,11 @@ impl<'a> Large<'a> {
         Self { lab, api, _servers: servers }
     }
 
+    /// From now on, lists come in pages, as from servers that can't stream them.
+    pub fn list_in_pages(&self) {
+        self.api.forbid_streaming_lists();
+    }
+
     /// Starts an agent on the API server, and returns how long it took to be ready: to start at all,
     /// to read the objects, to publish the tables and to attach the programs.
     #[track_caller]
@@ -83,6 +92,23 @@ impl<'a> Large<'a> {
         let asked = Instant::now();
         self.api.put(change);
         seen(asked, Instant::now(), vip(SERVICES), turn % 2)
+    }
+
+    /// Changes the probe's endpoint so often, an even number of times, and returns what the agent says of how
+    /// long each took from the last byte of its event to the kernel's tables. Nobody connects meanwhile.
+    #[track_caller]
+    pub fn publish(&self, agent: &Agent<'_>, changes: usize) -> Published {
+        let before = Published::so_far();
+        for turn in 1..=changes {
+            self.api.put(probe_slice(turn % 2));
+            let_pass(PACE);
+        }
+        seen(Instant::now(), Instant::now(), vip(SERVICES), changes % 2);
+        let last = agent.revision();
+        let all = wait_for("the metrics of all changes", DEADLINE, || {
+            Some(Published::so_far()).filter(|now| now.revisions >= last)
+        });
+        all.since(&before)
     }
 
     /// What the agent costs while nothing changes.

@@ -4,9 +4,11 @@
 mod expect;
 pub mod large;
 mod objects;
+mod published;
 
 pub use self::expect::{TCP, UDP, nobody, reaches, refused, unreachable};
 pub use self::objects::{Endpoint, Svc, endpoint, node_in};
+pub use self::published::Published;
 
 use crate::agent::Agent;
 use crate::apiserver::ApiServer;

@@ -193,6 +193,16 @@ fn a_load_balancers_address_is_served_inside_the_cluster() {
         world.put(&web(None).with("loadBalancerSourceRanges", ranges), &all);
         nobody(&client, TCP, vips);
         reaches(&client, TCP, web(None).at(80), &["a", "c"]);
+        // A range that can't be read opens nothing, in neither family.
+        for ranges in [json!(["10.244.0.0/33"]), json!(["10.244.0.0/16", "fd00:244::/x"])] {
+            world.put(&web(None).with("loadBalancerSourceRanges", ranges), &all);
+            nobody(&client, TCP, vips);
+            reaches(&client, TCP, web(None).at(80), &["a", "c"]);
+        }
+        // Everybody's range opens it.
+        let ranges = json!(["0.0.0.0/0", "::/0"]);
+        world.put(&web(None).with("loadBalancerSourceRanges", ranges), &all);
+        reaches(&client, TCP, vips, &["a", "c"]);
     });
 }
 

@@ -143,6 +143,16 @@ fn type_changes_from_node_port_to_external_name() {
     });
 }
 
+/// The API server is asked for those without the label only, so that it need not send the others.
+#[track_caller]
+fn is_not_asked_for(world: &World<'_>, resource: &str, label: &str) {
+    let requests = world.api.requests();
+    let mut asked = requests.iter().filter(|request| request.contains(&format!("/{resource}?")));
+    let selector = format!("labelSelector=%21{}", label.replace('/', "%2F"));
+    assert!(asked.clone().count() > 0, "{requests:?}");
+    assert!(asked.all(|request| request.contains(&selector)), "{selector}: {requests:?}");
+}
+
 #[test]
 fn a_service_with_a_proxy_name_is_somebody_elses() {
     run("k8s-proxy-name", |world| {
@@ -152,6 +162,7 @@ fn a_service_with_a_proxy_name_is_somebody_elses() {
         labelled["metadata"]["labels"] = json!({ LABEL: "another" });
         world.apply([labelled].into_iter().chain(web.slices(&[endpoint(&a)])));
         nobody(&a, TCP, web.at(80));
+        is_not_asked_for(world, "services", LABEL);
         for _ in 0..2 {
             world.label("services", "web", LABEL, None);
             world.settle();
@@ -175,6 +186,7 @@ fn a_service_that_becomes_headless_has_no_endpoints() {
         const LABEL: &str = "service.kubernetes.io/headless";
         let (web, a, _c) = service(world);
         world.put(&web, &[endpoint(&a)]);
+        is_not_asked_for(world, "endpointslices", LABEL);
         for _ in 0..2 {
             reaches(&a, TCP, web.at(80), &["a"]);
             let label = |value| {

@@ -65,7 +65,16 @@ fn hints_for_nodes() {
         }
         // Once the one for this node is not ready, the zone decides.
         let [one, two, three] = hinted;
-        world.put(&web, &[one.unready(), two, three]);
+        world.put(&web, &[one.clone().unready(), two, three.clone()]);
         reaches(&client, TCP, web.at(80), &["b", "c"]);
+        // The same if one is meant for no node: those of the others are not complete.
+        let elsewhere = endpoint(&c).for_nodes(&["far"]).for_zones(&["z2"]);
+        world.put(&web, &[one, endpoint(&b).for_zones(&["z1"]), elsewhere]);
+        reaches(&client, TCP, web.at(80), &["a", "b"]);
+        reaches(&client, UDP, web.at(80), &["a", "b"]);
+        // And if, beside that, one is meant for no zone, nothing is left to decide by.
+        let (zoned, noded) = (endpoint(&a).for_zones(&["z1"]), endpoint(&b).for_nodes(&["far"]));
+        world.put(&web, &[zoned, noded, three]);
+        reaches(&client, TCP, web.at(80), &["a", "b", "c"]);
     });
 }

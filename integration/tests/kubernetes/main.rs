@@ -9,6 +9,7 @@ mod hints;
 mod kube_proxy;
 mod manifests;
 mod node_ports;
+mod own_server;
 mod policies;
 mod restarts;
 mod slices;

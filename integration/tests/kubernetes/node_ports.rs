@@ -8,7 +8,7 @@ use integration::pods::{Pair, Pod, Way};
 use integration::server::{Backends, Kind};
 use integration::wait::eventually;
 use serde_json::json;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 const PORT: u16 = 30080;
@@ -44,6 +44,39 @@ fn a_functioning_node_port_service() {
         world.put(&service(), &[]);
         refused(&client, TCP, world.node.addresses().at(PORT));
     });
+}
+
+/// A link-local address is one of each interface: which is meant is not in the address.
+#[test]
+fn link_local_addresses_have_none() {
+    run("k8s-link-local", |world| {
+        let ([_a, _c, client], endpoints) = pods(world);
+        world.put(&service(), &endpoints);
+        let own = world.node.run(link_local);
+        assert!(!own.is_empty(), "the node has no link-local address");
+        for &(address, interface) in &own {
+            let to = SocketAddr::from(SocketAddrV6::new(address, PORT, 0, interface));
+            nobody(&world.node, TCP, [to]);
+        }
+        let services = world.agent().services();
+        let frontends = services.iter().flat_map(|service| &service.frontends);
+        let mut addresses = frontends.map(|frontend| frontend.frontend.address.ip());
+        assert!(!addresses.any(|ip| own.iter().any(|(own, _)| ip == *own)), "{services:?}");
+        reaches(&client, TCP, world.node.addresses().at(PORT), &["a", "c"]);
+    });
+}
+
+/// Those of the calling thread's network namespace, with the index of the interface.
+fn link_local() -> Vec<(Ipv6Addr, u32)> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/if_inet6").expect("IPv6 is there");
+    let read = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (address, interface) = (fields.next()?, fields.next()?);
+        let address = Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?);
+        Some((address, u32::from_str_radix(interface, 16).ok()?))
+    };
+    let all = table.lines().filter_map(read);
+    all.filter(|(address, _)| address.is_unicast_link_local()).collect()
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn what_happens_is_counted() {
             of("lb_source_lag_seconds", &scrape()).filter(|lag| *lag < FRESH)
         });
         assert_eq!(of("lb_source_revisions_total", &metrics), Some(1.0));
+        assert_eq!(of("lb_source_publish_seconds_count", &metrics), Some(1.0));
         assert!(metrics.value("process_resident_memory_bytes", &[]).unwrap() > 1e6);
         assert!(metrics.value("process_open_fds", &[]).unwrap() > 10.0);
         let series = |metrics: &Exposition| {

@@ -1,6 +1,7 @@
 //! What the agent counts of its own work, where it happens. As with logging, there is one set per
 //! process, so that nobody has to be handed it.
 
+use crate::shown::line;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// Bounds of rounds, in seconds.
 const ROUND_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0];
+/// Bounds of the time from hearing of a change to having published it, in seconds.
+const PUBLISH_BOUNDS: [f64; 12] =
+    [0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 /// Bounds of probes, in seconds.
 const PROBE_BOUNDS: [f64; 8] = [0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
 
@@ -69,6 +73,11 @@ struct RequestTimeLabels {
     host: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: String,
+}
+
 #[derive(Debug)]
 struct Own {
     errors: Family<ErrorLabels, Counter>,
@@ -76,6 +85,7 @@ struct Own {
     probes: Family<ProbeLabels, Counter>,
     probe_seconds: Family<CheckLabels, Histogram, ProbeBounds>,
     rounds: Histogram,
+    publish_seconds: Family<SourceLabels, Histogram, PublishBounds>,
     ejections: Counter,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RequestTimeLabels, Histogram, RequestBounds>,
@@ -86,6 +96,9 @@ struct ProbeBounds;
 
 #[derive(Clone, Debug)]
 struct RequestBounds;
+
+#[derive(Clone, Debug)]
+struct PublishBounds;
 
 /// Something went wrong.
 pub(crate) fn error(kind: ErrorKind) {
@@ -106,6 +119,12 @@ pub(crate) fn probe(check: &'static str, result: &'static str, took: Duration) {
 /// A round of the loop ended.
 pub(crate) fn round(took: Duration) {
     OWN.rounds.observe(took.as_secs_f64());
+}
+
+/// What a source heard so long ago is in the tables now.
+pub(crate) fn published(source: &str, took: Duration) {
+    let labels = SourceLabels { source: line(source).into_owned() };
+    OWN.publish_seconds.get_or_create(&labels).observe(took.as_secs_f64());
 }
 
 /// A backend was ejected.
@@ -142,6 +161,7 @@ pub(super) fn register(registry: &mut Registry) {
         probes,
         probe_seconds,
         rounds,
+        publish_seconds,
         ejections,
         requests: _,
         request_seconds: _,
@@ -156,6 +176,8 @@ pub(super) fn register(registry: &mut Registry) {
     registry.register("lb_probe_duration_seconds", help, probe_seconds.clone());
     let help = "How long rounds of the loop took: merging, planning and applying";
     registry.register("lb_round_duration_seconds", help, rounds.clone());
+    let help = "From hearing of a change to having published it in the kernel's tables";
+    registry.register("lb_source_publish_seconds", help, publish_seconds.clone());
     let help = "Backends that were taken out because connects to them failed";
     registry.register("lb_ejections", help, ejections.clone());
 }
@@ -186,6 +208,7 @@ impl Default for Own {
             probes: Family::default(),
             probe_seconds: Family::new_with_constructor(ProbeBounds),
             rounds: Histogram::new(ROUND_BOUNDS),
+            publish_seconds: Family::new_with_constructor(PublishBounds),
             ejections: Counter::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(RequestBounds),
@@ -214,5 +237,13 @@ impl MetricConstructor<Histogram> for ProbeBounds {
 impl MetricConstructor<Histogram> for RequestBounds {
     fn new_metric(&self) -> Histogram {
         Histogram::new(REQUEST_BOUNDS)
+    }
+}
+
+// === impl PublishBounds ===
+
+impl MetricConstructor<Histogram> for PublishBounds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(PUBLISH_BOUNDS)
     }
 }

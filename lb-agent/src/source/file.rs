@@ -17,7 +17,7 @@ use crate::model::{Rejection, Snapshot};
 use crate::yaml::Document;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch::{Sender, channel};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -111,11 +111,12 @@ fn start(
     let origin = path.display().to_string();
     let file = Arc::new(File { path, origin, claims, main });
     let mut follower = Follower { file, seen: Seen::default(), state, started_with: None };
+    let began = Instant::now();
     let found = follower.file.look(&follower.seen, true, timing.rest);
     if matches!(found, Found::Moving) {
         watch.again();
     }
-    follower.absorb(found);
+    follower.absorb(found, began);
     let (sender, feed) = channel(follower.state.clone());
     tokio::spawn(follow(follower, watch, sender, timing));
     feed
@@ -135,6 +136,7 @@ async fn follow(
             () = watch.hint() => true,
             _ = poll.tick() => false,
         };
+        let heard = Instant::now();
         if hint {
             sleep(timing.gather).await;
         }
@@ -146,7 +148,7 @@ async fn follow(
         if matches!(found, Found::Moving) {
             watch.again();
         }
-        let changed = follower.absorb(found);
+        let changed = follower.absorb(found, heard);
         if changed {
             sender.send_replace(follower.state.clone());
         }
@@ -195,8 +197,9 @@ impl File {
 // === impl Follower ===
 
 impl Follower {
-    /// Takes in what was found; whether the state changed.
-    fn absorb(&mut self, found: Found) -> bool {
+    /// Takes in what was found, after somebody said at `heard` that there is something; whether the
+    /// state changed.
+    fn absorb(&mut self, found: Found, heard: Instant) -> bool {
         let (seen, error) = match found {
             Found::Moving => return false,
             Found::Same(seen) => {
@@ -212,6 +215,7 @@ impl Follower {
                 Ok(translation) => {
                     self.seen = seen;
                     self.deliver(translation, reading.settings);
+                    self.state.underway.note(self.state.revision, heard);
                     return true;
                 }
                 Err(problem) => (seen, format!("{}: {}", problem.origin, problem.reason)),

@@ -15,7 +15,10 @@ pub mod etcd;
 pub mod file;
 pub mod kubernetes;
 pub mod spec;
+mod underway;
 mod versions;
+
+pub use underway::Underway;
 
 /// What a source says now.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub struct SourceState {
     pub revision: u64,
     /// When it last delivered.
     pub delivered: Option<SystemTime>,
+    /// When what is not in the tables yet was heard of.
+    pub underway: Underway,
     /// Items of the last delivery that were refused.
     pub rejections: Arc<Vec<Rejection>>,
     /// Items refused since the agent started, each as often as it was.
@@ -54,6 +59,7 @@ impl SourceState {
             synced: false,
             revision: 0,
             delivered: None,
+            underway: Underway::default(),
             rejections: Arc::default(),
             refused: 0,
             held: Arc::default(),

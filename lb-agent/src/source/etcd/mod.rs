@@ -55,6 +55,8 @@ struct Follower {
     shown: (u64, Option<Option<Instant>>),
     /// Whether something was taken in that is not published.
     news: bool,
+    /// When the first of what the store said of that was heard.
+    heard: Option<Instant>,
 }
 
 /// Follows a store; `cached` serves until it can be read. Must be called within a multi-threaded
@@ -100,6 +102,7 @@ fn start(
         missing: Arc::default(),
         shown: (0, None),
         news: false,
+        heard: None,
     };
     tokio::spawn(follow(follower, events, sender, situations, problems));
     feed
@@ -182,6 +185,9 @@ impl Follower {
 
     fn take(&mut self, event: Event) {
         self.news = true;
+        if matches!(event, Event::Listed { .. } | Event::Changed { .. }) {
+            self.heard.get_or_insert(now().instant);
+        }
         let Self { keys, translator, .. } = self;
         let apply = |key: &str, value: Option<&etcd::KeyValue>| translator.set(key, value);
         match event {
@@ -294,9 +300,15 @@ impl Follower {
         if !std::mem::take(&mut self.news) {
             return false;
         }
-        let before = self.state.clone();
+        let (before, heard) = (self.state.clone(), self.heard.take());
         if self.state.synced {
             self.translate();
+        }
+        // What says nothing new needs no publishing.
+        if let Some(heard) = heard
+            && !self.state.says_the_same(&before)
+        {
+            self.state.underway.note(self.state.revision, heard);
         }
         let error = |(reason, since): &(String, SystemTime)| {
             let since = humantime::format_rfc3339_millis(*since);

@@ -4,6 +4,7 @@
 //! a wrong endpoint of the API server's own Service could not be corrected by hearing of the right
 //! one. Token files are read for every request, and everything else again after each failure.
 
+use super::arrival::{Arrival, noted};
 use super::trouble::{Trouble, innermost, of_config};
 use crate::config::KubernetesSource;
 use crate::metrics::own;
@@ -190,13 +191,14 @@ fn build(config: &Config, token: Option<PathBuf>) -> Result<Client, kube::Error>
             if let Some(token) = token {
                 request.headers_mut().insert(AUTHORIZATION, token.header().await?);
             }
+            let arrival = request.extensions().get::<Arrival>().cloned();
             let method = request.method().clone();
             let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
             let begin = Instant::now();
             let answer = http.request(request).await;
             let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
             own::request(code, method.as_str(), &host, begin.elapsed());
-            answer.map_err(BoxError::from)
+            Ok::<_, BoxError>(noted(arrival, answer.map_err(BoxError::from)?))
         }
     });
     let service = ServiceBuilder::new()

@@ -5,6 +5,7 @@
 //! endpoints are for this node, [`translate`] makes services of both. [`client`] reaches the API
 //! server. What was heard last serves while the server is away, however long that is.
 
+mod arrival;
 pub mod client;
 pub mod cluster;
 pub mod endpoints;
@@ -16,6 +17,7 @@ pub mod node_ports;
 mod notes;
 pub mod objects;
 pub mod progress;
+mod requests;
 pub mod topology;
 pub mod translate;
 mod trouble;
@@ -24,7 +26,7 @@ mod watch;
 pub use self::client::Connection;
 pub use self::watch::Timing;
 
-use self::cluster::{Cluster, Facts, Settings, Work};
+use self::cluster::{Change, Cluster, Facts, Settings, Work};
 use self::progress::{Progress, Queued};
 use self::watch::{Common, News, What};
 use super::{Feed, SourceState};
@@ -38,7 +40,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::watch::{self as state, Sender};
 use tokio::task::{JoinError, JoinSet, block_in_place};
@@ -93,6 +95,8 @@ struct Follower {
     withheld: BTreeMap<&'static str, String>,
     /// When the first change was heard that is not published.
     heard: Option<SystemTime>,
+    /// When its bytes had been read; of a list, when it was complete.
+    arrived: Option<Instant>,
     /// Changes that came to nothing so far.
     idle: Work,
 }
@@ -142,6 +146,7 @@ pub fn spawn_with(
         since: SystemTime::UNIX_EPOCH,
         withheld: BTreeMap::new(),
         heard: None,
+        arrived: None,
         idle: Work::default(),
     };
     let common = Common { connection: connection.clone(), timing, back: Arc::default(), heard };
@@ -238,19 +243,22 @@ impl Follower {
     fn take(&mut self, event: Event, now: SystemTime) {
         match event {
             Event::Service(news) => match *news {
-                News::Change(change) => {
-                    self.heard.get_or_insert(now);
+                News::Change(change, arrived) => {
+                    self.hear(&change, arrived, now);
                     self.cluster.service(change);
                 }
                 news => self.take_how("services", news, now),
             },
-            Event::Slice(News::Change(change)) => {
-                self.heard.get_or_insert(now);
+            Event::Slice(News::Change(change, arrived)) => {
+                self.hear(&change, arrived, now);
                 self.cluster.slice(change, now);
             }
             Event::Slice(news) => self.take_how("endpointslices", news, now),
             Event::Node(news) => match *news {
-                News::Change(change) => self.cluster.node(change),
+                News::Change(change, arrived) => {
+                    self.arrive(&change, arrived);
+                    self.cluster.node(change);
+                }
                 news => {
                     if matches!(news, News::Withheld(_)) {
                         self.cluster.without_node();
@@ -258,8 +266,21 @@ impl Follower {
                     self.take_how("nodes", news, now);
                 }
             },
-            Event::ServiceCidr(News::Change(change)) => self.cluster.service_cidr(change),
+            Event::ServiceCidr(News::Change(change, _)) => self.cluster.service_cidr(change),
             Event::ServiceCidr(news) => self.take_how("servicecidrs", news, now),
+        }
+    }
+
+    /// A change of what is served.
+    fn hear<T>(&mut self, change: &Change<T>, arrived: Instant, now: SystemTime) {
+        self.heard.get_or_insert(now);
+        self.arrive(change, arrived);
+    }
+
+    fn arrive<T>(&mut self, change: &Change<T>, arrived: Instant) {
+        // The parts of a list change nothing before it is complete.
+        if !matches!(change, Change::Begin | Change::Listed(_)) {
+            self.arrived.get_or_insert(arrived);
         }
     }
 
@@ -267,7 +288,7 @@ impl Follower {
     fn take_how<T>(&mut self, resource: &'static str, news: News<T>, now: SystemTime) {
         let source = Arc::clone(&self.state.name);
         match news {
-            News::Change(_) => {}
+            News::Change(..) => {}
             News::Up => {
                 if self.withheld.remove(resource).is_some() {
                     tracing::info!(%source, resource, "the server lets us now");
@@ -337,7 +358,7 @@ impl Follower {
 
     fn translate(&mut self) {
         let first = !std::mem::replace(&mut self.state.synced, true);
-        let heard = self.heard.take();
+        let (heard, arrived) = (self.heard.take(), self.arrived.take());
         let mut work = self.cluster.take_work();
         let snapshot = self.cluster.snapshot();
         if snapshot.is_some() || first {
@@ -348,6 +369,9 @@ impl Follower {
             work.slices += idle.slices;
             let heard = heard.unwrap_or_else(SystemTime::now);
             self.progress.note(Queued { revision: self.state.revision, heard, work });
+            if let Some(arrived) = arrived {
+                self.state.underway.note(self.state.revision, arrived);
+            }
         } else {
             // Counted with the next that comes to something. What changes nothing in the tables needs no
             // programming, so the times of its slices say nothing about how long that takes.

@@ -23,6 +23,7 @@ async fn a_watch_that_fails_is_shown() {
         since: SystemTime::UNIX_EPOCH,
         withheld: BTreeMap::new(),
         heard: None,
+        arrived: None,
         idle: Work::default(),
     };
     let (sender, mut feed) = state::channel(state);

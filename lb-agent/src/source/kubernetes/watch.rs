@@ -4,17 +4,16 @@
 //! the next begins where it was; only a server that has forgotten that place is listed anew. That it
 //! goes well is told as soon as the server answers, so a quiet cluster is not taken for a dead one.
 
+use super::arrival::Arrival;
 use super::client::{Connection, Made};
 use super::cluster::Change;
+use super::requests::{events, key, page, raw_key, text};
 use super::trouble::{At, Kind, Trouble};
 use crate::heard::Heard;
-use futures_util::{Stream, StreamExt as _, pin_mut};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use futures_util::{StreamExt as _, pin_mut};
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Debug;
@@ -61,7 +60,8 @@ pub(super) struct What {
 /// How it goes.
 #[derive(Clone, Debug)]
 pub(super) enum News<T> {
-    Change(Change<T>),
+    /// When it was heard of.
+    Change(Change<T>, Instant),
     /// The server answers.
     Up,
     /// It can't be followed for now, in a line.
@@ -101,14 +101,6 @@ struct Watch<T, E> {
     /// Whether there was an event that does not say what it is about, so what is known may be wrong.
     gap: bool,
     down: bool,
-}
-
-/// A page of a list. An object that can't be read must not cost the others.
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Option<Vec<Value>>,
 }
 
 /// Why a round ended.
@@ -224,7 +216,7 @@ where
 
     /// In pages.
     async fn list(&mut self, made: &Made, api: &Api<T>) -> Result<(), End> {
-        self.change(Change::Begin).await?;
+        self.change(Change::Begin, Instant::now()).await?;
         let mut parameters = ListParams {
             label_selector: self.what.labels.map(str::to_owned),
             field_selector: self.what.fields.clone(),
@@ -234,10 +226,11 @@ where
         let mut unreadable = Vec::new();
         loop {
             let page = self.ask(made, "list", page(made, api.resource_url(), &parameters)).await?;
+            let arrived = Instant::now();
             for object in page.items.unwrap_or_default() {
-                match T::deserialize(&object) {
-                    Ok(object) => self.change(Change::Listed(object)).await?,
-                    Err(_) => unreadable.push(key(&object)),
+                match serde_json::from_str(object.get()) {
+                    Ok(object) => self.change(Change::Listed(object), arrived).await?,
+                    Err(_) => unreadable.push(raw_key(&object)),
                 }
             }
             parameters.continue_token = page.metadata.continue_.filter(|next| !next.is_empty());
@@ -249,7 +242,7 @@ where
                 End::Trouble(Trouble::ended(self.at(made, "list"), "has no resourceVersion"))
             })?;
             self.position = Some(version);
-            self.change(Change::Complete).await?;
+            self.change(Change::Complete, arrived).await?;
             self.is_up_to_date();
             for key in unreadable {
                 self.unreadable(made, key).await?;
@@ -269,11 +262,12 @@ where
             send_initial_events: listing,
         };
         let position = self.position.clone().unwrap_or_default();
-        let changes = changes(made, api.resource_url(), &parameters, &position);
-        let stream = self.ask(made, "watch", changes).await?;
+        let arrival = Arrival::new();
+        let asking = events(made, api.resource_url(), &parameters, &position, &arrival);
+        let stream = self.ask(made, "watch", asking).await?;
         pin_mut!(stream);
         if listing {
-            self.change(Change::Begin).await?;
+            self.change(Change::Begin, arrival.last()).await?;
         }
         let mut unreadable = Vec::new();
         let began = Instant::now();
@@ -326,25 +320,28 @@ where
                 Ok(Some(Ok(event))) => event,
             };
             quiet = false;
+            let arrived = arrival.last();
             match event {
                 WatchEvent::Added(object) if listing => match T::deserialize(&object) {
-                    Ok(object) => self.change(Change::Listed(object)).await?,
+                    Ok(object) => self.change(Change::Listed(object), arrived).await?,
                     Err(_) => unreadable.push(key(&object)),
                 },
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     self.advance(&object, listing);
                     match T::deserialize(&object) {
-                        Ok(object) => self.change(Change::Put(object)).await?,
+                        Ok(object) => self.change(Change::Put(object), arrived).await?,
                         // As a list does; what it was before is not what it is now.
-                        Err(_) => self.leave_out(made, key(&object)).await?,
+                        Err(_) => self.leave_out(made, key(&object), arrived).await?,
                     }
                 }
                 WatchEvent::Deleted(object) => {
                     self.advance(&object, listing);
                     match (T::deserialize(&object), key(&object)) {
-                        (Ok(object), _) => self.change(Change::Delete(object)).await?,
-                        (Err(_), Some(key)) => self.change(Change::Forget(key.into())).await?,
-                        (Err(_), None) => self.leave_out(made, None).await?,
+                        (Ok(object), _) => self.change(Change::Delete(object), arrived).await?,
+                        (Err(_), Some(key)) => {
+                            self.change(Change::Forget(key.into()), arrived).await?;
+                        }
+                        (Err(_), None) => self.leave_out(made, None, arrived).await?,
                     }
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -355,7 +352,7 @@ where
                     }
                     self.position = Some(metadata.resource_version);
                     if std::mem::take(&mut listing) {
-                        self.change(Change::Complete).await?;
+                        self.change(Change::Complete, arrived).await?;
                         for key in std::mem::take(&mut unreadable) {
                             self.unreadable(made, key).await?;
                         }
@@ -406,9 +403,14 @@ where
     }
 
     /// An object that was changed can't be read. One without a name is looked for in the next list.
-    async fn leave_out(&mut self, made: &Made, key: Option<String>) -> Result<(), End> {
+    async fn leave_out(
+        &mut self,
+        made: &Made,
+        key: Option<String>,
+        arrived: Instant,
+    ) -> Result<(), End> {
         match &key {
-            Some(key) => self.change(Change::Forget(key.as_str().into())).await?,
+            Some(key) => self.change(Change::Forget(key.as_str().into()), arrived).await?,
             None => self.gap = true,
         }
         self.unreadable(made, key).await
@@ -427,43 +429,13 @@ where
         self.tell(News::Unreadable { key, reason }).await
     }
 
-    async fn change(&self, change: Change<T>) -> Result<(), End> {
-        self.tell(News::Change(change)).await
+    async fn change(&self, change: Change<T>, arrived: Instant) -> Result<(), End> {
+        self.tell(News::Change(change, arrived)).await
     }
 
     async fn tell(&self, news: News<T>) -> Result<(), End> {
         self.events.send((self.wrap)(news)).await.map_err(|_| End::Unheard)
     }
-}
-
-/// Asks for a page. The library's own way fails if one object can't be read, and logs the whole page.
-async fn page(made: &Made, url: &str, parameters: &ListParams) -> kube::Result<Page> {
-    let request = Request::new(url).list(parameters);
-    let text = made.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
-    serde_json::from_str(&text).map_err(kube::Error::SerdeError)
-}
-
-/// Asks for what changes. The library's own way says nothing of an object that can't be read.
-async fn changes(
-    made: &Made,
-    url: &str,
-    parameters: &WatchParams,
-    position: &str,
-) -> kube::Result<impl Stream<Item = kube::Result<WatchEvent<Value>>> + use<>> {
-    let request = Request::new(url).watch(parameters, position);
-    let request = request.map_err(kube::Error::BuildRequest)?;
-    made.client.request_events(request).await
-}
-
-/// The `namespace/name` of an object that can't be read otherwise.
-fn key(object: &Value) -> Option<String> {
-    let name = text(object, "name")?;
-    let namespace = text(object, "namespace");
-    Some(namespace.map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")))
-}
-
-fn text<'o>(object: &'o Value, field: &str) -> Option<&'o str> {
-    object.get("metadata")?.get(field)?.as_str()
 }
 
 /// Whether it is about one object of a watch only. The library takes a line that it can't read for a

@@ -67,11 +67,11 @@ async fn told(made: Made, rounds: usize) -> Vec<String> {
     while let Some(news) = receiver.recv().await {
         let name = |object: Service| object.metadata.name.unwrap_or_default();
         told.push(match news {
-            News::Change(Change::Begin) => "begin".to_owned(),
-            News::Change(Change::Listed(object)) => format!("listed {}", name(object)),
-            News::Change(Change::Complete) => "complete".to_owned(),
-            News::Change(Change::Put(object)) => format!("put {}", name(object)),
-            News::Change(Change::Forget(key)) => format!("forget {key}"),
+            News::Change(Change::Begin, _) => "begin".to_owned(),
+            News::Change(Change::Listed(object), _) => format!("listed {}", name(object)),
+            News::Change(Change::Complete, _) => "complete".to_owned(),
+            News::Change(Change::Put(object), _) => format!("put {}", name(object)),
+            News::Change(Change::Forget(key), _) => format!("forget {key}"),
             News::Unreadable { key, .. } => format!("unreadable {}", key.unwrap_or_default()),
             other => format!("{other:?}"),
         });
@@ -120,19 +120,5 @@ async fn after_an_event_that_does_not_say_what_it_is_about_the_next_round_lists(
         assert_eq!(told[..5], first, "{told:?}");
         let second = ["begin", "listed web", "complete", "unreadable shop/bad"];
         assert_eq!(told[5..9], second, "{told:?}");
-    }
-}
-
-#[test]
-fn what_an_object_is_called_that_is_none() {
-    for (object, expected) in [
-        (BAD, Some("shop/bad")),
-        (r#"{"metadata":{"name":"n1"},"spec":7}"#, Some("n1")),
-        (r#"{"metadata":{"name":7}}"#, None),
-        (r#"{"metadata":[]}"#, None),
-        ("7", None),
-    ] {
-        let object: Value = serde_json::from_str(object).unwrap();
-        assert_eq!(key(&object).as_deref(), expected, "{object}");
     }
 }
