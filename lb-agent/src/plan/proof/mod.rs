@@ -1,0 +1,569 @@
+//! Proof of the publishing protocol: a model of the tables, of connects that read them load by load,
+//! and of an agent that may die between any two steps, explored until there is no state left that
+//! was not looked at. The agent's part is the real [`Planner`](super::Planner) and its action lists,
+//! so the model can't drift from the code.
+//!
+//! What may happen, in any order: any of some states is desired and planned; the next action is
+//! applied; a connect begins, takes its next load, or its socket is closed; a grace period ends,
+//! once no connect is under way that was when it began; ids that nobody is counted on are freed; the
+//! agent dies (or a step fails, which comes to the same), and the next one waits for a grace period
+//! and adopts what it finds. What must hold: a connect ends at a backend (or, where there is none,
+//! without one) that was right at some time between its begin and its end; no row changes or is
+//! freed under a connect that uses it; no id gets another owner while somebody is counted on it.
+//!
+//! Wherever two events could be told apart, the less favourable is taken for both: a connect begins
+//! with its look-up, a grace period with the last action. Left out: the memory model (a publish is a
+//! release store, and each load of a reader depends on the one before); how a hash table is searched
+//! while it changes, which the kernel answers for; rows of a block that are written one by one, since
+//! a reader that could see half of them could as well see all; affinity and sticky UDP, which choose
+//! among the rows of the very block. States are told apart by 64 bits of hash.
+
+mod reader;
+mod run;
+mod tables;
+mod wanted;
+mod writer;
+
+use reader::{At, Loaded, Reader};
+use stateright::{Model, Property};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tables::{FRONTENDS, Row, Tables, Word};
+use wanted::{ABSENT, REFUSED, Wanted};
+use writer::{Planners, Script, Step};
+
+/// Connects that may be under way at once.
+const READERS: usize = 2;
+
+/// A rule of the protocol that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutation {
+    /// None.
+    Faithful,
+    /// Grace periods end at once.
+    NoGrace,
+    /// Words are stored before the blocks they name.
+    PublishBeforeWrite,
+    /// Frontends are inserted before their words are stored.
+    InsertBeforePublish,
+    /// A deleted frontend's index and element are free at once.
+    IndexReusedAtOnce,
+    /// A replaced block's rows are free at once.
+    RowsReusedAtOnce,
+    /// A backend's id is free although sockets are counted on it.
+    IdReusedWhileCounted,
+    /// The next agent does not wait before it adopts.
+    AdoptWithoutGrace,
+}
+
+/// What must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Violation {
+    /// A connect used a word whose index is free.
+    FreedIndex,
+    /// A connect used a row that is free.
+    FreedRow,
+    /// A row changed under a connect.
+    ChangedRow,
+    /// A word led to rows that are not its block.
+    NoHeader,
+    /// A connect ended where it was right at no time.
+    Outcome { frontend: u8, outcome: u8, right: u8 },
+    /// An id got another owner while a socket was counted on it.
+    IdReused { id: u8 },
+    /// A service's id got another owner while a connect counted on it.
+    ServiceIdReused { id: u8 },
+    /// What an agent left could not be adopted.
+    Adoption,
+}
+
+/// The model: what may be desired, and the planners met so far.
+struct Protocol {
+    mutation: Mutation,
+    /// How many of the readers ever dial.
+    readers: usize,
+    wanted: Vec<Wanted>,
+    planners: Mutex<Planners>,
+}
+
+/// A state of the world.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    tables: Tables,
+    agent: Agent,
+    /// Sorted: they are alike.
+    readers: [Reader; READERS],
+    /// For each frontend, what is right from when it was asked for until it is replaced for good.
+    right: [u8; FRONTENDS],
+    violation: Option<Violation>,
+}
+
+/// The agent, and what it is at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Agent {
+    /// It has started, and waits for a grace period.
+    Starting,
+    /// It runs.
+    Running {
+        planner: u32,
+        /// Whether a grace period is under way.
+        grace: bool,
+        work: Option<Work>,
+    },
+}
+
+/// A plan that is being applied.
+#[derive(Clone, Debug)]
+struct Work {
+    /// What is desired.
+    wanted: u8,
+    script: Arc<Script>,
+    /// The next step.
+    next: usize,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Plan(u8),
+    Apply,
+    EndGrace,
+    FreeIds,
+    Crash,
+    Adopt,
+    Begin { reader: usize, frontend: u8 },
+    Load { reader: usize, part: u8 },
+    Close { reader: usize },
+}
+
+// === impl Mutation ===
+
+impl Mutation {
+    fn reorder(self, steps: &mut [Step]) {
+        // Sorting keeps the order of steps that are alike.
+        match self {
+            Self::PublishBeforeWrite => steps.sort_by_key(|step| match step {
+                Step::ResetBackend { .. } | Step::ResetService { .. } => 0,
+                Step::Publish { .. } => 1,
+                Step::Write { .. } => 2,
+                Step::Insert { .. } => 3,
+                Step::Delete { .. } => 4,
+            }),
+            Self::InsertBeforePublish => steps.sort_by_key(|step| match step {
+                Step::ResetBackend { .. } | Step::ResetService { .. } => 0,
+                Step::Write { .. } => 1,
+                Step::Insert { .. } => 2,
+                Step::Publish { .. } => 3,
+                Step::Delete { .. } => 4,
+            }),
+            _ => {}
+        }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// With so many readers, and these of [`wanted::all`].
+    fn new(mutation: Mutation, readers: usize, states: &[usize]) -> Self {
+        let all = wanted::all().into_iter().enumerate();
+        let wanted = all.filter(|(number, _)| states.contains(number)).map(|(_, wanted)| wanted);
+        Self { mutation, readers, wanted: wanted.collect(), planners: Mutex::default() }
+    }
+
+    fn planners(&self) -> MutexGuard<'_, Planners> {
+        self.planners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many states of the planner there are.
+    fn planner_states(&self) -> usize {
+        self.planners().count()
+    }
+
+    /// Begins a grace period, if none is under way and something waits for one.
+    fn start_grace(&self, world: &mut World, planners: &mut Planners) {
+        if let Agent::Running { planner, grace, .. } = &mut world.agent
+            && !*grace
+            && planners.planner(*planner).needs_grace()
+        {
+            *planner = planners.start_grace(*planner);
+            *grace = true;
+            if self.mutation != Mutation::NoGrace {
+                wait_for_all(&mut world.readers);
+            }
+        }
+    }
+
+    /// The plan has been applied whole.
+    fn applied(&self, world: &mut World, planners: &mut Planners, work: &Work) {
+        if work.script.settled {
+            world.right = self.wanted[usize::from(work.wanted)].outcomes;
+        }
+        self.start_grace(world, planners);
+    }
+
+    fn plan(&self, world: &mut World, number: u8) -> bool {
+        let planners = &mut *self.planners();
+        let Agent::Running { planner, work: work @ None, .. } = &mut world.agent else {
+            return false;
+        };
+        let wanted = &self.wanted[usize::from(number)];
+        let before = *planner;
+        let (next, script) = planners.plan(before, number, wanted, self.mutation);
+        let begun = Work { wanted: number, script, next: 0 };
+        *planner = next;
+        let right = world.right;
+        if begun.script.steps.is_empty() {
+            world.allow(&begun, wanted);
+            self.applied(world, planners, &begun);
+            return next != before || world.right != right;
+        }
+        *work = Some(begun.clone());
+        world.allow(&begun, wanted);
+        true
+    }
+
+    fn apply(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        let Agent::Running { work, .. } = &mut world.agent else { return false };
+        let Some(mut begun) = work.take() else { return false };
+        let step = begun.script.steps[begun.next];
+        world.violation = world.violation.or(check(&world.readers, planners, &step));
+        begun.next += 1;
+        let over = begun.next == begun.script.steps.len();
+        world.tables.apply(&step);
+        if over {
+            self.applied(world, planners, &begun);
+        } else if let Agent::Running { work, .. } = &mut world.agent {
+            *work = Some(begun);
+        }
+        true
+    }
+
+    fn end_grace(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        match &mut world.agent {
+            Agent::Running { planner, grace, work: None } if *grace => {
+                *planner = planners.end_grace(*planner);
+                *grace = false;
+                let (indexes, rows) = planners.held(*planner);
+                world.tables.free_others(&indexes, &rows);
+                self.start_grace(world, planners);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn free_ids(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        let counted = match self.mutation {
+            Mutation::IdReusedWhileCounted => 0,
+            _ => world.counted(planners),
+        };
+        match &mut world.agent {
+            Agent::Running { planner, work: None, .. } => {
+                let before = *planner;
+                *planner = planners.free(before, counted);
+                *planner != before
+            }
+            _ => false,
+        }
+    }
+
+    fn adopt(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        let counted = world.counted(planners);
+        let Some(planner) = planners.adopt(&world.tables, counted) else {
+            world.violation = Some(Violation::Adoption);
+            return true;
+        };
+        let (indexes, rows) = planners.held(planner);
+        world.tables.free_others(&indexes, &rows);
+        world.agent = Agent::Running { planner, grace: false, work: None };
+        true
+    }
+
+    fn load(&self, world: &mut World, number: usize, part: u8) -> bool {
+        let planners = &*self.planners();
+        let Reader::Running { frontend, at, allowed, waited_for } = world.readers[number] else {
+            return false;
+        };
+        let ended = |outcome: u8, reader: Reader| {
+            let wrong = Violation::Outcome { frontend, outcome, right: allowed };
+            if allowed & outcome == 0 { Err(wrong) } else { Ok(reader) }
+        };
+        let reader = match at.load(&world.tables, &planners.blocks, part) {
+            Ok(Loaded::On(at)) => Ok(Reader::Running { frontend, at, allowed, waited_for }),
+            Ok(Loaded::Ended(outcome)) => ended(outcome, Reader::Idle),
+            Ok(Loaded::Connected { id, backend }) => {
+                ended(1 << backend, Reader::Open { id, backend })
+            }
+            Err(violation) => Err(violation),
+        };
+        match reader {
+            Ok(reader) => world.readers[number] = reader,
+            Err(violation) => world.violation = Some(violation),
+        }
+        true
+    }
+
+    fn begin(&self, world: &mut World, number: usize, frontend: u8) -> bool {
+        let allowed = world.right[usize::from(frontend)];
+        match world.tables.find(frontend) {
+            Some(place) => {
+                let at = At::Element { place };
+                world.readers[number] =
+                    Reader::Running { frontend, at, allowed, waited_for: false };
+                true
+            }
+            None if allowed & ABSENT != 0 => false,
+            None => {
+                let (outcome, right) = (ABSENT, allowed);
+                world.violation = Some(Violation::Outcome { frontend, outcome, right });
+                true
+            }
+        }
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        let planner = self.planners().fresh();
+        vec![World {
+            tables: Tables::new(),
+            agent: Agent::Running { planner, grace: false, work: None },
+            readers: Default::default(),
+            right: [ABSENT; FRONTENDS],
+            violation: None,
+        }]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        if world.violation.is_some() {
+            return;
+        }
+        let awaited = |r: &Reader| matches!(r, Reader::Running { waited_for: true, .. });
+        let waits = world.readers.iter().any(awaited);
+        match &world.agent {
+            Agent::Starting if waits => {}
+            Agent::Starting => events.push(Event::Adopt),
+            Agent::Running { work: Some(_), .. } => events.extend([Event::Apply, Event::Crash]),
+            Agent::Running { work: None, grace, .. } => {
+                events.extend((0..self.wanted.len() as u8).map(Event::Plan));
+                events.extend([Event::FreeIds, Event::Crash]);
+                if *grace && !waits {
+                    events.push(Event::EndGrace);
+                }
+            }
+        }
+        let busy = world.readers.iter().filter(|reader| **reader != Reader::Idle).count();
+        // Of those that are idle, the first stands for all.
+        let idle = world.readers.iter().position(|reader| *reader == Reader::Idle);
+        for (reader, state) in world.readers.iter().enumerate() {
+            match state {
+                Reader::Idle if idle != Some(reader) || busy == self.readers => {}
+                Reader::Idle => {
+                    let frontends = 0..FRONTENDS as u8;
+                    events.extend(frontends.map(|frontend| Event::Begin { reader, frontend }));
+                }
+                Reader::Running { at: At::Header { block, .. }, .. } => {
+                    let parts = 1..=self.planners().blocks.usable(*block).max(1);
+                    events.extend(parts.map(|part| Event::Load { reader, part }));
+                }
+                Reader::Running { .. } => events.push(Event::Load { reader, part: 0 }),
+                Reader::Open { .. } => events.push(Event::Close { reader }),
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, event: Event) -> Option<World> {
+        let mut next = world.clone();
+        let happened = match event {
+            Event::Plan(number) => self.plan(&mut next, number),
+            Event::Apply => self.apply(&mut next),
+            Event::EndGrace => self.end_grace(&mut next),
+            Event::FreeIds => self.free_ids(&mut next),
+            Event::Crash => {
+                next.agent = Agent::Starting;
+                if self.mutation != Mutation::AdoptWithoutGrace {
+                    wait_for_all(&mut next.readers);
+                }
+                true
+            }
+            Event::Adopt => self.adopt(&mut next),
+            Event::Begin { reader, frontend } => self.begin(&mut next, reader, frontend),
+            Event::Load { reader, part } => self.load(&mut next, reader, part),
+            Event::Close { reader } => {
+                next.readers[reader] = Reader::Idle;
+                true
+            }
+        };
+        next.tidy();
+        happened.then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no connect goes astray", |_, world: &World| {
+                world.violation.is_none()
+            }),
+            Property::sometimes("a connect holds a deleted element", |_, world: &World| {
+                world.holds(|tables, at| match at {
+                    At::Element { place } => !tables.elements[usize::from(place)].linked,
+                    _ => false,
+                })
+            }),
+            Property::sometimes("a connect holds a replaced block", |_, world: &World| {
+                world.holds(|tables, at| match at {
+                    At::Row { base, .. } => !tables.words.iter().any(
+                        |word| matches!(word, Word::Block { base: other, .. } if *other == base),
+                    ),
+                    _ => false,
+                })
+            }),
+            Property::sometimes("an insertion waits", |_, world: &World| {
+                matches!(&world.agent, Agent::Running { work: Some(w), .. } if !w.script.settled)
+            }),
+            Property::sometimes("an id is given to another", |_, world: &World| {
+                matches!(world.agent.step(), Some(Step::ResetBackend { .. }))
+            }),
+            Property::sometimes("rows are used again", |_, world: &World| {
+                matches!(world.agent.step(), Some(Step::Write { base, .. })
+                    if world.tables.rows[usize::from(base)] == Row::Freed)
+            }),
+            Property::sometimes("an index is used again", |_, world: &World| {
+                matches!(world.agent.step(), Some(Step::Publish { index, .. })
+                    if world.tables.words[usize::from(index)] == Word::Freed)
+            }),
+            Property::sometimes("an agent dies with readers under way", |_, world: &World| {
+                matches!(world.agent, Agent::Starting) && world.holds(|_, _| true)
+            }),
+        ]
+    }
+}
+
+/// What a step does to those who read, or are counted.
+fn check(readers: &[Reader; READERS], planners: &Planners, step: &Step) -> Option<Violation> {
+    let blocks = &planners.blocks;
+    let counted = || readers.iter().filter_map(|reader| reader.counted(blocks));
+    match *step {
+        Step::ResetBackend { id } => {
+            counted().any(|(other, _)| other == id).then_some(Violation::IdReused { id })
+        }
+        Step::ResetService { id } => {
+            let uses = |reader: &Reader| match reader {
+                Reader::Running { at, .. } => {
+                    at.block().is_some_and(|block| blocks.service(block) == id)
+                }
+                _ => false,
+            };
+            readers.iter().any(uses).then_some(Violation::ServiceIdReused { id })
+        }
+        Step::Write { block, .. } => blocks.backends(block).find_map(|(id, backend)| {
+            let taken = |(other, owner)| other == id && owner != backend;
+            counted().any(taken).then_some(Violation::IdReused { id })
+        }),
+        Step::Publish { .. } | Step::Insert { .. } | Step::Delete { .. } => None,
+    }
+}
+
+fn wait_for_all(readers: &mut [Reader; READERS]) {
+    for reader in readers {
+        if let Reader::Running { waited_for, .. } = reader {
+            *waited_for = true;
+        }
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// What is desired now is right from now on, besides what was. Where rows or ids are short until
+    /// the next grace period has passed, a service may be without some backends, and a frontend that
+    /// changes hands without a service.
+    fn allow(&mut self, work: &Work, wanted: &Wanted) {
+        let short = if work.script.settled { 0 } else { ABSENT | REFUSED };
+        let outcomes = wanted.outcomes.map(|right| right | short);
+        for (right, more) in self.right.iter_mut().zip(outcomes) {
+            *right |= more;
+        }
+        for reader in &mut self.readers {
+            if let Reader::Running { frontend, allowed, .. } = reader {
+                *allowed |= outcomes[usize::from(*frontend)];
+            }
+        }
+    }
+
+    /// Ids that sockets are counted on, as a set of bits.
+    fn counted(&self, planners: &Planners) -> u8 {
+        let counted = self.readers.iter().filter_map(|reader| reader.counted(&planners.blocks));
+        counted.fold(0, |sum, (id, _)| sum | 1 << id)
+    }
+
+    /// Whether a connect under way holds something of this kind.
+    fn holds(&self, holds: fn(&Tables, At) -> bool) -> bool {
+        let running = |reader: &Reader| match reader {
+            Reader::Running { at, .. } => holds(&self.tables, *at),
+            _ => false,
+        };
+        self.readers.iter().any(running)
+    }
+
+    /// Makes states alike that differ in nothing that anybody could tell.
+    fn tidy(&mut self) {
+        self.readers.sort_unstable();
+        for (place, element) in (0..).zip(&mut self.tables.elements) {
+            let held = |reader: &Reader| {
+                matches!(reader, Reader::Running { at: At::Element { place: other }, .. }
+                    if *other == place)
+            };
+            if !element.linked && !self.readers.iter().any(held) {
+                *element = Default::default();
+            }
+        }
+    }
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// The next step.
+    fn step(&self) -> Option<Step> {
+        match self {
+            Self::Running { work: Some(work), .. } => work.steps().first().copied(),
+            _ => None,
+        }
+    }
+}
+
+// === impl Work ===
+
+impl Work {
+    /// The steps that are left.
+    fn steps(&self) -> &[Step] {
+        &self.script.steps[self.next..]
+    }
+
+    /// All that matters from here on.
+    fn rest(&self) -> (u8, bool, &[Step]) {
+        (self.wanted, self.script.settled, self.steps())
+    }
+}
+
+impl PartialEq for Work {
+    fn eq(&self, other: &Self) -> bool {
+        self.rest() == other.rest()
+    }
+}
+
+impl Eq for Work {}
+
+impl Hash for Work {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.rest().hash(state);
+    }
+}

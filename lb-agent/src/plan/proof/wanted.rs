@@ -1,0 +1,97 @@
+//! What is to be served: the states that the model goes through, in any order, and what a connect
+//! may come to in each. Every backend belongs to one service only, so that whoever ends up there was
+//! that service's.
+
+use super::tables::FRONTENDS;
+use crate::desired::{Desired, Entry};
+use crate::model::{
+    AdminState, Backend, Frontend, NoBackend, Policy, Protocol, Scope, Service, ServiceName,
+};
+use crate::plan::Limits;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Tables so small that rows, indexes and ids are used again all the time.
+pub(super) const LIMITS: Limits =
+    Limits { frontends: FRONTENDS as u32, services: 2, rows: super::tables::ROWS as u32, backends: 3 };
+
+/// An outcome of a connect: the address was no frontend. The lower bits are backends.
+pub(super) const ABSENT: u8 = 1 << 7;
+/// The service had no backend.
+pub(super) const REFUSED: u8 = 1 << 6;
+
+/// A state that may be desired.
+pub(super) struct Wanted {
+    /// As the planner is told.
+    pub(super) desired: Desired,
+    /// The right outcomes for each frontend.
+    pub(super) outcomes: [u8; FRONTENDS],
+}
+
+/// A service: its frontends, and its backends with whether they are ready.
+type Line<'a> = (&'a str, &'a [u8], &'a [(u8, bool)]);
+
+/// Backends 0 and 1 are a's, 2 and 3 are b's.
+pub(super) fn all() -> Vec<Wanted> {
+    let states: [&[Line<'_>]; 5] = [
+        &[],
+        &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
+        // Other backends.
+        &[("a", &[0], &[(0, false), (1, true)]), ("b", &[1], &[(2, true)])],
+        // The frontends change hands.
+        &[("a", &[1], &[(1, true)]), ("b", &[0], &[(2, true), (3, true)])],
+        // One service has both, and nobody behind it.
+        &[("b", &[0, 1], &[])],
+    ];
+    states.into_iter().map(wanted).collect()
+}
+
+fn wanted(services: &[Line<'_>]) -> Wanted {
+    let mut outcomes = [ABSENT; FRONTENDS];
+    for (_, frontends, backends) in services {
+        let ready = backends.iter().filter(|(_, ready)| *ready);
+        let right = ready.fold(0, |sum, (backend, _)| sum | 1 << backend);
+        for frontend in *frontends {
+            outcomes[usize::from(*frontend)] = if right == 0 { REFUSED } else { right };
+        }
+    }
+    let services = services.iter().map(service).collect();
+    Wanted { desired: Desired { services, complete: true, ..Desired::default() }, outcomes }
+}
+
+fn service((name, frontends, backends): &Line<'_>) -> (ServiceName, Entry) {
+    let backend = |(number, ready): &(u8, bool)| {
+        let state = if *ready { AdminState::Ready } else { AdminState::Drain };
+        (address_of(*number), Backend { state, ..Backend::default() })
+    };
+    let frontends = frontends.iter().map(|number| (frontend_of(*number), Scope::Everywhere.into()));
+    let service = Service {
+        frontends: frontends.collect(),
+        backends: backends.iter().map(backend).collect::<BTreeMap<_, _>>(),
+        policy: Policy::Random,
+        affinity: None,
+        no_backend: NoBackend::Refuse,
+        no_node_backend: NoBackend::Refuse,
+        backends_from: Vec::new(),
+        health: Default::default(),
+    };
+    (name.parse().expect("a name"), Entry::new(Arc::new(service), "model".into()))
+}
+
+/// The frontend with this number.
+pub(super) fn frontend_of(number: u8) -> Frontend {
+    Frontend::new(Ipv4Addr::new(10, 96, 0, number).into(), 80, Protocol::Tcp)
+}
+
+/// The number of a frontend or backend.
+pub(super) fn number_of(address: &SocketAddr) -> u8 {
+    match address {
+        SocketAddr::V4(address) => address.ip().octets()[3],
+        SocketAddr::V6(address) => panic!("{address} is none of the model's"),
+    }
+}
+
+fn address_of(number: u8) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(10, 1, 0, number).into(), 80)
+}
