@@ -4,8 +4,8 @@
 use integration::lab;
 use integration::soak::{Outcome, kills};
 
-/// How often without `KILLS`: about half a second each.
-const KILLS: u32 = 30;
+/// How often without `KILLS`: each takes about a second.
+const KILLS: u32 = 20;
 
 #[test]
 fn killed_again_and_again() {

@@ -17,7 +17,8 @@ use lb_agent::reconcile::{Files, Reconciler};
 use lb_agent::report::Identity;
 use lb_agent::source::SourceState;
 use lb_agent::status;
-use std::collections::BTreeSet;
+use lb_common::rows::FrontendKey;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -45,6 +46,8 @@ struct Faulty {
     fault: Option<Fault>,
     /// Opportunities so far.
     seen: u32,
+    /// Frontends that were not inserted, and so can't be deleted.
+    lost: HashSet<FrontendKey>,
 }
 
 // === impl Loop ===
@@ -74,7 +77,7 @@ impl Loop {
                 excluded: Excluded::default(),
             };
             let kernel = Kernel::open(&pins, &cgroup, &settings).expect("the tables open");
-            let dataplane = Faulty { kernel, fault, seen: 0 };
+            let dataplane = Faulty { kernel, fault, seen: 0, lost: HashSet::new() };
             let TableSizes { frontends, services, rows, backends, .. } = sizes;
             let limits = Limits { frontends, services, rows, backends };
             let identity = Identity { cgroup, pin_dir: pins, warnings: Vec::new() };
@@ -161,7 +164,7 @@ impl Published {
 
 impl Faulty {
     /// One of so many opportunities for the fault is taken.
-    const EVERY: u32 = 50;
+    const EVERY: u32 = 20;
 
     fn is_turn(&mut self, fault: Fault) -> bool {
         self.seen += u32::from(self.fault == Some(fault));
@@ -177,7 +180,11 @@ impl Faulty {
                 Some(Action::WriteBlock { base: *base, block: Arc::new(misled(block)) })
             }
             Action::Publish { .. } if self.is_turn(Fault::StaleBlock) => None,
-            Action::InsertFrontend { .. } if self.is_turn(Fault::LostFrontend) => None,
+            Action::InsertFrontend { key, .. } if self.is_turn(Fault::LostFrontend) => {
+                self.lost.insert(*key);
+                None
+            }
+            Action::DeleteFrontend { key } if self.lost.remove(key) => None,
             action => Some(action.clone()),
         }
     }

@@ -123,8 +123,13 @@ impl World {
         for _ in 0..number {
             let part = random.random_range(0..SERVICES);
             touched.push(part);
+            // One that is gone comes back soon: most of the time there should be something to reach.
+            if !self.parts[part].exists {
+                self.parts[part].exists = true;
+                continue;
+            }
             match random.random_range(0..20) {
-                0 => self.parts[part].exists ^= true,
+                0 => self.parts[part].exists = random.random_bool(0.5),
                 1 => {
                     let policies = [Policy::Random, Policy::LeastConnections];
                     self.parts[part].policy = *policies.choose(random).expect("there are two");

@@ -5,7 +5,7 @@
 //!
 //! What may happen, in any order: any of some states is desired and planned; the next action is
 //! applied; a connect begins, takes its next load, or its socket is closed; a grace period ends,
-//! once no connect is under way that was when it began; ids that nobody is counted on are freed; the
+//! once no connect is under way that was when it began; the
 //! agent dies (or a step fails, which comes to the same), and the next one waits for a grace period
 //! and adopts what it finds. What must hold: a connect ends at a backend (or, where there is none,
 //! without one) that was right at some time between its begin and its end; no row changes or is
@@ -29,8 +29,11 @@ use stateright::{Model, Property};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tables::{FRONTENDS, Row, Tables, Word};
-use wanted::{ABSENT, REFUSED, Wanted};
+use wanted::{ABSENT, REFUSED, Scene, Wanted};
 use writer::{Planners, Script, Step};
+
+/// The property that must hold; all others say what must be met with on the way.
+const SOUND: &str = "no connect goes astray";
 
 /// Connects that may be under way at once.
 const READERS: usize = 2;
@@ -128,7 +131,6 @@ enum Event {
     Plan(u8),
     Apply,
     EndGrace,
-    FreeIds,
     Crash,
     Adopt,
     Begin { reader: usize, frontend: u8 },
@@ -164,11 +166,9 @@ impl Mutation {
 // === impl Protocol ===
 
 impl Protocol {
-    /// With so many readers, and these of [`wanted::all`].
-    fn new(mutation: Mutation, readers: usize, states: &[usize]) -> Self {
-        let all = wanted::all().into_iter().enumerate();
-        let wanted = all.filter(|(number, _)| states.contains(number)).map(|(_, wanted)| wanted);
-        Self { mutation, readers, wanted: wanted.collect(), planners: Mutex::default() }
+    /// With so many readers, and what is desired in a scene.
+    fn new(mutation: Mutation, readers: usize, scene: &Scene) -> Self {
+        Self { mutation, readers, wanted: scene.wanted(), planners: Mutex::default() }
     }
 
     fn planners(&self) -> MutexGuard<'_, Planners> {
@@ -255,19 +255,15 @@ impl Protocol {
         }
     }
 
-    fn free_ids(&self, world: &mut World) -> bool {
+    /// Frees what ids may be freed: sooner is less favourable.
+    fn free_ids(&self, world: &mut World) {
         let planners = &mut *self.planners();
         let counted = match self.mutation {
             Mutation::IdReusedWhileCounted => 0,
             _ => world.counted(planners),
         };
-        match &mut world.agent {
-            Agent::Running { planner, work: None, .. } => {
-                let before = *planner;
-                *planner = planners.free(before, counted);
-                *planner != before
-            }
-            _ => false,
+        if let Agent::Running { planner, work: None, .. } = &mut world.agent {
+            *planner = planners.free(*planner, counted);
         }
     }
 
@@ -354,7 +350,7 @@ impl Model for Protocol {
             Agent::Running { work: Some(_), .. } => events.extend([Event::Apply, Event::Crash]),
             Agent::Running { work: None, grace, .. } => {
                 events.extend((0..self.wanted.len() as u8).map(Event::Plan));
-                events.extend([Event::FreeIds, Event::Crash]);
+                events.push(Event::Crash);
                 if *grace && !waits {
                     events.push(Event::EndGrace);
                 }
@@ -386,7 +382,6 @@ impl Model for Protocol {
             Event::Plan(number) => self.plan(&mut next, number),
             Event::Apply => self.apply(&mut next),
             Event::EndGrace => self.end_grace(&mut next),
-            Event::FreeIds => self.free_ids(&mut next),
             Event::Crash => {
                 next.agent = Agent::Starting;
                 if self.mutation != Mutation::AdoptWithoutGrace {
@@ -402,13 +397,14 @@ impl Model for Protocol {
                 true
             }
         };
+        self.free_ids(&mut next);
         next.tidy();
         happened.then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("no connect goes astray", |_, world: &World| {
+            Property::always(SOUND, |_, world: &World| {
                 world.violation.is_none()
             }),
             Property::sometimes("a connect holds a deleted element", |_, world: &World| {

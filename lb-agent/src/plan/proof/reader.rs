@@ -43,10 +43,8 @@ pub(super) enum At {
     Word { base: u8, rows: u8 },
     /// The header.
     Header { base: u8, block: u16 },
-    /// The row that it has drawn: threshold and alias.
+    /// The row that it has drawn, and the id in it, on which it is counted.
     Row { base: u8, block: u16, part: u8 },
-    /// The id in it, on which it is counted.
-    Counted { base: u8, block: u16, part: u8 },
 }
 
 /// What a load has led to.
@@ -63,9 +61,7 @@ impl At {
     /// The block that the program is in, if it has got that far.
     pub(super) fn block(self) -> Option<u16> {
         match self {
-            Self::Header { block, .. } | Self::Row { block, .. } | Self::Counted { block, .. } => {
-                Some(block)
-            }
+            Self::Header { block, .. } | Self::Row { block, .. } => Some(block),
             Self::Element { .. } | Self::Index { .. } | Self::Word { .. } => None,
         }
     }
@@ -104,10 +100,6 @@ impl At {
             }
             Self::Row { base, block, part } => {
                 intact(tables, base, block, part)?;
-                Self::Counted { base, block, part }
-            }
-            Self::Counted { base, block, part } => {
-                intact(tables, base, block, part)?;
                 // What tells of the decision looks into the header once more.
                 intact(tables, base, block, 0)?;
                 let (id, backend) = blocks.backend(block, part);
@@ -119,7 +111,7 @@ impl At {
     /// The id that the program has counted a connection on, and whose it was.
     pub(super) fn counted(self, blocks: &Blocks) -> Option<(u8, u8)> {
         match self {
-            Self::Counted { block, part, .. } => Some(blocks.backend(block, part)),
+            Self::Row { block, part, .. } => Some(blocks.backend(block, part)),
             _ => None,
         }
     }

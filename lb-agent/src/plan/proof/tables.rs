@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// Elements of `FRONTENDS`, and entries of `BLOCKS`.
 pub(super) const FRONTENDS: usize = 2;
 /// Rows of `BACKENDS`.
-pub(super) const ROWS: usize = 9;
+pub(super) const ROWS: usize = 7;
 
 /// What the kernel holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

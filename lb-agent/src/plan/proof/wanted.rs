@@ -30,24 +30,48 @@ pub(super) struct Wanted {
 }
 
 /// A service: its frontends, and its backends with whether they are ready.
-type Line<'a> = (&'a str, &'a [u8], &'a [(u8, bool)]);
+type Line = (&'static str, &'static [u8], &'static [(u8, bool)]);
 
-/// Backends 0 and 1 are a's, 2 and 3 are b's.
-pub(super) fn all() -> Vec<Wanted> {
-    let states: [&[Line<'_>]; 5] = [
-        &[],
-        &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
-        // Other backends.
-        &[("a", &[0], &[(0, false), (1, true)]), ("b", &[1], &[(2, true)])],
-        // The frontends change hands.
-        &[("a", &[1], &[(1, true)]), ("b", &[0], &[(2, true), (3, true)])],
-        // One service has both, and nobody behind it.
-        &[("b", &[0, 1], &[])],
-    ];
-    states.into_iter().map(wanted).collect()
+/// What is desired in turn, in any order. All of it at once would be too much.
+pub(super) struct Scene {
+    pub(super) name: &'static str,
+    states: &'static [&'static [Line]],
 }
 
-fn wanted(services: &[Line<'_>]) -> Wanted {
+/// Backends 0 and 1 are a's, 2 is b's.
+pub(super) const SCENES: [Scene; 4] = [
+    Scene {
+        name: "backends come, rest and go",
+        states: &[
+            &[("a", &[0], &[(0, true)])],
+            &[("a", &[0], &[(0, false), (1, true)])],
+            &[("a", &[0], &[])],
+        ],
+    },
+    Scene {
+        name: "a frontend changes hands",
+        states: &[&[("a", &[0], &[(0, true)])], &[("b", &[0], &[(2, true)])], &[]],
+    },
+    Scene {
+        name: "another frontend takes what one has left",
+        states: &[&[("a", &[0], &[(0, true)])], &[("b", &[1], &[(2, true)])], &[]],
+    },
+    Scene {
+        name: "two services exchange their frontends",
+        states: &[
+            &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
+            &[("a", &[1], &[(0, true)]), ("b", &[0], &[(2, true)])],
+        ],
+    },
+];
+
+impl Scene {
+    pub(super) fn wanted(&self) -> Vec<Wanted> {
+        self.states.iter().copied().map(wanted).collect()
+    }
+}
+
+fn wanted(services: &[Line]) -> Wanted {
     let mut outcomes = [ABSENT; FRONTENDS];
     for (_, frontends, backends) in services {
         let ready = backends.iter().filter(|(_, ready)| *ready);
@@ -60,7 +84,7 @@ fn wanted(services: &[Line<'_>]) -> Wanted {
     Wanted { desired: Desired { services, complete: true, ..Desired::default() }, outcomes }
 }
 
-fn service((name, frontends, backends): &Line<'_>) -> (ServiceName, Entry) {
+fn service((name, frontends, backends): &Line) -> (ServiceName, Entry) {
     let backend = |(number, ready): &(u8, bool)| {
         let state = if *ready { AdminState::Ready } else { AdminState::Drain };
         (address_of(*number), Backend { state, ..Backend::default() })
