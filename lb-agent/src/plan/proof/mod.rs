@@ -80,11 +80,21 @@ enum Violation {
     Adoption,
 }
 
+/// How far is explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Bounds {
+    /// Connects that are under way, or sockets that are open, at one time.
+    readers: usize,
+    /// Plans that do something.
+    plans: u8,
+    /// Deaths of the agent.
+    deaths: u8,
+}
+
 /// The model: what may be desired, and the planners met so far.
 struct Protocol {
     mutation: Mutation,
-    /// How many of the readers ever dial.
-    readers: usize,
+    bounds: Bounds,
     wanted: Vec<Wanted>,
     planners: Mutex<Planners>,
 }
@@ -99,6 +109,10 @@ struct World {
     /// For each frontend, what is right from when it was asked for until it is replaced for good.
     right: [u8; FRONTENDS],
     violation: Option<Violation>,
+    /// Plans that there have been.
+    plans: u8,
+    /// Deaths that there have been.
+    deaths: u8,
 }
 
 /// The agent, and what it is at.
@@ -166,9 +180,9 @@ impl Mutation {
 // === impl Protocol ===
 
 impl Protocol {
-    /// With so many readers, and what is desired in a scene.
-    fn new(mutation: Mutation, readers: usize, scene: &Scene) -> Self {
-        Self { mutation, readers, wanted: scene.wanted(), planners: Mutex::default() }
+    fn new(mutation: Mutation, bounds: Bounds, scene: &Scene) -> Self {
+        let planners = Mutex::new(Planners::new(scene.limits));
+        Self { mutation, bounds, wanted: scene.wanted(), planners }
     }
 
     fn planners(&self) -> MutexGuard<'_, Planners> {
@@ -335,6 +349,8 @@ impl Model for Protocol {
             readers: Default::default(),
             right: [ABSENT; FRONTENDS],
             violation: None,
+            plans: 0,
+            deaths: 0,
         }]
     }
 
@@ -347,10 +363,11 @@ impl Model for Protocol {
         match &world.agent {
             Agent::Starting if waits => {}
             Agent::Starting => events.push(Event::Adopt),
-            Agent::Running { work: Some(_), .. } => events.extend([Event::Apply, Event::Crash]),
+            Agent::Running { work: Some(_), .. } => events.push(Event::Apply),
             Agent::Running { work: None, grace, .. } => {
-                events.extend((0..self.wanted.len() as u8).map(Event::Plan));
-                events.push(Event::Crash);
+                if world.plans < self.bounds.plans {
+                    events.extend((0..self.wanted.len() as u8).map(Event::Plan));
+                }
                 if *grace && !waits {
                     events.push(Event::EndGrace);
                 }
@@ -359,9 +376,15 @@ impl Model for Protocol {
         let busy = world.readers.iter().filter(|reader| **reader != Reader::Idle).count();
         // Of those that are idle, the first stands for all.
         let idle = world.readers.iter().position(|reader| *reader == Reader::Idle);
+        // Where nothing is under way, there is nothing to lose.
+        if matches!(&world.agent, Agent::Running { work, grace, .. } if *grace || work.is_some())
+            && world.deaths < self.bounds.deaths
+        {
+            events.push(Event::Crash);
+        }
         for (reader, state) in world.readers.iter().enumerate() {
             match state {
-                Reader::Idle if idle != Some(reader) || busy == self.readers => {}
+                Reader::Idle if idle != Some(reader) || busy == self.bounds.readers => {}
                 Reader::Idle => {
                     let frontends = 0..FRONTENDS as u8;
                     events.extend(frontends.map(|frontend| Event::Begin { reader, frontend }));
@@ -379,11 +402,15 @@ impl Model for Protocol {
     fn next_state(&self, world: &World, event: Event) -> Option<World> {
         let mut next = world.clone();
         let happened = match event {
-            Event::Plan(number) => self.plan(&mut next, number),
+            Event::Plan(number) => {
+                next.plans += 1;
+                self.plan(&mut next, number)
+            }
             Event::Apply => self.apply(&mut next),
             Event::EndGrace => self.end_grace(&mut next),
             Event::Crash => {
                 next.agent = Agent::Starting;
+                next.deaths += 1;
                 if self.mutation != Mutation::AdoptWithoutGrace {
                     wait_for_all(&mut next.readers);
                 }

@@ -3,10 +3,10 @@
 use super::writer::Step;
 use std::collections::BTreeSet;
 
-/// Elements of `FRONTENDS`, and entries of `BLOCKS`.
+/// Frontends; elements of `FRONTENDS`, and entries of `BLOCKS`, at most.
 pub(super) const FRONTENDS: usize = 2;
-/// Rows of `BACKENDS`.
-pub(super) const ROWS: usize = 7;
+/// Rows of `BACKENDS`, at most.
+pub(super) const ROWS: usize = 9;
 
 /// What the kernel holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -12,10 +12,6 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-/// Tables so small that rows, indexes and ids are used again all the time.
-pub(super) const LIMITS: Limits =
-    Limits { frontends: FRONTENDS as u32, services: 2, rows: super::tables::ROWS as u32, backends: 3 };
-
 /// An outcome of a connect: the address was no frontend. The lower bits are backends.
 pub(super) const ABSENT: u8 = 1 << 7;
 /// The service had no backend.
@@ -35,6 +31,8 @@ type Line = (&'static str, &'static [u8], &'static [(u8, bool)]);
 /// What is desired in turn, in any order. All of it at once would be too much.
 pub(super) struct Scene {
     pub(super) name: &'static str,
+    /// Tables so small that what is freed is soon used again.
+    pub(super) limits: Limits,
     states: &'static [&'static [Line]],
 }
 
@@ -42,6 +40,7 @@ pub(super) struct Scene {
 pub(super) const SCENES: [Scene; 4] = [
     Scene {
         name: "backends come, rest and go",
+        limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
         states: &[
             &[("a", &[0], &[(0, true)])],
             &[("a", &[0], &[(0, false), (1, true)])],
@@ -50,14 +49,17 @@ pub(super) const SCENES: [Scene; 4] = [
     },
     Scene {
         name: "a frontend changes hands",
+        limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[0], &[(2, true)])], &[]],
     },
     Scene {
         name: "another frontend takes what one has left",
+        limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[1], &[(2, true)])], &[]],
     },
     Scene {
         name: "two services exchange their frontends",
+        limits: Limits { frontends: 2, services: 2, rows: 9, backends: 2 },
         states: &[
             &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
             &[("a", &[1], &[(0, true)]), ("b", &[0], &[(2, true)])],

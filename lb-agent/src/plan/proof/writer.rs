@@ -3,9 +3,9 @@
 
 use super::Mutation;
 use super::tables::{Row, Tables, Word};
-use super::wanted::{LIMITS, Wanted, frontend_of, number_of};
+use super::wanted::{Wanted, frontend_of, number_of};
 use crate::plan::block::Block;
-use crate::plan::{Action, Observed, Planner, key_of};
+use crate::plan::{Action, Limits, Observed, Planner, key_of};
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,8 +43,9 @@ enum Call {
 pub(super) struct Blocks(Vec<Arc<Block>>);
 
 /// Planners by number, and what has been learnt of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Planners {
+    limits: Limits,
     pub(super) blocks: Blocks,
     planners: Vec<Arc<Planner>>,
     numbers: HashMap<String, u32>,
@@ -90,6 +91,17 @@ impl Blocks {
 // === impl Planners ===
 
 impl Planners {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            blocks: Blocks::default(),
+            planners: Vec::new(),
+            numbers: HashMap::new(),
+            calls: HashMap::new(),
+            adoptions: HashMap::new(),
+        }
+    }
+
     /// Plans for a state that is desired.
     pub(super) fn plan(
         &mut self,
@@ -143,7 +155,7 @@ impl Planners {
             return *known;
         }
         let observed = self.observe(tables, counted);
-        let adopted = observed.and_then(|observed| Planner::adopt(LIMITS, observed).ok());
+        let adopted = observed.and_then(|observed| Planner::adopt(self.limits, observed).ok());
         let number = adopted.map(|planner| self.number(planner));
         self.adoptions.insert(key, number);
         number
@@ -152,7 +164,7 @@ impl Planners {
     /// What the planner's first state is: new tables.
     pub(super) fn fresh(&mut self) -> u32 {
         let observed = Observed { fresh: true, ..Observed::default() };
-        let planner = Planner::adopt(LIMITS, observed).expect("empty tables are sound");
+        let planner = Planner::adopt(self.limits, observed).expect("empty tables are sound");
         self.number(planner)
     }
 
@@ -205,7 +217,7 @@ impl Planners {
     /// What the dataplane would say of the tables; `None` if a word leads to no block.
     fn observe(&self, tables: &Tables, counted: u8) -> Option<Observed> {
         let mut observed = Observed {
-            active: (0..LIMITS.backends).filter(|id| counted & 1 << id != 0).collect(),
+            active: (0..self.limits.backends).filter(|id| counted & 1 << id != 0).collect(),
             ..Observed::default()
         };
         for element in tables.elements.iter().filter(|element| element.linked) {
