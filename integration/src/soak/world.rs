@@ -8,9 +8,9 @@ use lb_agent::model::{
     AdminState, Affinity, Backend, Client, Frontend, Policy, Protocol, Scope, Service, ServiceName,
     Snapshot,
 };
+use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use rand::RngExt as _;
 use std::array;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -96,7 +96,9 @@ impl World {
                 None => spec,
                 Some(Affinity { client, timeout_seconds }) => {
                     let client = format!("{client:?}").to_lowercase();
-                    spec.with(format!("affinity: {{client: {client}, timeout: {timeout_seconds}s}}"))
+                    spec.with(format!(
+                        "affinity: {{client: {client}, timeout: {timeout_seconds}s}}"
+                    ))
                 }
             }
         };

@@ -1,22 +1,25 @@
 //! Proof of the publishing protocol: a model of the tables, of connects that read them load by load,
-//! and of an agent that may die between any two steps, explored until there is no state left that
-//! was not looked at. The agent's part is the real [`Planner`](super::Planner) and its action lists,
+//! and of an agent that may die between any two steps, explored in every order of events: all
+//! histories of a few plans and deaths, in small scenes, with tables so small that whatever is freed
+//! is soon used again. The agent's part is the real [`Planner`](super::Planner) and its action lists,
 //! so the model can't drift from the code.
 //!
 //! What may happen, in any order: any of some states is desired and planned; the next action is
 //! applied; a connect begins, takes its next load, or its socket is closed; a grace period ends,
-//! once no connect is under way that was when it began; the
-//! agent dies (or a step fails, which comes to the same), and the next one waits for a grace period
-//! and adopts what it finds. What must hold: a connect ends at a backend (or, where there is none,
-//! without one) that was right at some time between its begin and its end; no row changes or is
-//! freed under a connect that uses it; no id gets another owner while somebody is counted on it.
+//! once no connect is under way that was when it began; the agent dies (or a step fails, which comes
+//! to the same), and the next one waits for a grace period and adopts what it finds. What must hold: a
+//! connect ends at a backend (or, where there is none, without one) that was right at some time
+//! between its begin and its end; no row changes or is freed under a connect that uses it; no id gets
+//! another owner while somebody is counted on it.
 //!
 //! Wherever two events could be told apart, the less favourable is taken for both: a connect begins
-//! with its look-up, a grace period with the last action. Left out: the memory model (a publish is a
+//! with its look-up, a grace period with the last action, and an id that nobody is counted on is free
+//! as soon as it may be. Left out: the memory model (a publish is a
 //! release store, and each load of a reader depends on the one before); how a hash table is searched
 //! while it changes, which the kernel answers for; rows of a block that are written one by one, since
 //! a reader that could see half of them could as well see all; affinity and sticky UDP, which choose
-//! among the rows of the very block. States are told apart by 64 bits of hash.
+//! among the rows of the very block. States are told apart by 64 bits of hash. Where rows or ids are
+//! short until a grace period has passed, a connect may find nobody; never somebody wrong.
 
 mod reader;
 mod run;
@@ -431,9 +434,7 @@ impl Model for Protocol {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(SOUND, |_, world: &World| {
-                world.violation.is_none()
-            }),
+            Property::always(SOUND, |_, world: &World| world.violation.is_none()),
             Property::sometimes("a connect holds a deleted element", |_, world: &World| {
                 world.holds(|tables, at| match at {
                     At::Element { place } => !tables.elements[usize::from(place)].linked,
@@ -448,9 +449,10 @@ impl Model for Protocol {
                     _ => false,
                 })
             }),
-            Property::sometimes("an insertion waits", |_, world: &World| {
-                matches!(&world.agent, Agent::Running { work: Some(w), .. } if !w.script.settled)
-            }),
+            Property::sometimes(
+                "an insertion waits",
+                |_, world: &World| matches!(&world.agent, Agent::Running { work: Some(w), .. } if !w.script.settled),
+            ),
             Property::sometimes("an id is given to another", |_, world: &World| {
                 matches!(world.agent.step(), Some(Step::ResetBackend { .. }))
             }),

@@ -56,11 +56,7 @@ pub(super) enum Row {
 
 impl Tables {
     pub(super) fn new() -> Self {
-        Self {
-            elements: Default::default(),
-            words: Default::default(),
-            rows: [Row::Zero; ROWS],
-        }
+        Self { elements: Default::default(), words: Default::default(), rows: [Row::Zero; ROWS] }
     }
 
     /// The element that a look-up finds.
