@@ -25,15 +25,16 @@ mod reader;
 mod run;
 mod tables;
 mod wanted;
+mod world;
 mod writer;
 
 use reader::{At, Loaded, Reader};
 use stateright::{Model, Property};
-use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tables::{FRONTENDS, Row, Tables, Word};
-use wanted::{ABSENT, REFUSED, Scene, Wanted};
-use writer::{Planners, Script, Step};
+use wanted::{ABSENT, Scene, Wanted};
+use world::{Agent, Work, World, check, wait_for_all};
+use writer::{Planners, Step};
 
 /// The property that must hold; all others say what must be met with on the way.
 const SOUND: &str = "no connect goes astray";
@@ -100,46 +101,6 @@ struct Protocol {
     bounds: Bounds,
     wanted: Vec<Wanted>,
     planners: Mutex<Planners>,
-}
-
-/// A state of the world.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct World {
-    tables: Tables,
-    agent: Agent,
-    /// Sorted: they are alike.
-    readers: [Reader; READERS],
-    /// For each frontend, what is right from when it was asked for until it is replaced for good.
-    right: [u8; FRONTENDS],
-    violation: Option<Violation>,
-    /// Plans that there have been.
-    plans: u8,
-    /// Deaths that there have been.
-    deaths: u8,
-}
-
-/// The agent, and what it is at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Agent {
-    /// It has started, and waits for a grace period.
-    Starting,
-    /// It runs.
-    Running {
-        planner: u32,
-        /// Whether a grace period is under way.
-        grace: bool,
-        work: Option<Work>,
-    },
-}
-
-/// A plan that is being applied.
-#[derive(Clone, Debug)]
-struct Work {
-    /// What is desired.
-    wanted: u8,
-    script: Arc<Script>,
-    /// The next step.
-    next: usize,
 }
 
 /// What may happen next.
@@ -468,127 +429,5 @@ impl Model for Protocol {
                 matches!(world.agent, Agent::Starting) && world.holds(|_, _| true)
             }),
         ]
-    }
-}
-
-/// What a step does to those who read, or are counted.
-fn check(readers: &[Reader; READERS], planners: &Planners, step: &Step) -> Option<Violation> {
-    let blocks = &planners.blocks;
-    let counted = || readers.iter().filter_map(|reader| reader.counted(blocks));
-    match *step {
-        Step::ResetBackend { id } => {
-            counted().any(|(other, _)| other == id).then_some(Violation::IdReused { id })
-        }
-        Step::ResetService { id } => {
-            let uses = |reader: &Reader| match reader {
-                Reader::Running { at, .. } => {
-                    at.block().is_some_and(|block| blocks.service(block) == id)
-                }
-                _ => false,
-            };
-            readers.iter().any(uses).then_some(Violation::ServiceIdReused { id })
-        }
-        Step::Write { block, .. } => blocks.backends(block).find_map(|(id, backend)| {
-            let taken = |(other, owner)| other == id && owner != backend;
-            counted().any(taken).then_some(Violation::IdReused { id })
-        }),
-        Step::Publish { .. } | Step::Insert { .. } | Step::Delete { .. } => None,
-    }
-}
-
-fn wait_for_all(readers: &mut [Reader; READERS]) {
-    for reader in readers {
-        if let Reader::Running { waited_for, .. } = reader {
-            *waited_for = true;
-        }
-    }
-}
-
-// === impl World ===
-
-impl World {
-    /// What is desired now is right from now on, besides what was. Where rows or ids are short until
-    /// the next grace period has passed, a service may be without some backends, and a frontend that
-    /// changes hands without a service.
-    fn allow(&mut self, work: &Work, wanted: &Wanted) {
-        let short = if work.script.settled { 0 } else { ABSENT | REFUSED };
-        let outcomes = wanted.outcomes.map(|right| right | short);
-        for (right, more) in self.right.iter_mut().zip(outcomes) {
-            *right |= more;
-        }
-        for reader in &mut self.readers {
-            if let Reader::Running { frontend, allowed, .. } = reader {
-                *allowed |= outcomes[usize::from(*frontend)];
-            }
-        }
-    }
-
-    /// Ids that sockets are counted on, as a set of bits.
-    fn counted(&self, planners: &Planners) -> u8 {
-        let counted = self.readers.iter().filter_map(|reader| reader.counted(&planners.blocks));
-        counted.fold(0, |sum, (id, _)| sum | 1 << id)
-    }
-
-    /// Whether a connect under way holds something of this kind.
-    fn holds(&self, holds: fn(&Tables, At) -> bool) -> bool {
-        let running = |reader: &Reader| match reader {
-            Reader::Running { at, .. } => holds(&self.tables, *at),
-            _ => false,
-        };
-        self.readers.iter().any(running)
-    }
-
-    /// Makes states alike that differ in nothing that anybody could tell.
-    fn tidy(&mut self) {
-        self.readers.sort_unstable();
-        for (place, element) in (0..).zip(&mut self.tables.elements) {
-            let held = |reader: &Reader| {
-                matches!(reader, Reader::Running { at: At::Element { place: other }, .. }
-                    if *other == place)
-            };
-            if !element.linked && !self.readers.iter().any(held) {
-                *element = Default::default();
-            }
-        }
-    }
-}
-
-// === impl Agent ===
-
-impl Agent {
-    /// The next step.
-    fn step(&self) -> Option<Step> {
-        match self {
-            Self::Running { work: Some(work), .. } => work.steps().first().copied(),
-            _ => None,
-        }
-    }
-}
-
-// === impl Work ===
-
-impl Work {
-    /// The steps that are left.
-    fn steps(&self) -> &[Step] {
-        &self.script.steps[self.next..]
-    }
-
-    /// All that matters from here on.
-    fn rest(&self) -> (u8, bool, &[Step]) {
-        (self.wanted, self.script.settled, self.steps())
-    }
-}
-
-impl PartialEq for Work {
-    fn eq(&self, other: &Self) -> bool {
-        self.rest() == other.rest()
-    }
-}
-
-impl Eq for Work {}
-
-impl Hash for Work {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.rest().hash(state);
     }
 }

@@ -38,6 +38,9 @@ enum Call {
     Free(u8),
 }
 
+/// The planner after a call, and the plan that it made.
+type Called = (u32, Option<Arc<Script>>);
+
 /// Blocks that were written, by number.
 #[derive(Debug, Default)]
 pub(super) struct Blocks(Vec<Arc<Block>>);
@@ -49,7 +52,7 @@ pub(super) struct Planners {
     pub(super) blocks: Blocks,
     planners: Vec<Arc<Planner>>,
     numbers: HashMap<String, u32>,
-    calls: HashMap<(u32, Call), (u32, Option<Arc<Script>>)>,
+    calls: HashMap<(u32, Call), Called>,
     adoptions: HashMap<(Tables, u8), Option<u32>>,
 }
 
@@ -193,7 +196,7 @@ impl Planners {
         planner: u32,
         call: Call,
         act: impl FnOnce(&mut Planner, &mut Blocks) -> Option<Arc<Script>>,
-    ) -> (u32, Option<Arc<Script>>) {
+    ) -> Called {
         if let Some(known) = self.calls.get(&(planner, call)) {
             return known.clone();
         }
