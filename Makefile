@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-etcd test-health test-kubernetes test-observe check fmt bench-hooks bench-etcd bench-kubernetes bench-probes install clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe check fmt bench-hooks bench-etcd bench-kubernetes bench-probes install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -28,6 +28,18 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --release -p lb-agent
 	$(CARGO) test --release -p integration --test scale
 	$(CARGO) test --release -p integration --test observe ten_thousand
+
+model: setup ## the publishing protocol, explored in every order of events; and every rule broken
+	$(CARGO) test -p lb-agent --lib -- plan::proof --nocapture --test-threads=1
+
+soak: setup ## connects against changes in the real kernel, DURATION=60s, SEED=n; ends with a line of JSON (root)
+	@$(CARGO) build -p integration --bin soak
+	@target/debug/soak --duration $(or $(DURATION),60s) $(if $(SEED),--seed $(SEED))
+
+faults: setup ## what fails, at any step: plans, and the agent killed 200 times under churn and traffic (root)
+	$(CARGO) build -p lb-agent --bins
+	$(CARGO) test -p lb-agent --test faults
+	KILLS=$(or $(KILLS),200) $(CARGO) test -p integration --test killed -- --nocapture
 
 test-etcd: setup ## what has to do with etcd and names, against real servers (root)
 	$(CARGO) build -p lb-agent --bins

@@ -27,6 +27,7 @@ pub mod process;
 pub mod router;
 pub mod screen;
 pub mod server;
+pub mod soak;
 pub mod spec;
 pub mod stats;
 pub mod sys;

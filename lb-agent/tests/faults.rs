@@ -406,3 +406,26 @@ fn a_backend_that_comes_back_keeps_its_id() {
     driver.converge(LIMITS, &both);
     assert_eq!(driver.planner.backend_ids(&name).unwrap().get(&address).copied(), Some(id));
 }
+
+/// What a round has left half done is not what was planned before, although that is desired again.
+#[test]
+fn a_state_that_comes_back_before_its_successor_was_whole_is_planned_again() {
+    let other: ServiceName = "other".parse().unwrap();
+    let mut elsewhere = full_service(4, 1);
+    elsewhere.frontends = elsewhere.frontends.into_iter().skip(2).collect();
+    let before = full_service(1, 2);
+    // One more frontend, and a backend in place of one that leaves.
+    let mut after = full_service(2, 3);
+    after.backends.pop_first();
+    let named = |service: &Service| ("a".parse().unwrap(), service.clone());
+
+    let mut driver = Driver::new(LIMITS);
+    driver.slowness = 3;
+    driver.converge(LIMITS, &desired([named(&before), (other, elsewhere)]));
+    // The other's frontends are deleted; until that is safe, none is inserted.
+    driver.round(LIMITS, &desired([named(&before)]));
+    driver.round(LIMITS, &desired([named(&after)]));
+    let back = desired([named(&before)]);
+    driver.converge(LIMITS, &back);
+    driver.check(&back);
+}

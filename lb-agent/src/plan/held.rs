@@ -32,17 +32,22 @@ pub struct Observed {
 pub struct AdoptError(String);
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct HeldService {
     pub(super) id: u32,
     /// Who said so last.
     pub(super) source: Arc<str>,
     pub(super) backends: BTreeMap<SocketAddr, u32>,
     pub(super) frontends: BTreeSet<Frontend>,
-    /// What the kernel has been told in full.
+    /// What the kernel has been told in full, last.
     pub(super) planned: Option<Arc<Service>>,
+    /// Whether it holds that: a later plan may have changed some of it, and have left the rest for
+    /// another round.
+    pub(super) whole: bool,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct HeldFrontend {
     pub(super) index: u32,
     pub(super) base: u32,
@@ -51,6 +56,7 @@ pub(super) struct HeldFrontend {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct HeldBlock {
     pub(super) block: Arc<Block>,
     pub(super) users: u32,
@@ -58,6 +64,7 @@ pub(super) struct HeldBlock {
 
 /// What no new reader can reach, but a running one may.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Retired {
     pub(super) blocks: Vec<(u32, u32)>,
     pub(super) indexes: Vec<u32>,
@@ -68,6 +75,7 @@ pub(super) struct Retired {
 
 /// A service id that was found in the tables.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Orphan {
     pub(super) backends: BTreeMap<SocketAddr, u32>,
     pub(super) frontends: BTreeSet<Frontend>,
@@ -82,7 +90,7 @@ pub(super) fn backends_of(service_id: u32) -> RangeInclusive<(u32, SocketAddr)> 
 
 impl HeldService {
     pub(super) fn is_planned(&self, service: &Arc<Service>) -> bool {
-        let planned = self.planned.as_ref();
+        let planned = self.planned.as_ref().filter(|_| self.whole);
         planned.is_some_and(|planned| Arc::ptr_eq(planned, service) || planned == service)
     }
 }

@@ -12,6 +12,8 @@ pub mod alloc;
 pub mod block;
 mod held;
 mod left;
+#[cfg(test)]
+mod proof;
 mod service;
 
 use crate::desired::{Desired, Entry};
@@ -99,6 +101,7 @@ pub struct Plan {
 
 /// What the kernel holds, and what is free in its tables.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Planner {
     limits: Limits,
     services: BTreeMap<ServiceName, HeldService>,

@@ -22,6 +22,10 @@ impl Planner {
     ) -> Result<bool, Obstacle> {
         let service = &entry.effective;
         self.hold_service(name, entry, steps)?;
+        // Whatever comes of it, the kernel may hold something else from here on.
+        if let Some(held) = self.services.get_mut(name) {
+            held.whole = false;
+        }
         let missing = self.hold_backends(name, service, steps)?;
         let Some(held) = self.services.get(name) else { return Err(Obstacle::Wait) };
 
@@ -79,6 +83,7 @@ impl Planner {
             return Err(obstacle);
         }
         if complete && let Some(held) = self.services.get_mut(name) {
+            held.whole = true;
             // After a restart, what it was before is not known.
             if let Some(before) = held.planned.replace(service.clone()) {
                 let ids = |address: &SocketAddr| Some((*address, *held.backends.get(address)?));
@@ -131,7 +136,7 @@ impl Planner {
         });
         self.named_services.insert(id);
         let source = Arc::clone(&entry.source);
-        let held = HeldService { id, source, backends, frontends, planned: None };
+        let held = HeldService { id, source, backends, frontends, planned: None, whole: false };
         self.services.insert(name.clone(), held);
         Ok(())
     }
@@ -321,7 +326,7 @@ impl Planner {
         steps: &mut Steps,
         released: &mut Vec<(Frontend, ServiceName)>,
     ) {
-        let Some(HeldService { id, source: _, backends, frontends, planned }) =
+        let Some(HeldService { id, source: _, backends, frontends, planned, whole: _ }) =
             self.services.remove(name)
         else {
             return;

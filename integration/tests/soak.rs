@@ -1,0 +1,46 @@
+//! The soak in short, and that it finds what is wrong. `make soak` runs it for longer.
+
+use integration::lab;
+use integration::soak::{self, Fault, Options, Outcome};
+use std::time::Duration;
+
+/// What came of it, and what went wrong first.
+fn soak(name: &str, seconds: u64, fault: Option<Fault>) -> (Outcome, Vec<String>) {
+    let seed = rand::random();
+    let options = Options { duration: Duration::from_secs(seconds), clients: 2, seed, fault };
+    let (mut outcome, mut complaints) = (Outcome::default(), Vec::new());
+    lab::run(name, |lab| {
+        let complain = |complaint: &str| complaints.push(complaint.to_owned());
+        outcome = soak::run(lab, &options, |_, _| {}, complain);
+    });
+    (outcome, complaints)
+}
+
+#[test]
+fn connects_and_changes_without_end() {
+    let (outcome, complaints) = soak("soak", 10, None);
+    println!("{outcome:?}");
+    assert!(outcome.is_clean(), "{outcome:?} {complaints:#?}");
+    // One that hardly did anything has not shown anything.
+    let Outcome { connects, tcp, datagrams, changes, publishes, grace_periods, .. } = outcome;
+    assert!(connects >= 20_000 && tcp >= 500 && datagrams >= 500, "{outcome:?}");
+    assert!(changes >= 500 && publishes >= 500 && grace_periods >= 5, "{outcome:?}");
+}
+
+#[test]
+fn another_services_backend_is_found() {
+    let (outcome, _) = soak("soak-row", 4, Some(Fault::WrongRow));
+    assert!(outcome.wrong_service > 0, "{outcome:?}");
+}
+
+#[test]
+fn a_removed_backend_is_found() {
+    let (outcome, _) = soak("soak-stale", 4, Some(Fault::StaleBlock));
+    assert!(outcome.removed_backend > 0, "{outcome:?}");
+}
+
+#[test]
+fn a_service_that_is_lost_is_found() {
+    let (outcome, _) = soak("soak-lost", 4, Some(Fault::LostFrontend));
+    assert!(outcome.failed > 0, "{outcome:?}");
+}

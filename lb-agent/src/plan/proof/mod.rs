@@ -1,0 +1,433 @@
+//! Proof of the publishing protocol: a model of the tables, of connects that read them load by load,
+//! and of an agent that may die between any two steps, explored in every order of events: all
+//! histories of a few plans and deaths, in small scenes, with tables so small that whatever is freed
+//! is soon used again. The agent's part is the real [`Planner`](super::Planner) and its action lists,
+//! so the model can't drift from the code.
+//!
+//! What may happen, in any order: any of some states is desired and planned; the next action is
+//! applied; a connect begins, takes its next load, or its socket is closed; a grace period ends,
+//! once no connect is under way that was when it began; the agent dies (or a step fails, which comes
+//! to the same), and the next one waits for a grace period and adopts what it finds. What must hold: a
+//! connect ends at a backend (or, where there is none, without one) that was right at some time
+//! between its begin and its end; no row changes or is freed under a connect that uses it; no id gets
+//! another owner while somebody is counted on it.
+//!
+//! Wherever two events could be told apart, the less favourable is taken for both: a connect begins
+//! with its look-up, a grace period with the last action, and an id that nobody is counted on is free
+//! as soon as it may be. Left out: the memory model (a publish is a
+//! release store, and each load of a reader depends on the one before); how a hash table is searched
+//! while it changes, which the kernel answers for; rows of a block that are written one by one, since
+//! a reader that could see half of them could as well see all; affinity and sticky UDP, which choose
+//! among the rows of the very block. States are told apart by 64 bits of hash. Where rows or ids are
+//! short until a grace period has passed, a connect may find nobody; never somebody wrong.
+
+mod reader;
+mod run;
+mod tables;
+mod wanted;
+mod world;
+mod writer;
+
+use reader::{At, Loaded, Reader};
+use stateright::{Model, Property};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tables::{FRONTENDS, Row, Tables, Word};
+use wanted::{ABSENT, Scene, Wanted};
+use world::{Agent, Work, World, check, wait_for_all};
+use writer::{Planners, Step};
+
+/// The property that must hold; all others say what must be met with on the way.
+const SOUND: &str = "no connect goes astray";
+
+/// Connects that may be under way at once.
+const READERS: usize = 2;
+
+/// A rule of the protocol that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutation {
+    /// None.
+    Faithful,
+    /// Grace periods end at once.
+    NoGrace,
+    /// Words are stored before the blocks they name.
+    PublishBeforeWrite,
+    /// Frontends are inserted before their words are stored.
+    InsertBeforePublish,
+    /// A deleted frontend's index and element are free at once.
+    IndexReusedAtOnce,
+    /// A replaced block's rows are free at once.
+    RowsReusedAtOnce,
+    /// A backend's id is free although sockets are counted on it.
+    IdReusedWhileCounted,
+    /// The next agent does not wait before it adopts.
+    AdoptWithoutGrace,
+}
+
+/// What must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Violation {
+    /// A connect used a word whose index is free.
+    FreedIndex,
+    /// A connect used a row that is free.
+    FreedRow,
+    /// A row changed under a connect.
+    ChangedRow,
+    /// A word led to rows that are not its block.
+    NoHeader,
+    /// A connect ended where it was right at no time.
+    Outcome { frontend: u8, outcome: u8, right: u8 },
+    /// An id got another owner while a socket was counted on it.
+    IdReused { id: u8 },
+    /// A service's id got another owner while a connect counted on it.
+    ServiceIdReused { id: u8 },
+    /// What an agent left could not be adopted.
+    Adoption,
+}
+
+/// How far is explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Bounds {
+    /// Connects that are under way, or sockets that are open, at one time.
+    readers: usize,
+    /// Plans that do something.
+    plans: u8,
+    /// Deaths of the agent.
+    deaths: u8,
+}
+
+/// The model: what may be desired, and the planners met so far.
+struct Protocol {
+    mutation: Mutation,
+    bounds: Bounds,
+    wanted: Vec<Wanted>,
+    planners: Mutex<Planners>,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Plan(u8),
+    Apply,
+    EndGrace,
+    Crash,
+    Adopt,
+    Begin { reader: usize, frontend: u8 },
+    Load { reader: usize, part: u8 },
+    Close { reader: usize },
+}
+
+// === impl Mutation ===
+
+impl Mutation {
+    fn reorder(self, steps: &mut [Step]) {
+        // Sorting keeps the order of steps that are alike.
+        match self {
+            Self::PublishBeforeWrite => steps.sort_by_key(|step| match step {
+                Step::ResetBackend { .. } | Step::ResetService { .. } => 0,
+                Step::Publish { .. } => 1,
+                Step::Write { .. } => 2,
+                Step::Insert { .. } => 3,
+                Step::Delete { .. } => 4,
+            }),
+            Self::InsertBeforePublish => steps.sort_by_key(|step| match step {
+                Step::ResetBackend { .. } | Step::ResetService { .. } => 0,
+                Step::Write { .. } => 1,
+                Step::Insert { .. } => 2,
+                Step::Publish { .. } => 3,
+                Step::Delete { .. } => 4,
+            }),
+            _ => {}
+        }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    fn new(mutation: Mutation, bounds: Bounds, scene: &Scene) -> Self {
+        let planners = Mutex::new(Planners::new(scene.limits));
+        Self { mutation, bounds, wanted: scene.wanted(), planners }
+    }
+
+    fn planners(&self) -> MutexGuard<'_, Planners> {
+        self.planners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many states of the planner there are.
+    fn planner_states(&self) -> usize {
+        self.planners().count()
+    }
+
+    /// Begins a grace period, if none is under way and something waits for one.
+    fn start_grace(&self, world: &mut World, planners: &mut Planners) {
+        if let Agent::Running { planner, grace, .. } = &mut world.agent
+            && !*grace
+            && planners.planner(*planner).needs_grace()
+        {
+            *planner = planners.start_grace(*planner);
+            *grace = true;
+            if self.mutation != Mutation::NoGrace {
+                wait_for_all(&mut world.readers);
+            }
+        }
+    }
+
+    /// The plan has been applied whole.
+    fn applied(&self, world: &mut World, planners: &mut Planners, work: &Work) {
+        if work.script.settled {
+            world.right = self.wanted[usize::from(work.wanted)].outcomes;
+        }
+        self.start_grace(world, planners);
+    }
+
+    fn plan(&self, world: &mut World, number: u8) -> bool {
+        let planners = &mut *self.planners();
+        let Agent::Running { planner, work: work @ None, .. } = &mut world.agent else {
+            return false;
+        };
+        let wanted = &self.wanted[usize::from(number)];
+        let before = *planner;
+        let (next, script) = planners.plan(before, number, wanted, self.mutation);
+        let begun = Work { wanted: number, script, next: 0 };
+        *planner = next;
+        let right = world.right;
+        if begun.script.steps.is_empty() {
+            world.allow(&begun, wanted);
+            self.applied(world, planners, &begun);
+            return next != before || world.right != right;
+        }
+        *work = Some(begun.clone());
+        world.allow(&begun, wanted);
+        true
+    }
+
+    fn apply(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        let Agent::Running { work, .. } = &mut world.agent else { return false };
+        let Some(mut begun) = work.take() else { return false };
+        let step = begun.script.steps[begun.next];
+        world.violation = world.violation.or(check(&world.readers, planners, &step));
+        begun.next += 1;
+        let over = begun.next == begun.script.steps.len();
+        world.tables.apply(&step);
+        if over {
+            self.applied(world, planners, &begun);
+        } else if let Agent::Running { work, .. } = &mut world.agent {
+            *work = Some(begun);
+        }
+        true
+    }
+
+    fn end_grace(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        match &mut world.agent {
+            Agent::Running { planner, grace, work: None } if *grace => {
+                *planner = planners.end_grace(*planner);
+                *grace = false;
+                let (indexes, rows) = planners.held(*planner);
+                world.tables.free_others(&indexes, &rows);
+                self.start_grace(world, planners);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Frees what ids may be freed: sooner is less favourable.
+    fn free_ids(&self, world: &mut World) {
+        let planners = &mut *self.planners();
+        let counted = match self.mutation {
+            Mutation::IdReusedWhileCounted => 0,
+            _ => world.counted(planners),
+        };
+        if let Agent::Running { planner, work: None, .. } = &mut world.agent {
+            *planner = planners.free(*planner, counted);
+        }
+    }
+
+    fn adopt(&self, world: &mut World) -> bool {
+        let planners = &mut *self.planners();
+        let counted = world.counted(planners);
+        let Some(planner) = planners.adopt(&world.tables, counted) else {
+            world.violation = Some(Violation::Adoption);
+            return true;
+        };
+        let (indexes, rows) = planners.held(planner);
+        world.tables.free_others(&indexes, &rows);
+        world.agent = Agent::Running { planner, grace: false, work: None };
+        true
+    }
+
+    fn load(&self, world: &mut World, number: usize, part: u8) -> bool {
+        let planners = &*self.planners();
+        let Reader::Running { frontend, at, allowed, waited_for } = world.readers[number] else {
+            return false;
+        };
+        let ended = |outcome: u8, reader: Reader| {
+            let wrong = Violation::Outcome { frontend, outcome, right: allowed };
+            if allowed & outcome == 0 { Err(wrong) } else { Ok(reader) }
+        };
+        let reader = match at.load(&world.tables, &planners.blocks, part) {
+            Ok(Loaded::On(at)) => Ok(Reader::Running { frontend, at, allowed, waited_for }),
+            Ok(Loaded::Ended(outcome)) => ended(outcome, Reader::Idle),
+            Ok(Loaded::Connected { id, backend }) => {
+                ended(1 << backend, Reader::Open { id, backend })
+            }
+            Err(violation) => Err(violation),
+        };
+        match reader {
+            Ok(reader) => world.readers[number] = reader,
+            Err(violation) => world.violation = Some(violation),
+        }
+        true
+    }
+
+    fn begin(&self, world: &mut World, number: usize, frontend: u8) -> bool {
+        let allowed = world.right[usize::from(frontend)];
+        match world.tables.find(frontend) {
+            Some(place) => {
+                let at = At::Element { place };
+                world.readers[number] =
+                    Reader::Running { frontend, at, allowed, waited_for: false };
+                true
+            }
+            None if allowed & ABSENT != 0 => false,
+            None => {
+                let (outcome, right) = (ABSENT, allowed);
+                world.violation = Some(Violation::Outcome { frontend, outcome, right });
+                true
+            }
+        }
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        let planner = self.planners().fresh();
+        vec![World {
+            tables: Tables::new(),
+            agent: Agent::Running { planner, grace: false, work: None },
+            readers: Default::default(),
+            right: [ABSENT; FRONTENDS],
+            violation: None,
+            plans: 0,
+            deaths: 0,
+        }]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        if world.violation.is_some() {
+            return;
+        }
+        let awaited = |r: &Reader| matches!(r, Reader::Running { waited_for: true, .. });
+        let waits = world.readers.iter().any(awaited);
+        match &world.agent {
+            Agent::Starting if waits => {}
+            Agent::Starting => events.push(Event::Adopt),
+            Agent::Running { work: Some(_), .. } => events.push(Event::Apply),
+            Agent::Running { work: None, grace, .. } => {
+                if world.plans < self.bounds.plans {
+                    events.extend((0..self.wanted.len() as u8).map(Event::Plan));
+                }
+                if *grace && !waits {
+                    events.push(Event::EndGrace);
+                }
+            }
+        }
+        let busy = world.readers.iter().filter(|reader| **reader != Reader::Idle).count();
+        // Of those that are idle, the first stands for all.
+        let idle = world.readers.iter().position(|reader| *reader == Reader::Idle);
+        // Where nothing is under way, there is nothing to lose.
+        if matches!(&world.agent, Agent::Running { work, grace, .. } if *grace || work.is_some())
+            && world.deaths < self.bounds.deaths
+        {
+            events.push(Event::Crash);
+        }
+        for (reader, state) in world.readers.iter().enumerate() {
+            match state {
+                Reader::Idle if idle != Some(reader) || busy == self.bounds.readers => {}
+                Reader::Idle => {
+                    let frontends = 0..FRONTENDS as u8;
+                    events.extend(frontends.map(|frontend| Event::Begin { reader, frontend }));
+                }
+                Reader::Running { at: At::Header { block, .. }, .. } => {
+                    let parts = 1..=self.planners().blocks.usable(*block).max(1);
+                    events.extend(parts.map(|part| Event::Load { reader, part }));
+                }
+                Reader::Running { .. } => events.push(Event::Load { reader, part: 0 }),
+                Reader::Open { .. } => events.push(Event::Close { reader }),
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, event: Event) -> Option<World> {
+        let mut next = world.clone();
+        let happened = match event {
+            Event::Plan(number) => {
+                next.plans += 1;
+                self.plan(&mut next, number)
+            }
+            Event::Apply => self.apply(&mut next),
+            Event::EndGrace => self.end_grace(&mut next),
+            Event::Crash => {
+                next.agent = Agent::Starting;
+                next.deaths += 1;
+                if self.mutation != Mutation::AdoptWithoutGrace {
+                    wait_for_all(&mut next.readers);
+                }
+                true
+            }
+            Event::Adopt => self.adopt(&mut next),
+            Event::Begin { reader, frontend } => self.begin(&mut next, reader, frontend),
+            Event::Load { reader, part } => self.load(&mut next, reader, part),
+            Event::Close { reader } => {
+                next.readers[reader] = Reader::Idle;
+                true
+            }
+        };
+        self.free_ids(&mut next);
+        next.tidy();
+        happened.then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(SOUND, |_, world: &World| world.violation.is_none()),
+            Property::sometimes("a connect holds a deleted element", |_, world: &World| {
+                world.holds(|tables, at| match at {
+                    At::Element { place } => !tables.elements[usize::from(place)].linked,
+                    _ => false,
+                })
+            }),
+            Property::sometimes("a connect holds a replaced block", |_, world: &World| {
+                world.holds(|tables, at| match at {
+                    At::Row { base, .. } => !tables.words.iter().any(
+                        |word| matches!(word, Word::Block { base: other, .. } if *other == base),
+                    ),
+                    _ => false,
+                })
+            }),
+            Property::sometimes(
+                "an insertion waits",
+                |_, world: &World| matches!(&world.agent, Agent::Running { work: Some(w), .. } if !w.script.settled),
+            ),
+            Property::sometimes("an id is given to another", |_, world: &World| {
+                matches!(world.agent.step(), Some(Step::ResetBackend { .. }))
+            }),
+            Property::sometimes("rows are used again", |_, world: &World| {
+                matches!(world.agent.step(), Some(Step::Write { base, .. })
+                    if world.tables.rows[usize::from(base)] == Row::Freed)
+            }),
+            Property::sometimes("an index is used again", |_, world: &World| {
+                matches!(world.agent.step(), Some(Step::Publish { index, .. })
+                    if world.tables.words[usize::from(index)] == Word::Freed)
+            }),
+            Property::sometimes("an agent dies with readers under way", |_, world: &World| {
+                matches!(world.agent, Agent::Starting) && world.holds(|_, _| true)
+            }),
+        ]
+    }
+}
