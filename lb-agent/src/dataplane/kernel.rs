@@ -1,14 +1,14 @@
 //! The dataplane that is the kernel.
 
 use super::exclude::Excluded;
-use super::tables::{self, Shape, TableError, Tables, chain};
+use super::tables::{self, Shape, TableError, Tables, chain, is_absent};
 use super::{
     AttachError, Attached, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach, destroy, sys,
 };
 use crate::config::TableSizes;
 use crate::plan::block::Block;
 use crate::plan::{Action, Observed};
-use aya::maps::{MapData, MapError, PerCpuValues};
+use aya::maps::{MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
@@ -150,7 +150,8 @@ impl Kernel {
     fn delete(&mut self, key: FrontendKey) -> Result<(), DataplaneError> {
         let key: [u8; 20] = bytemuck::cast(key);
         match self.tables.frontends.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(DataplaneError::new("deleting from FRONTENDS", chain(&error))),
         }
     }

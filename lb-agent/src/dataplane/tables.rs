@@ -3,7 +3,7 @@
 use super::DataplaneError;
 use super::sys::Mapped;
 use crate::config::TableSizes;
-use aya::maps::{HashMap, Map, MapData, MapType, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, MapType, PerCpuArray};
 use bytemuck::Zeroable;
 use lb_common::rows::{
     AffinityKey, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord,
@@ -197,6 +197,15 @@ impl Shape {
     }
 }
 
+/// Whether a table has no such element. To delete it says so in its own way.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
 /// An error with its causes, which aya keeps out of the text.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -345,7 +354,8 @@ impl Tables {
         for key in stale {
             match self.affinity.remove(&key) {
                 // The kernel evicts entries of its own accord.
-                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Ok(()) => {}
+                Err(error) if is_absent(&error) => {}
                 Err(error) => {
                     return Err(DataplaneError::new("removing from AFFINITY", chain(&error)));
                 }

@@ -119,7 +119,7 @@ impl Planners {
             let mut steps: Vec<Step> =
                 plan.actions.iter().map(|action| Step::new(action, blocks)).collect();
             mutation.reorder(&mut steps);
-            let settled = !plan.deferred && plan.rejections.is_empty();
+            let settled = plan.deferred.is_empty() && plan.rejections.is_empty();
             Some(Arc::new(Script { steps, settled }))
         });
         (next, script.expect("a plan has a script"))
