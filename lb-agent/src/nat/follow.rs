@@ -6,14 +6,14 @@
 //! in one transaction for each family, so that no packet sees half of it.
 
 use super::Family;
-use super::chains::{Chains, Surroundings, chains};
+use super::chains::{Chains, Surroundings, chains, draw_of};
 use super::contents::{Change, Contents, Wanted};
 use super::kernel::{Nat, NatError};
 use super::preflight::{self, Claim};
-use super::rows::{Key, Value};
+use super::rows::{Draw, Key, Value};
 use crate::source::kubernetes::cluster::Facts;
 use crate::status::{PacketPathState, PacketPathStatus};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
@@ -112,8 +112,8 @@ struct Keeper {
 
 struct Table {
     contents: Contents,
-    /// The chains that it has, if it is as it should be.
-    chains: Option<Chains>,
+    /// The draws that it has chains for, if it is as it should be.
+    draws: Option<BTreeSet<Draw>>,
 }
 
 /// Why a table is read.
@@ -129,7 +129,7 @@ enum Why {
 
 impl Keeper {
     fn new(claim: Option<Claim>) -> Self {
-        let table = |family| Table { contents: Contents::new(family), chains: None };
+        let table = |family| Table { contents: Contents::new(family), draws: None };
         let waits = claim.is_some();
         let state = if waits { PacketPathState::Waiting } else { PacketPathState::Off };
         Self {
@@ -154,7 +154,7 @@ impl Keeper {
         }
         if completed {
             // What was kept because it might only be late can go now.
-            self.tables.iter_mut().for_each(|table| table.chains = None);
+            self.tables.iter_mut().for_each(|table| table.draws = None);
         }
         self.work(Why::Unknown);
     }
@@ -187,7 +187,7 @@ impl Keeper {
             return;
         }
         self.around = around;
-        self.tables.iter_mut().for_each(|table| table.chains = None);
+        self.tables.iter_mut().for_each(|table| table.draws = None);
         if self.status.since.is_some() {
             self.work(Why::Unknown);
         }
@@ -199,7 +199,7 @@ impl Keeper {
         if (self.status.since.is_none() && self.status.error.is_none()) || !self.is_claimed() {
             return;
         }
-        if self.tables.iter().any(|table| table.chains.is_none()) {
+        if self.tables.iter().any(|table| table.draws.is_none()) {
             self.work(Why::Unknown);
             return;
         }
@@ -211,7 +211,7 @@ impl Keeper {
                 if self.read.is_none_or(|read| read.elapsed() >= READ) {
                     self.read = Some(Instant::now());
                     self.suspicious = false;
-                    self.tables.iter_mut().for_each(|table| table.chains = None);
+                    self.tables.iter_mut().for_each(|table| table.draws = None);
                     self.work(Why::Suspicious);
                 }
             }
@@ -258,7 +258,7 @@ impl Keeper {
             tracing::error!(error = text, "the packet path is not as it should be; trying again");
         }
         self.status.error = Some(text);
-        self.tables.iter_mut().for_each(|table| table.chains = None);
+        self.tables.iter_mut().for_each(|table| table.draws = None);
     }
 
     fn nat(&mut self) -> Result<&Nat, NatError> {
@@ -307,35 +307,36 @@ impl Table {
         for (name, other) in self.contents.refused() {
             tracing::debug!(%name, %other, "services that can't be told apart");
         }
-        match self.chains.take() {
-            Some(known) if change.is_empty() => {
-                self.chains = Some(known);
-                Ok(false)
+        let Some(known) = self.draws.take() else {
+            let found = nat.find(family)?;
+            if !wanted.complete {
+                self.contents.adopt(found.draws());
             }
-            Some(known) => {
-                let wanted = chains(family, around, self.contents.draws());
-                let new = |(name, _): &(&String, _)| !known.contains_key(*name);
-                let new = wanted.iter().filter(new).map(|(name, chain)| (name.clone(), chain.clone()));
-                nat.apply(family, &new.collect(), &change)?;
-                self.chains = Some(wanted);
-                Ok(true)
+            let mut change = self.contents.difference(&found.elements);
+            let mut chains = chains(family, around, self.contents.draws());
+            let own = self.contents.chains().iter();
+            chains.extend(own.map(|(name, chain)| (name.clone(), chain.clone())));
+            if !wanted.complete {
+                keep_the_rest(&mut change);
             }
-            None => {
-                let found = nat.find(family)?;
-                if !wanted.complete {
-                    self.contents.adopt(found.draws());
-                }
-                let mut change = self.contents.difference(&found.elements);
-                if !wanted.complete {
-                    keep_the_rest(&mut change);
-                }
-                let wanted = chains(family, around, self.contents.draws());
-                let all = || self.contents.all();
-                let done = nat.bring(family, &found, &wanted, &change, all)?;
-                self.chains = Some(wanted);
-                Ok(done)
-            }
+            let keep = !wanted.complete;
+            let done = nat.bring(family, &found, &chains, &change, keep, || self.contents.all())?;
+            self.draws = Some(self.contents.draws().clone());
+            return Ok(done);
+        };
+        if change.is_empty() {
+            self.draws = Some(known);
+            return Ok(false);
         }
+        let draws = self.contents.draws();
+        let mut new = Chains::new();
+        if draws.len() > known.len() {
+            new = chains(family, around, draws);
+            new.retain(|name, _| draw_of(name).is_some_and(|draw| !known.contains(&draw)));
+        }
+        nat.apply(family, &new, &change)?;
+        self.draws = Some(draws.clone());
+        Ok(true)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::chains::{Chain, Hook, Rule};
 use super::expressions::GOTO;
 use super::rows::{Key, Value};
-use super::sets::{CLIENTS, Data, Set};
+use super::sets::{CLIENTS, Data, Field, Set};
 use super::{Family, TABLE};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP,
@@ -138,13 +138,16 @@ impl Transaction {
     pub(super) fn add_set(&mut self, family: Family, set: Set, id: u32) {
         let (length, kind) = match set.data(family) {
             Data::None => (None, None),
-            Data::Bytes(length) => (Some(length), Some(data_type(family, set))),
+            Data::Bytes(length) => {
+                (Some(length), Some(joined(family, &[Field::Address, Field::Port])))
+            }
             Data::Verdict => (None, Some(VERDICT)),
         };
         let mut description = Vec::new();
-        let fields = set.fields(family);
+        let fields = set.fields();
         if fields.len() > 1 {
-            let field = |length: &u32| {
+            let field = |field: &Field| {
+                let length = field.length(family);
                 let length = DefaultNla::new(1, length.to_be_bytes().to_vec());
                 let mut bytes = vec![0; length.buffer_len()];
                 length.emit(&mut bytes);
@@ -159,7 +162,7 @@ impl Transaction {
             SetAttribute::Table(self.table.into()),
             SetAttribute::Name(set.name().into()),
             SetAttribute::Flags(flags(family, set)),
-            SetAttribute::KeyType(key_type(family, set)),
+            SetAttribute::KeyType(joined(family, set.fields())),
             SetAttribute::KeyLen(set.key_len(family)),
             SetAttribute::Id(id),
         ];
@@ -282,35 +285,22 @@ pub(super) fn flags(family: Family, set: Set) -> SetFlags {
     let mut flags = SetFlags::empty();
     flags.set(SetFlags::Map, set.data(family) != Data::None);
     flags.set(SetFlags::Interval, set.has_ranges());
-    flags.set(SetFlags::Concat, set.fields(family).len() > 1);
+    flags.set(SetFlags::Concat, set.fields().len() > 1);
     flags.set(SetFlags::Timeout | SetFlags::Eval, set.is_dynamic());
     flags
 }
 
-fn joined(types: &[u32]) -> u32 {
-    types.iter().fold(0, |joined, one| (joined << 6) | one)
+fn joined(family: Family, fields: &[Field]) -> u32 {
+    fields.iter().fold(0, |joined, field| (joined << 6) | type_of(family, *field))
 }
 
-fn key_type(family: Family, set: Set) -> u32 {
-    let address = if family.is_v4() { ADDRESS_V4 } else { ADDRESS_V6 };
-    joined(&match set {
-        Set::Frontends | Set::Outside | Set::Restricted => vec![address, PROTOCOL, PORT],
-        Set::Backends => vec![NUMBER; 3],
-        Set::Members => vec![NUMBER, NUMBER, address, PORT],
-        Set::Hairpin => vec![address; 2],
-        Set::Addresses => vec![address],
-        Set::Allowed => vec![address, PROTOCOL, PORT, address],
-        Set::Sizes | Set::SizesOutside => vec![NUMBER; 2],
-        Set::Verdicts | Set::Masquerades => vec![NUMBER],
-        Set::Affinity => vec![NUMBER, NUMBER, address],
-    })
-}
-
-fn data_type(family: Family, set: Set) -> u32 {
-    let address = if family.is_v4() { ADDRESS_V4 } else { ADDRESS_V6 };
-    match set {
-        Set::Backends | Set::Affinity => joined(&[address, PORT]),
-        _ => joined(&[NUMBER; 5]),
+const fn type_of(family: Family, field: Field) -> u32 {
+    match field {
+        Field::Address if family.is_v4() => ADDRESS_V4,
+        Field::Address => ADDRESS_V6,
+        Field::Protocol => PROTOCOL,
+        Field::Port => PORT,
+        Field::Number => NUMBER,
     }
 }
 
@@ -405,6 +395,18 @@ pub(super) fn nftables(message: Message) -> Option<NfTablesMessage> {
     }
 }
 
+/// The chain of a rule and what it is known by.
+pub(super) fn rule(payload: &[u8]) -> Result<Option<(String, Vec<u8>)>, DecodeError> {
+    let attributes = payload.get(4..).unwrap_or_default();
+    let chain = parts(attributes, 2).next().transpose()?;
+    let comment = parts(attributes, 7).next().transpose()?.unwrap_or_default();
+    Ok(chain.map(|chain| (text_of(chain), comment.to_vec())))
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+}
+
 /// The elements of a set in what a message has.
 pub(super) fn elements(set: Set, payload: &[u8]) -> Result<Vec<(Key, Value)>, DecodeError> {
     let mut elements = Vec::new();
@@ -459,7 +461,7 @@ fn value_of(data: &[u8]) -> Result<Value, DecodeError> {
     let verdict = parts(data, 2).next().transpose()?.unwrap_or_default();
     let code = parts(verdict, 1).next().transpose()?;
     let chain = parts(verdict, 2).next().transpose()?.unwrap_or_default();
-    let chain = String::from_utf8_lossy(chain.strip_suffix(&[0]).unwrap_or(chain)).into_owned();
+    let chain = text_of(chain);
     // Another verdict is none of ours: it equals nothing that we would write.
     let goto = code == Some(&GOTO.to_be_bytes()[..]);
     Ok(Value::Chain(if goto { chain } else { String::new() }))

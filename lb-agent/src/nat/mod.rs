@@ -18,6 +18,8 @@ pub mod rows;
 pub mod sets;
 pub mod slots;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 /// The name of both tables.
 pub const TABLE: &str = "lb";
 
@@ -42,6 +44,14 @@ impl Family {
     /// Bytes of an address.
     pub const fn address_len(self) -> u32 {
         if self.is_v4() { 4 } else { 16 }
+    }
+
+    /// An address of it that is nobody's.
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
     }
 
     /// nftables' word for it.
