@@ -148,11 +148,7 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
     let mut put = |name: &str, hook, rules| {
         chains.insert(name.to_owned(), Chain { hook, rules });
     };
-    put(
-        "filter-prerouting",
-        hook("filter", PREROUTING, BEFORE),
-        builder.filter_prerouting(&pods),
-    );
+    put("filter-prerouting", hook("filter", PREROUTING, BEFORE), builder.filter_prerouting(&pods));
     put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
     put("filter-inside", None, builder.filter_inside(&services));
     put(REFUSED, None, builder.refuse());
@@ -252,12 +248,7 @@ impl Builder {
     }
 
     fn filter_output(self) -> Vec<Rule> {
-        vec![
-            self.unless_new(),
-            self.unless_probe(),
-            self.restricted(),
-            vec![goto("filter-inside")],
-        ]
+        vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto("filter-inside")]]
     }
 
     fn filter_inside(self, services: &[IpNet]) -> Vec<Rule> {
@@ -266,10 +257,8 @@ impl Builder {
             kind_of_address(Side::Destination, FIRST),
             compare(FIRST, false, &LOCAL.to_ne_bytes()),
         ];
-        let known = [
-            address(self.family, Side::Destination, FIRST),
-            is_in(Set::Addresses, FIRST, true),
-        ];
+        let known =
+            [address(self.family, Side::Destination, FIRST), is_in(Set::Addresses, FIRST, true)];
         let mut rules = self.unserved(Set::Refused, Set::Dropped).to_vec();
         rules.push(with(self.key(), [is_in(Set::Served, FIRST, true), accept()]));
         rules.push([&known[..], &not_here, &[goto(REFUSED)]].concat());

@@ -7,10 +7,12 @@
 
 use super::Family;
 use super::chains::{Chains, Surroundings, chains, draw_of};
-use super::contents::{Change, Contents, Wanted};
+use super::contents::{Change, Contents, Services, Wanted};
+use super::flows::Flows;
 use super::kernel::{Nat, NatError};
 use super::preflight::{self, Claim};
 use super::rows::{Draw, Key, Value};
+use crate::model::{Protocol, Service};
 use crate::source::kubernetes::cluster::Facts;
 use crate::status::{PacketPathState, PacketPathStatus};
 use std::collections::{BTreeSet, HashSet};
@@ -38,13 +40,15 @@ pub struct Inputs {
     /// The packet path, if it is to serve from the start; else it is claimed when there is something
     /// for it to serve.
     pub claim: Option<Claim>,
+    /// Why it can't be claimed, where that was tried.
+    pub problem: Option<String>,
 }
 
 /// Keeps the tables until nobody hears of it any more or what is to be served has no sender left.
 /// Needs a multi-threaded runtime.
 pub async fn follow(inputs: Inputs, status: watch::Sender<PacketPathStatus>) {
-    let Inputs { mut wanted, mut facts, claim } = inputs;
-    let mut keeper = Keeper::new(claim);
+    let Inputs { mut wanted, mut facts, claim, problem } = inputs;
+    let mut keeper = Keeper::new(claim, problem);
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -107,6 +111,10 @@ struct Keeper {
     read: Option<Instant>,
     /// Whether somebody has changed something since.
     suspicious: bool,
+    /// The services with UDP that flows were last looked through for.
+    udp: Services,
+    /// Whether they are to be looked through again: some may have begun meanwhile.
+    again: bool,
     status: PacketPathStatus,
 }
 
@@ -128,10 +136,13 @@ enum Why {
 // === impl Keeper ===
 
 impl Keeper {
-    fn new(claim: Option<Claim>) -> Self {
+    fn new(claim: Option<Claim>, problem: Option<String>) -> Self {
         let table = |family| Table { contents: Contents::new(family), draws: None };
-        let waits = claim.is_some();
-        let state = if waits { PacketPathState::Waiting } else { PacketPathState::Off };
+        let state = match (&claim, &problem) {
+            (Some(_), _) => PacketPathState::Waiting,
+            (None, Some(_)) => PacketPathState::Unavailable,
+            (None, None) => PacketPathState::Off,
+        };
         Self {
             nat: None,
             tables: Family::ALL.map(table),
@@ -142,7 +153,9 @@ impl Keeper {
             generation: None,
             read: None,
             suspicious: false,
-            status: PacketPathStatus { state, ..PacketPathStatus::default() },
+            udp: Services::new(),
+            again: false,
+            status: PacketPathStatus { state, error: problem, ..PacketPathStatus::default() },
         }
     }
 
@@ -203,6 +216,10 @@ impl Keeper {
             self.work(Why::Unknown);
             return;
         }
+        if self.again {
+            self.again = false;
+            self.end_flows();
+        }
         match self.nat().and_then(|nat| nat.generation()) {
             Ok(generation) if self.generation == Some(generation) && !self.suspicious => {}
             Ok(generation) => {
@@ -235,12 +252,54 @@ impl Keeper {
                 self.status.state = PacketPathState::On;
                 self.status.elements = self.elements();
                 self.status.error = None;
+                self.look_through_flows();
                 if changed {
                     self.status.changes += 1;
                     self.status.last_change = Some(begin.elapsed());
                 }
             }
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Ends flows that lead nowhere, if what UDP services come to has changed.
+    fn look_through_flows(&mut self) {
+        let is_udp = |service: &Service| {
+            service.frontends.keys().any(|frontend| frontend.protocol == Protocol::Udp)
+        };
+        let udp = self.wanted.services.iter().filter(|(_, service)| is_udp(service));
+        let udp: Services =
+            udp.map(|(name, service)| (name.clone(), Arc::clone(service))).collect();
+        let pairs = || udp.iter().zip(&self.udp);
+        let same = udp.len() == self.udp.len()
+            && pairs()
+                .all(|((name, now), (known, before))| name == known && Arc::ptr_eq(now, before));
+        if !same {
+            self.udp = udp;
+            self.again = true;
+            self.end_flows();
+        }
+    }
+
+    fn end_flows(&mut self) {
+        let flows = Flows::of(&self.udp);
+        if flows.is_empty() {
+            return;
+        }
+        let Some(nat) = &self.nat else { return };
+        let mut ended = 0;
+        for family in Family::ALL {
+            match nat.end_stale(family, &flows) {
+                Ok(count) => ended += count,
+                Err(error) => {
+                    self.failed(&error);
+                    return;
+                }
+            }
+        }
+        if ended > 0 {
+            tracing::info!(ended, "ended UDP flows that led nowhere any more");
+            self.status.ended_flows += ended;
         }
     }
 

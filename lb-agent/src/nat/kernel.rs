@@ -9,10 +9,10 @@ use super::messages::{self, Message, Transaction};
 use super::rows::{Draw, Key, Value};
 use super::sets::{Data, Set};
 use super::{Family, TABLE};
-use netlink_packet_core::{DecodeError, NetlinkBuffer, NetlinkPayload};
+use netlink_packet_core::{DecodeError, DefaultNla, NetlinkBuffer, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, GenAttribute, Hook as HookAttribute, HookNumber, NfTablesMessage,
-    SetAttribute, TableAttribute,
+    ChainAttribute, GenAttribute, Hook as HookAttribute, HookNumber, NfTablesMessage, SetAttribute,
+    TableAttribute,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -321,7 +321,7 @@ impl Nat {
 
     /// Shows what is in each message of an answer. There are many, so they are not made into the
     /// library's messages first.
-    fn list(
+    pub(super) fn list(
         &self,
         step: &'static str,
         request: &[u8],
@@ -340,6 +340,30 @@ impl Nat {
                 }
             }
         })
+    }
+
+    /// Ends a connection; whether it was still there.
+    pub(super) fn end(
+        &self,
+        step: &'static str,
+        family: Family,
+        name: Vec<DefaultNla>,
+    ) -> Result<bool, NatError> {
+        self.send(step, &messages::end_connection(family, name))?;
+        let mut there = true;
+        self.receive(step, |message| {
+            if let NetlinkPayload::Error(error) = &message.payload
+                && error.code.is_some()
+            {
+                there = false;
+                let source = error.to_io();
+                if source.kind() != io::ErrorKind::NotFound {
+                    return Err(NatError::Refused { step, part: "to end it".to_owned(), source });
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(there)
     }
 
     fn send(&self, step: &'static str, bytes: &[u8]) -> Result<(), NatError> {
@@ -388,12 +412,7 @@ impl Nat {
     }
 }
 
-fn load(
-    transaction: &mut Transaction,
-    family: Family,
-    chains: &Chains,
-    elements: &[(Key, Value)],
-) {
+fn load(transaction: &mut Transaction, family: Family, chains: &Chains, elements: &[(Key, Value)]) {
     transaction.add_table(family);
     for (id, set) in (1..).zip(Set::ALL) {
         transaction.add_set(family, set, id);
@@ -430,9 +449,9 @@ impl Found {
             (None, None) => true,
             (Some(_), None) => false,
             (found, Some(wanted)) => {
-                let wanted = wanted.hook.map(|Hook { kind, number, priority }| {
-                    (kind.to_owned(), number, priority)
-                });
+                let wanted = wanted
+                    .hook
+                    .map(|Hook { kind, number, priority }| (kind.to_owned(), number, priority));
                 *found == wanted
             }
         };

@@ -8,8 +8,10 @@
 //! that lead nowhere any more, [`follow`] drives both beside the agent's loop.
 
 pub mod chains;
+mod conntrack;
 pub mod contents;
 mod expressions;
+pub mod flows;
 pub mod follow;
 pub mod kernel;
 mod messages;
