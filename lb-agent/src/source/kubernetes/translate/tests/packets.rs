@@ -41,7 +41,7 @@ fn decided(services: &Services, address: &str, from: From, pods_known: bool) -> 
     }
 }
 
-type Services = std::collections::BTreeMap<ServiceName, Arc<model::Service>>;
+type Services = BTreeMap<ServiceName, Arc<model::Service>>;
 
 fn services(settings: Settings, spec: Value, slices: &[Value]) -> Services {
     let mut object = service("a", spec);
