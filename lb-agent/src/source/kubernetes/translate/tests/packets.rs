@@ -50,7 +50,9 @@ fn services(settings: Settings, spec: Value, slices: &[Value]) -> Services {
     object["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.1" }] } });
     let mut lab = lab(settings);
     lab.put(&object);
-    slices.iter().for_each(|slice| drop(lab.put(slice)));
+    for slice in slices {
+        lab.put(slice);
+    }
     lab.cluster.snapshot().unwrap().services.clone()
 }
 
