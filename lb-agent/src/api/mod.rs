@@ -40,8 +40,11 @@ use crate::admin::{Admin, Change};
 use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::metrics::own::{self, ErrorKind};
+use crate::nat::contents::Wanted;
 use crate::pulse::Pulse;
-use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
+use crate::status::{
+    AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
+};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
@@ -80,6 +83,10 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
+    /// How the packet path fares,
+    pub packets: watch::Receiver<PacketPathStatus>,
+    /// and what it is to serve.
+    pub wanted: watch::Receiver<Arc<Wanted>>,
     /// Whether the loop still comes round.
     pub pulse: Pulse,
     /// Looks into the kernel.
@@ -152,7 +159,8 @@ fn reading() -> Router<Parts> {
 
 async fn status(State(shared): State<Parts>) -> Response {
     let names = shared.names.borrow().clone();
-    Json(AgentStatus { names, ..shared.now().agent.clone() }).into_response()
+    let packet_path = shared.packets.borrow().clone();
+    Json(AgentStatus { names, packet_path, ..shared.now().agent.clone() }).into_response()
 }
 
 async fn services(

@@ -5,8 +5,8 @@ use super::endpoints::look;
 use super::manifests::Objects;
 use super::verdict::{at_connect, dialled, from_outside, not_a_service};
 use crate::desired::{self, Desired, Input};
-use crate::model::{Frontend, Rejection};
-use crate::source::kubernetes::cluster::{Change, Cluster, Parts, Settings};
+use crate::model::{Frontend, Rejection, Service as Served};
+use crate::source::kubernetes::cluster::{Change, Cluster, Parts, Pods, Settings};
 use crate::source::kubernetes::objects::{Family, ServicePort, key};
 use k8s_openapi::api::core::v1::{Node, NodeAddress};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -49,6 +49,8 @@ impl View {
             node: place.node.clone(),
             node_ports: place.node_ports.clone(),
             scope: place.scope,
+            pods: Pods::Unknown,
+            masquerade_all: false,
         };
         let Objects { services, slices, mut nodes, service_cidrs } = objects;
         let mut notes = Vec::new();
@@ -161,6 +163,10 @@ impl View {
         answer.endpoints = lists.used(list);
         answer.left_out = lists.left_out(list);
         let served = owner.map(|(_, entry)| &*entry.effective);
+        let at_connect_too = |service: &&Served| {
+            service.frontends.get(&to).is_some_and(|exposure| exposure.is_for_sockets())
+        };
+        let served = served.filter(at_connect_too);
         (answer.verdict, answer.why, answer.by_packet) = match from {
             Caller::Outside => from_outside(&found, &lists, list, to),
             Caller::Pod | Caller::Node => at_connect(&found, served, from, to),

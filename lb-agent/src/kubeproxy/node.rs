@@ -3,6 +3,7 @@
 //! Pure.
 
 use crate::source::kubernetes::cluster::Facts;
+use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// What was known of the Node.
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 pub struct Watched {
     addresses: Vec<IpAddr>,
     /// The ranges of its pods, where these are watched.
-    pod_ranges: Option<Vec<String>>,
+    pod_ranges: Option<Vec<IpNet>>,
 }
 
 // === impl Watched ===
@@ -92,7 +93,7 @@ mod tests {
         let facts = |ranges: &[&str]| {
             let node = NodeFacts {
                 addresses: vec!["10.0.0.1".parse().unwrap()],
-                pod_ranges: ranges.iter().map(|range| (*range).to_owned()).collect(),
+                pod_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
                 ..NodeFacts::default()
             };
             Facts { node: Some(node), ..Facts::default() }

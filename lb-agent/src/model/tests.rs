@@ -24,7 +24,7 @@ fn bad_addresses_say_what_is_wrong() {
         ("fd00::1:80", "has no port"),
         ("fd00::1", "has no port"),
         ("example.com:80", "names are not looked up"),
-        ("10.0.0.1:80/sctp", "`sctp` is not supported"),
+        ("10.0.0.1:80/dccp", "`dccp` is not supported"),
         ("", "is not an address and a port"),
     ] {
         let error = text.parse::<Frontend>().unwrap_err().to_string();
@@ -68,6 +68,7 @@ fn a_snapshot_survives_json() {
         affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
         no_backend: NoBackend::Pass,
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         health: HealthPolicy {
             slow_start: std::time::Duration::from_secs(9),
             ..Default::default()

@@ -213,6 +213,7 @@ fn services_to_dial() -> anyhow::Result<Desired> {
             no_backend: NoBackend::Refuse,
             no_node_backend: Default::default(),
             backends_from: Vec::new(),
+            source_ranges: Vec::new(),
             health: Default::default(),
         };
         let entry = Entry::new(Arc::new(service), "bench".into());
@@ -235,6 +236,7 @@ fn connects(
     let (kind, connects) = match protocol {
         Protocol::Tcp => (Type::STREAM, TCP_CONNECTS),
         Protocol::Udp => (Type::DGRAM, UDP_CONNECTS),
+        Protocol::Sctp => anyhow::bail!("no program sees SCTP"),
     };
     let count = connects / TURNS;
     let before = statistics(program)?;

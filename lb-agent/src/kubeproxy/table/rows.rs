@@ -27,7 +27,7 @@ const fn row(
 }
 
 /// The table, in the order of the documentation.
-pub const ROWS: [Row; 79] = [
+pub const ROWS: [Row; 80] = [
     row(
         "config",
         "",
@@ -157,8 +157,8 @@ pub const ROWS: [Row; 79] = [
         Text,
         "\"\"",
         Honoured(
-            "`NodeCIDR`: end when the Node's podCIDRs change; else nothing, as a socket on this node is \
-             local by itself",
+            "how packets of pods are told: `ClusterCIDR` (default) or `NodeCIDR`, which ends the agent \
+             when the Node's podCIDRs change; with the others they are not",
         ),
     ),
     row("write-config-to", "", Text, "\"\"", Honoured("write the defaults to this file, and end")),
@@ -186,6 +186,15 @@ pub const ROWS: [Row; 79] = [
         "\"everywhere\"",
         Honoured(
             "ours: `host` leaves the sockets of pods alone, for meshes that must see the service's address",
+        ),
+    ),
+    row(
+        "packet-path",
+        "",
+        Text,
+        "\"auto\"",
+        Honoured(
+            "ours: serve connections from other hosts by nftables; `on` ends the start if that can't be, `off` leaves nftables alone",
         ),
     ),
     row(
@@ -258,7 +267,15 @@ pub const ROWS: [Row; 79] = [
         "14",
         NoEffect(NOT_PACKETS),
     ),
-    row("masquerade-all", "iptables.masqueradeAll", Flag, "false", NoEffect(NOT_PACKETS)),
+    row(
+        "masquerade-all",
+        "iptables.masqueradeAll",
+        Flag,
+        "false",
+        Honoured(
+            "backends see this node's address instead of that of any packet to a cluster address (modes other than `nftables`)",
+        ),
+    ),
     row(
         "iptables-min-sync-period",
         "iptables.minSyncPeriod",
@@ -274,7 +291,7 @@ pub const ROWS: [Row; 79] = [
     row("ipvs-tcpfin-timeout", "ipvs.tcpFinTimeout", Duration, "\"0s\"", NoEffect(IPVS)),
     row("ipvs-udp-timeout", "ipvs.udpTimeout", Duration, "\"0s\"", NoEffect(IPVS)),
     row("", "nftables.masqueradeBit", Number(0, 31), "14", NoEffect(NOT_PACKETS)),
-    row("", "nftables.masqueradeAll", Flag, "false", NoEffect(NOT_PACKETS)),
+    row("", "nftables.masqueradeAll", Flag, "false", Honoured("the same in mode `nftables`")),
     row("", "nftables.minSyncPeriod", Duration, "\"1s\"", NoEffect(AT_ONCE)),
     row("pod-bridge-interface", "detectLocal.bridgeInterface", Text, "\"\"", NoEffect(BY_SOCKET)),
     row(
@@ -284,7 +301,13 @@ pub const ROWS: [Row; 79] = [
         "\"\"",
         NoEffect(BY_SOCKET),
     ),
-    row("cluster-cidr", "clusterCIDR", Text, "\"\"", NoEffect(BY_SOCKET)),
+    row(
+        "cluster-cidr",
+        "clusterCIDR",
+        Text,
+        "\"\"",
+        Honoured("the ranges that pods' addresses are in, one of each family at most"),
+    ),
     row("conntrack-max-per-core", "conntrack.maxPerCore", I32, "32768", NoEffect(CONNTRACK)),
     row("conntrack-min", "conntrack.min", I32, "131072", NoEffect(CONNTRACK)),
     row(

@@ -100,6 +100,7 @@ fn service((name, frontends, backends): &Line) -> (ServiceName, Entry) {
         no_backend: NoBackend::Refuse,
         no_node_backend: NoBackend::Refuse,
         backends_from: Vec::new(),
+        source_ranges: Vec::new(),
         health: Default::default(),
     };
     (name.parse().expect("a name"), Entry::new(Arc::new(service), "model".into()))

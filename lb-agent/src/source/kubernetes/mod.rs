@@ -125,6 +125,8 @@ pub fn spawn_with(
         node: node.clone(),
         node_ports: config.node_ports.clone(),
         scope: config.scope,
+        pods: config.pods.clone(),
+        masquerade_all: config.masquerade_all,
     };
     let heard = Heard::of(PARTS);
     let new = SourceState::new(Arc::clone(&config.name), cached);

@@ -1,0 +1,359 @@
+//! The rules of a table: what packets go through. They do not grow with what is served, but for a
+//! chain for each number of slots that there is, and one for each service whose clients stay with their
+//! backends. Pure.
+//!
+//! New connections only: `filter-*` drop and refuse before anything is translated, `nat-*` translate,
+//! and what follows goes the same way by itself. A connection from outside looks for its frontend in
+//! `frontends-outside` first, where those have something else, then like all others in `frontends`, and
+//! goes to a chain that finds a backend. A change may come between two looks: the slot that was drawn
+//! may be gone, and the first slot, which every list has, serves then.
+//!
+//! Each key is made of what a packet has and of numbers, never of what another look-up found: `nft`
+//! shows such rules.
+
+use super::Family;
+use super::expressions::{
+    Connection, Expression, FIRST, LOCAL, STATE_INVALID, STATE_NEW, STATUS_DNAT, Side, accept,
+    address, compare, connection, destination_port, dispatch, drop_packet, find, goto, is_below,
+    is_in, keep_bits, kind_of_address, mark, masquerade, protocol, put, random, reject, remember,
+    source_port, translate,
+};
+use super::rows::{Draw, octets};
+use super::sets::Set;
+use ipnet::IpNet;
+use lb_common::PROBE_MARK;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// What the rules have to know besides the services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The addresses of pods, as far as they can be told by their addresses.
+    pub pods: BTreeSet<IpNet>,
+    /// Ranges of service addresses: what is in them and nobody's is dropped.
+    pub services: BTreeSet<IpNet>,
+}
+
+/// Where packets come into a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hook {
+    /// `filter` or `nat`.
+    pub kind: &'static str,
+    /// The kernel's number of the hook.
+    pub number: u32,
+    /// The lower the earlier.
+    pub priority: i32,
+}
+
+/// A chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where packets come into it; `None`: from other chains.
+    pub hook: Option<Hook>,
+    /// Its rules.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule: what is done in order, until something does not hold.
+pub type Rule = Vec<Expression>;
+
+/// All chains of a table, by name.
+pub type Chains = BTreeMap<String, Chain>;
+
+const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
+/// Where destinations are translated, and before that.
+const DESTINATION: i32 = -100;
+const BEFORE: i32 = DESTINATION - 10;
+/// Where sources are translated.
+const SOURCE: i32 = 100;
+
+const REFUSED: &str = "refuse";
+/// `masquerade` is a word of nft's own.
+const MASQUERADE: &str = "masqueraded";
+const HAIRPIN: &str = "hairpin";
+
+/// The protocols that have ports, as [`crate::model::Protocol`] has them.
+const PROTOCOLS: [u8; 3] = [lb_common::protocol::TCP, lb_common::protocol::UDP, 132];
+
+/// The name of the chain of a draw.
+pub(super) fn draw_chain(Draw { outside, slots }: Draw) -> String {
+    let who = if outside { "outside-" } else { "" };
+    format!("draw-{who}{slots}")
+}
+
+/// The draw that a chain is for, if it is for one.
+pub(super) fn draw_of(chain: &str) -> Option<Draw> {
+    let rest = chain.strip_prefix("draw-")?;
+    let (outside, rest) = match rest.strip_prefix("outside-") {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    Some(Draw { outside, slots: rest.parse().ok()? })
+}
+
+/// The chain of a service whose clients stay with their backends, each with its weight: first it is
+/// asked whether the client has one that is still among them, then one is drawn and remembered.
+pub(super) fn sticky_chain(
+    family: Family,
+    id: u64,
+    seconds: u32,
+    backends: &[(SocketAddr, u16)],
+) -> Chain {
+    // service (2 registers), client, address, port.
+    let words = family.address_len() / 4;
+    let (client, address_at) = (FIRST + 2, FIRST + 2 + words);
+    let port_at = address_at + words;
+    let [high, low] = [(id >> 32) as u32, id as u32].map(u32::to_ne_bytes);
+    let key = |backend: &SocketAddr| {
+        vec![
+            put(&high, FIRST),
+            put(&low, FIRST + 1),
+            address(family, Side::Source, client),
+            put(&octets(backend.ip()), address_at),
+            put(&backend.port().to_be_bytes(), port_at),
+        ]
+    };
+    let done = || [remember(Set::Affinity, FIRST, seconds), translate(family, address_at, port_at)];
+    let mut rules = Vec::new();
+    for (backend, _) in backends {
+        let known = with(key(backend), [is_in(Set::Affinity, FIRST, true)]);
+        rules.push(with(known, done()));
+    }
+    let mut left: u32 = backends.iter().map(|(_, weight)| u32::from(*weight).max(1)).sum();
+    for (backend, weight) in backends {
+        let weight = u32::from(*weight).max(1);
+        let [order, below] = is_below(FIRST, weight);
+        let drawn = vec![random(left, FIRST), order, below];
+        rules.push(with([drawn, key(backend)].concat(), done()));
+        left = left.saturating_sub(weight).max(1);
+    }
+    // Where nothing more can be remembered, a connection still gets a backend.
+    if let Some((backend, _)) = backends.first() {
+        rules.push(with(key(backend), [translate(family, address_at, port_at)]));
+    }
+    Chain { hook: None, rules }
+}
+
+/// The chains of a table.
+pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> Chains {
+    let builder = Builder { family, words: family.address_len() / 4 };
+    let own = |ranges: &BTreeSet<IpNet>| -> Vec<IpNet> {
+        let own = ranges.iter().filter(|range| range.addr().is_ipv4() == family.is_v4());
+        IpNet::aggregate(&own.copied().collect())
+    };
+    let (pods, services) = (own(&around.pods), own(&around.services));
+    let mut chains = Chains::new();
+    let hook = |kind, number, priority| Some(Hook { kind, number, priority });
+    let mut put = |name: &str, hook, rules| {
+        chains.insert(name.to_owned(), Chain { hook, rules });
+    };
+    put("filter-prerouting", hook("filter", PREROUTING, BEFORE), builder.filter_prerouting(&pods));
+    put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
+    put("filter-forward", hook("filter", FORWARD, 0), builder.filter_forward());
+    put("filter-inside", None, builder.filter_inside(&services));
+    put(REFUSED, None, builder.refuse());
+    put("nat-prerouting", hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&pods));
+    put("nat-output", hook("nat", OUTPUT, DESTINATION), builder.nat_output());
+    put("nat-inside", None, vec![with(builder.key(), [dispatch(Set::Frontends, FIRST)])]);
+    put("nat-postrouting", hook("nat", POSTROUTING, SOURCE), builder.nat_postrouting());
+    put(MASQUERADE, None, vec![vec![masquerade()]]);
+    put(HAIRPIN, None, builder.hairpin());
+    let mut unless_pod = builder.ranges(Side::Source, &pods, &[], goto(HAIRPIN));
+    unless_pod.push(vec![goto(MASQUERADE)]);
+    put("unless-pod", None, unless_pod);
+    let local = vec![
+        kind_of_address(Side::Source, FIRST),
+        compare(FIRST, true, &LOCAL.to_ne_bytes()),
+        goto(MASQUERADE),
+    ];
+    put("if-local", None, vec![local, vec![goto(HAIRPIN)]]);
+    for draw in draws {
+        put(&draw_chain(*draw), None, builder.draw(*draw));
+    }
+    chains
+}
+
+/// Makes rules of a family. The key of a frontend is in the registers from [`FIRST`].
+#[derive(Clone, Copy)]
+struct Builder {
+    family: Family,
+    /// Registers that an address takes.
+    words: u32,
+}
+
+impl Builder {
+    /// Loads the key of the frontend that a packet comes for.
+    fn key(self) -> Rule {
+        vec![
+            address(self.family, Side::Destination, FIRST),
+            protocol(FIRST + self.words),
+            destination_port(FIRST + self.words + 1),
+        ]
+    }
+
+    fn unless_new(self) -> Rule {
+        vec![
+            connection(self.family, Connection::State, FIRST),
+            keep_bits(FIRST, FIRST, &STATE_NEW.to_ne_bytes()),
+            compare(FIRST, true, &0u32.to_ne_bytes()),
+            accept(),
+        ]
+    }
+
+    /// What the agent itself sends to find out whether a backend is well.
+    fn unless_probe(self) -> Rule {
+        vec![mark(FIRST), compare(FIRST, true, &PROBE_MARK.to_ne_bytes()), accept()]
+    }
+
+    fn restricted(self) -> Rule {
+        let restricted = with(self.key(), [is_in(Set::Restricted, FIRST, true)]);
+        let client = address(self.family, Side::Source, FIRST + self.words + 2);
+        let blocked = [client, is_in(Set::Allowed, FIRST, false), drop_packet()];
+        with([restricted, self.key()].concat(), blocked)
+    }
+
+    /// A rule for each range: from there, or to there. `also` has to hold, too.
+    fn ranges(
+        self,
+        side: Side,
+        ranges: &[IpNet],
+        also: &[Expression],
+        verdict: Expression,
+    ) -> Vec<Rule> {
+        let rule = |range: &IpNet| {
+            let mut rule = vec![address(self.family, side, FIRST)];
+            if range.prefix_len() < range.max_prefix_len() {
+                rule.push(keep_bits(FIRST, FIRST, &octets(range.netmask())));
+            }
+            rule.push(compare(FIRST, true, &octets(range.network())));
+            rule.extend_from_slice(also);
+            rule.push(verdict.clone());
+            rule
+        };
+        ranges.iter().map(rule).collect()
+    }
+
+    /// Refuses what is in one set, and drops what is in the other.
+    fn unserved(self, refused: Set, dropped: Set) -> [Rule; 2] {
+        let rule = |set, verdict| with(self.key(), [is_in(set, FIRST, true), verdict]);
+        [rule(refused, goto(REFUSED)), rule(dropped, drop_packet())]
+    }
+
+    fn filter_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
+        let mut rules = vec![self.unless_new(), self.restricted()];
+        rules.extend(self.ranges(Side::Source, pods, &[], goto("filter-inside")));
+        rules.extend(self.unserved(Set::RefusedOutside, Set::DroppedOutside));
+        rules.push(vec![goto("filter-inside")]);
+        rules
+    }
+
+    fn filter_output(self) -> Vec<Rule> {
+        vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto("filter-inside")]]
+    }
+
+    /// What a backend sends and connection tracking does not know is not translated back. The client would
+    /// refuse it, and with that end the connection that it belongs to.
+    fn filter_forward(self) -> Vec<Rule> {
+        vec![vec![
+            connection(self.family, Connection::State, FIRST),
+            keep_bits(FIRST, FIRST, &STATE_INVALID.to_ne_bytes()),
+            compare(FIRST, false, &0u32.to_ne_bytes()),
+            address(self.family, Side::Source, FIRST),
+            protocol(FIRST + self.words),
+            source_port(FIRST + self.words + 1),
+            is_in(Set::Targets, FIRST, true),
+            drop_packet(),
+        ]]
+    }
+
+    fn filter_inside(self, services: &[IpNet]) -> Vec<Rule> {
+        // Who listens on such an address is on this host.
+        let not_here = [
+            kind_of_address(Side::Destination, FIRST),
+            compare(FIRST, false, &LOCAL.to_ne_bytes()),
+        ];
+        let known =
+            [address(self.family, Side::Destination, FIRST), is_in(Set::Addresses, FIRST, true)];
+        let mut rules = self.unserved(Set::Refused, Set::Dropped).to_vec();
+        rules.push(with(self.key(), [is_in(Set::Served, FIRST, true), accept()]));
+        rules.push([&known[..], &not_here, &[goto(REFUSED)]].concat());
+        rules.extend(self.ranges(Side::Destination, services, &not_here, drop_packet()));
+        rules
+    }
+
+    fn refuse(self) -> Vec<Rule> {
+        let tcp = compare(FIRST, true, &[lb_common::protocol::TCP]);
+        vec![
+            vec![protocol(FIRST), tcp, reject(self.family, true)],
+            vec![reject(self.family, false)],
+        ]
+    }
+
+    fn nat_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
+        let mut rules = self.ranges(Side::Source, pods, &[], goto("nat-inside"));
+        rules.push(with(self.key(), [dispatch(Set::Outside, FIRST)]));
+        rules.push(vec![goto("nat-inside")]);
+        rules
+    }
+
+    fn nat_output(self) -> Vec<Rule> {
+        vec![self.unless_probe(), vec![goto("nat-inside")]]
+    }
+
+    /// By what the connection was before it was translated: is it one of ours, and which.
+    fn nat_postrouting(self) -> Vec<Rule> {
+        let ways = [
+            (Set::Always, MASQUERADE),
+            (Set::UnlessPod, "unless-pod"),
+            (Set::IfLocal, "if-local"),
+            (Set::Served, HAIRPIN),
+        ];
+        let rule = |number: u8, set, chain| {
+            vec![
+                connection(self.family, Connection::Status, FIRST),
+                keep_bits(FIRST, FIRST, &STATUS_DNAT.to_ne_bytes()),
+                compare(FIRST, false, &0u32.to_ne_bytes()),
+                protocol(FIRST),
+                compare(FIRST, true, &[number]),
+                connection(self.family, Connection::Destination, FIRST),
+                connection(self.family, Connection::Protocol, FIRST + self.words),
+                connection(self.family, Connection::DestinationPort, FIRST + self.words + 1),
+                is_in(set, FIRST, true),
+                goto(chain),
+            ]
+        };
+        let rules = |number| ways.iter().map(move |(set, chain)| rule(number, *set, chain));
+        PROTOCOLS.into_iter().flat_map(rules).collect()
+    }
+
+    fn hairpin(self) -> Vec<Rule> {
+        vec![vec![
+            address(self.family, Side::Source, FIRST),
+            address(self.family, Side::Destination, FIRST + self.words),
+            is_in(Set::Hairpin, FIRST, true),
+            goto(MASQUERADE),
+        ]]
+    }
+
+    fn draw(self, draw: Draw) -> Vec<Rule> {
+        let set = if draw.outside { Set::BackendsOutside } else { Set::Backends };
+        let slot = FIRST + self.words + 2;
+        let rule = |slots| {
+            let found = [
+                random(slots, slot),
+                find(set, FIRST, FIRST),
+                translate(self.family, FIRST, FIRST + self.words),
+            ];
+            with(self.key(), found)
+        };
+        vec![rule(draw.slots), rule(1), vec![drop_packet()]]
+    }
+}
+
+fn with<const N: usize>(mut rule: Rule, more: [Expression; N]) -> Rule {
+    rule.extend(more);
+    rule
+}

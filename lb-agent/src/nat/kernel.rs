@@ -1,0 +1,418 @@
+//! The tables as the kernel has them: read whole, changed in transactions.
+//!
+//! In the network namespace that the thread is in which opens it. Blocks, for as long as the kernel
+//! takes.
+
+use super::chains::{Chains, Surroundings, chains, sticky_chain};
+use super::conntrack::end_connection;
+use super::contents::Change;
+use super::found::Found;
+use super::messages::{self, Message, Transaction};
+use super::rows::{Draw, Key, Value};
+use super::sets::Set;
+use super::{Family, TABLE};
+use netlink_packet_core::{DecodeError, DefaultNla, NetlinkBuffer, NetlinkPayload};
+use netlink_packet_netfilter::nftables::{GenAttribute, NfTablesMessage, TableAttribute};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::io;
+use std::net::SocketAddr as Address;
+
+/// The longest answer that the kernel puts into one read.
+const ANSWER: usize = 1 << 17;
+
+/// Types of messages that end an answer.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+
+/// Why the kernel did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NatError {
+    /// The socket fails.
+    #[error("{step}: {source}; is nf_tables in this kernel, and CAP_NET_ADMIN granted?")]
+    Socket {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refuses.
+    #[error("{step}: the kernel refused {part}: {source}")]
+    Refused {
+        /// What was being done.
+        step: &'static str,
+        /// What of it.
+        part: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// An answer can't be read.
+    #[error("{step}: an answer that can't be read: {reason}")]
+    Garbled {
+        /// What was being done.
+        step: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A way to the kernel's tables. After a failure it may be out of step: open another.
+#[derive(Debug)]
+pub struct Nat {
+    socket: Socket,
+}
+
+// === impl Nat ===
+
+impl Nat {
+    /// Opens it, in the network namespace of this thread.
+    pub fn open() -> Result<Self, NatError> {
+        let failed = |source| NatError::Socket { step: "opening a netlink socket", source };
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
+        Ok(Self { socket })
+    }
+
+    /// The number of the ruleset's generation: it grows with every change, whosever it is.
+    pub fn generation(&self) -> Result<u32, NatError> {
+        let step = "asking for the generation of the ruleset";
+        let mut generation = None;
+        self.ask(step, &messages::ask_generation(), |message| {
+            if let NfTablesMessage::NewGen(message) = message {
+                generation = message.attributes.iter().find_map(|attribute| match attribute {
+                    GenAttribute::Id(id) => Some(*id),
+                    _ => None,
+                });
+            }
+        })?;
+        generation.ok_or_else(|| NatError::Garbled { step, reason: "it has no number".to_owned() })
+    }
+
+    /// Reads a family's table.
+    pub fn find(&self, family: Family) -> Result<Found, NatError> {
+        let mut found = Found::default();
+        self.ask("listing tables", &messages::list_tables(family), |message| {
+            if let NfTablesMessage::NewTable(message) = message {
+                found.exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
+            }
+        })?;
+        if !found.exists {
+            return Ok(found);
+        }
+        self.ask("listing sets", &messages::list_sets(family), |message| {
+            if let NfTablesMessage::NewSet(message) = message {
+                found.take_set(&message.attributes);
+            }
+        })?;
+        self.ask("listing chains", &messages::list_chains(family), |message| {
+            if let NfTablesMessage::NewChain(message) = message {
+                found.take_chain(&message.attributes);
+            }
+        })?;
+        let chains = &mut found.chains;
+        self.list("listing rules", &messages::list_rules(family), |payload| {
+            if let Some((chain, comment)) = messages::rule(payload)? {
+                chains.entry(chain).or_default().comments.push(comment);
+            }
+            Ok(())
+        })?;
+        for set in Set::ALL.into_iter().filter(|set| !set.is_dynamic()) {
+            if !found.sets.contains_key(set.name()) {
+                continue;
+            }
+            let elements = &mut found.elements;
+            self.list("listing elements", &messages::list_elements(family, set), |payload| {
+                elements.extend(messages::elements(set, payload)?);
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Brings a family's table from what was found there to these chains and elements, in one
+    /// transaction. `change` is what `found` lacks and has too much; chains that are not wanted stay if
+    /// `keep` says so. Returns whether anything was done.
+    pub fn bring(
+        &self,
+        family: Family,
+        found: &Found,
+        chains: &Chains,
+        change: &Change,
+        keep: bool,
+        all: impl FnOnce() -> Vec<(Key, Value)>,
+    ) -> Result<bool, NatError> {
+        let mut transaction = Transaction::new();
+        if !found.fits(family, chains) {
+            if found.exists {
+                transaction.delete_table(family);
+            }
+            load(&mut transaction, family, chains, &all());
+            self.commit("loading the table", transaction)?;
+            return Ok(true);
+        }
+        for (name, chain) in chains {
+            if !found.chains.contains_key(name) {
+                transaction.add_chain(family, name, chain.hook);
+            }
+        }
+        for (name, chain) in chains {
+            let comments = chain.rules.iter().map(messages::comment);
+            let known = found.chains.get(name).map(|chain| &chain.comments);
+            if known.is_some_and(|known| known.iter().cloned().eq(comments)) {
+                continue;
+            }
+            if known.is_some_and(|known| !known.is_empty()) {
+                transaction.delete_rules(family, name);
+            }
+            transaction.add_rules(family, name, chain);
+        }
+        transaction.delete_elements(family, &change.removed);
+        transaction.add_elements(family, &change.added);
+        let gone = || found.chains.keys().filter(|name| !keep && !chains.contains_key(*name));
+        for name in gone() {
+            transaction.delete_rules(family, name);
+        }
+        for name in gone() {
+            transaction.delete_chain(family, name);
+        }
+        if transaction.is_empty() {
+            return Ok(false);
+        }
+        self.commit("repairing the table", transaction)?;
+        Ok(true)
+    }
+
+    /// Tries whether the kernel has all that a table needs: makes one and removes it, in one
+    /// transaction, so that nobody ever sees it.
+    pub fn try_out(&self, family: Family) -> Result<(), NatError> {
+        let mut transaction = Transaction::about("lb-preflight");
+        let draw = Draw { outside: false, slots: 2 };
+        let mut chains = chains(family, &Surroundings::default(), &[draw].into());
+        let address = Address::new(family.unspecified(), 1);
+        chains.insert("stay".to_owned(), sticky_chain(family, 1, 1, &[(address, 1)]));
+        load(&mut transaction, family, &chains, &[]);
+        transaction.delete_table(family);
+        self.commit("trying a table", transaction)
+    }
+
+    /// Changes a table that is as it was left: adds the chains `new`, and does what `change` says.
+    pub fn apply(&self, family: Family, new: &Chains, change: &Change) -> Result<(), NatError> {
+        let mut transaction = Transaction::new();
+        let of_services = || change.chains.iter().filter_map(|one| Some((one, one.now.as_ref()?)));
+        for (name, chain) in new {
+            transaction.add_chain(family, name, chain.hook);
+        }
+        for (one, chain) in of_services() {
+            if one.known {
+                transaction.delete_rules(family, &one.name);
+            } else {
+                transaction.add_chain(family, &one.name, chain.hook);
+            }
+        }
+        for (name, chain) in new {
+            transaction.add_rules(family, name, chain);
+        }
+        for (one, chain) in of_services() {
+            transaction.add_rules(family, &one.name, chain);
+        }
+        transaction.delete_elements(family, &change.removed);
+        transaction.add_elements(family, &change.added);
+        let gone = || change.chains.iter().filter(|one| one.now.is_none());
+        for one in gone() {
+            transaction.delete_rules(family, &one.name);
+        }
+        for one in gone() {
+            transaction.delete_chain(family, &one.name);
+        }
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        self.commit("changing the table", transaction)
+    }
+
+    /// Removes a family's table. Returns whether there was one.
+    pub fn remove(&self, family: Family) -> Result<bool, NatError> {
+        let mut exists = false;
+        let listed = self.ask("listing tables", &messages::list_tables(family), |message| {
+            if let NfTablesMessage::NewTable(message) = message {
+                exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
+            }
+        });
+        match listed {
+            // A kernel without nf_tables has none.
+            Err(NatError::Refused { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                ) =>
+            {
+                return Ok(false);
+            }
+            listed => listed?,
+        }
+        if exists {
+            let mut transaction = Transaction::new();
+            transaction.delete_table(family);
+            self.commit("removing the table", transaction)?;
+        }
+        Ok(exists)
+    }
+
+    fn commit(&self, step: &'static str, transaction: Transaction) -> Result<(), NatError> {
+        let (bytes, last, parts) = transaction.finish();
+        // A transaction is one datagram, however long.
+        setsockopt(&self.socket, sockopt::SndBufForce, &bytes.len())
+            .map_err(|error| NatError::Socket { step, source: error.into() })?;
+        self.send(step, &bytes)?;
+        let mut refused = None;
+        self.receive(step, |message| {
+            let number = message.header.sequence_number;
+            if let NetlinkPayload::Error(error) = &message.payload
+                && error.code.is_some()
+            {
+                refused.get_or_insert((number, error.to_io()));
+            }
+            // If not even the first can be worked on, the others are not looked at.
+            Ok(number == last || (refused.is_some() && number == 1))
+        })?;
+        match refused {
+            None => Ok(()),
+            Some((number, source)) => {
+                let part = Transaction::part(&parts, number);
+                Err(NatError::Refused { step, part, source })
+            }
+        }
+    }
+
+    /// Sends a request and shows each answer to `take`.
+    fn ask(
+        &self,
+        step: &'static str,
+        request: &[u8],
+        mut take: impl FnMut(NfTablesMessage),
+    ) -> Result<(), NatError> {
+        self.send(step, request)?;
+        self.receive(step, |message| {
+            match &message.payload {
+                NetlinkPayload::Done(_) => return Ok(true),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    let part = "to answer".to_owned();
+                    return Err(NatError::Refused { step, part, source: error.to_io() });
+                }
+                _ => {}
+            }
+            let multipart = message.header.flags & netlink_packet_core::NLM_F_MULTIPART != 0;
+            if let Some(message) = messages::nftables(message) {
+                take(message);
+            }
+            Ok(!multipart)
+        })
+    }
+
+    /// Shows what is in each message of an answer. There are many, so they are not made into the
+    /// library's messages first.
+    pub(super) fn list(
+        &self,
+        step: &'static str,
+        request: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), NatError> {
+        let garbled = |reason: String| NatError::Garbled { step, reason };
+        self.send(step, request)?;
+        self.receive_each(step, |bytes| {
+            let message = NetlinkBuffer::new(bytes);
+            match message.message_type() {
+                DONE => Ok(true),
+                ERROR => Err(garbled("it is an error".to_owned())),
+                _ => {
+                    take(message.payload()).map_err(|error| garbled(error.to_string()))?;
+                    Ok(false)
+                }
+            }
+        })
+    }
+
+    /// Ends a connection; whether it was still there.
+    pub(super) fn end(
+        &self,
+        step: &'static str,
+        family: Family,
+        name: Vec<DefaultNla>,
+    ) -> Result<bool, NatError> {
+        self.send(step, &end_connection(family, name))?;
+        let mut there = true;
+        self.receive(step, |message| {
+            if let NetlinkPayload::Error(error) = &message.payload
+                && error.code.is_some()
+            {
+                there = false;
+                let source = error.to_io();
+                if source.kind() != io::ErrorKind::NotFound {
+                    return Err(NatError::Refused { step, part: "to end it".to_owned(), source });
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(there)
+    }
+
+    fn send(&self, step: &'static str, bytes: &[u8]) -> Result<(), NatError> {
+        match self.socket.send(bytes, 0) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => {
+                Err(NatError::Socket { step, source: io::Error::from(io::ErrorKind::WriteZero) })
+            }
+            Err(source) => Err(NatError::Socket { step, source }),
+        }
+    }
+
+    /// Shows each message that comes to `take`, until it says that it was the last.
+    fn receive(
+        &self,
+        step: &'static str,
+        mut take: impl FnMut(Message) -> Result<bool, NatError>,
+    ) -> Result<(), NatError> {
+        self.receive_each(step, |bytes| {
+            let garbled = |reason: String| NatError::Garbled { step, reason };
+            take(Message::deserialize(bytes).map_err(|error| garbled(error.to_string()))?)
+        })
+    }
+
+    fn receive_each(
+        &self,
+        step: &'static str,
+        mut take: impl FnMut(&[u8]) -> Result<bool, NatError>,
+    ) -> Result<(), NatError> {
+        let mut answer = Vec::with_capacity(ANSWER);
+        loop {
+            answer.clear();
+            let received = self.socket.recv(&mut answer, 0);
+            received.map_err(|source| NatError::Socket { step, source })?;
+            let mut rest = &answer[..];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)
+                    .map_err(|error| NatError::Garbled { step, reason: error.to_string() })?;
+                let length = message.length() as usize;
+                if take(&rest[..length])? {
+                    return Ok(());
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+fn load(transaction: &mut Transaction, family: Family, chains: &Chains, elements: &[(Key, Value)]) {
+    transaction.add_table(family);
+    for (id, set) in (1..).zip(Set::ALL) {
+        transaction.add_set(family, set, id);
+    }
+    for (name, chain) in chains {
+        transaction.add_chain(family, name, chain.hook);
+    }
+    for (name, chain) in chains {
+        transaction.add_rules(family, name, chain);
+    }
+    transaction.add_elements(family, elements);
+}
