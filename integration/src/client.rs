@@ -1,5 +1,6 @@
 //! Clients that dial a frontend and say who answered.
 
+use crate::wait::patience;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io::{self, Read as _, Write as _};
@@ -71,7 +72,7 @@ pub fn ended(socket: &Socket) -> io::Result<()> {
 /// A UDP socket that gives up waiting for an answer after a while.
 pub fn udp(local: &str) -> UdpSocket {
     let socket = UdpSocket::bind(local).expect("a UDP socket can be bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    socket.set_read_timeout(Some(PATIENCE * patience())).expect("a socket takes a timeout");
     socket
 }
 
@@ -106,7 +107,7 @@ impl Call {
     pub fn over(stream: impl Into<Socket>) -> io::Result<Self> {
         let socket = stream.into();
         socket.set_nonblocking(false)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(PATIENCE * patience()))?;
         socket.set_linger(Some(Duration::ZERO))?;
         let mut stream = TcpStream::from(socket);
         let (tag, seen) = parse_greeting(&read_line(&mut stream)?)?;

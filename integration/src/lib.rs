@@ -18,6 +18,7 @@ pub mod empty_program;
 pub mod etcd;
 pub mod exposition;
 pub mod http;
+pub mod kernels;
 pub mod kubernetes;
 pub mod lab;
 pub mod large;
