@@ -65,7 +65,8 @@ pub fn begin(to: SocketAddr, protocol: Protocol) -> Socket {
 #[track_caller]
 pub fn ended(socket: &Socket) -> io::Result<()> {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    assert_eq!(poll(&mut watched, PollTimeout::from(10_000u16)), Ok(1), "undecided after 10 s");
+    let deadline = PollTimeout::try_from(10_000 * patience()).expect("a minute or so");
+    assert_eq!(poll(&mut watched, deadline), Ok(1), "undecided after {deadline:?}");
     socket.take_error()?.map_or(Ok(()), Err)
 }
 

@@ -17,6 +17,7 @@ pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;
 pub mod exposition;
+pub mod host;
 pub mod http;
 pub mod kernels;
 pub mod kubernetes;

@@ -51,6 +51,11 @@ pub fn eventually(what: &str, deadline: Duration, mut holds: impl FnMut() -> boo
     wait_for(what, deadline, || holds().then_some(()));
 }
 
+/// How many repetitions of something are enough: fewer where each takes long.
+pub fn repetitions(usual: u64) -> u64 {
+    if patience() > 1 { usual.div_ceil(20) } else { usual }
+}
+
 /// Lets a span of time that is itself what is tested (a timeout) go by.
 pub fn let_pass(span: Duration) {
     let start = Instant::now();

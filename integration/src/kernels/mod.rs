@@ -27,10 +27,11 @@ pub const KERNELS: [Kernel; 4] = [
 
 /// Test programs that make sense in a guest: not those that need a store, a cluster, a browser, or
 /// speed.
-pub const TESTS: [&str; 23] = [
+pub const TESTS: [&str; 24] = [
     "bad_input",
     "bad_start",
     "connections",
+    "degraded",
     "detach",
     "events",
     "exclude",
