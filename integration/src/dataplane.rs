@@ -2,7 +2,7 @@
 //! report, and nothing changes unless the test does it.
 
 use crate::host;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::wait::patience;
 use aya::programs::loaded_programs;
 use lb_agent::config::TableSizes;
@@ -41,7 +41,7 @@ pub struct Failures {
 impl Dataplane {
     /// Serves these frontends with one backend each. A backend may be in one service only.
     pub fn serve(lab: &Lab, services: &[(SocketAddr, SocketAddr)]) -> Self {
-        Self::sized(lab, lab.cgroup().path(), TableSizes::default(), services)
+        Self::sized(lab, lab.cgroup().path(), lab::table_sizes(), services)
     }
 
     /// With tables of these sizes, on a cgroup of the test's choice.
@@ -61,7 +61,7 @@ impl Dataplane {
 
     /// As [`Dataplane::one`], on a kernel that has no more than these [`lb_common::features`].
     pub fn lacking(lab: &Lab, has: u32, service: Service) -> Self {
-        let made_with = (TableSizes::default(), has);
+        let made_with = (lab::table_sizes(), has);
         Self::desired(lab, lab.cgroup().path(), made_with, &only(service))
     }
 

@@ -25,9 +25,9 @@ fn service(backends: &[SocketAddr]) -> Service {
         let frontend = Frontend::new(addr(text).ip(), addr(text).port(), protocol);
         (frontend, Scope::Everywhere.into())
     };
-    let frontends = [VIP, VIP6].into_iter().flat_map(|text| {
-        [Protocol::Tcp, Protocol::Udp].map(|protocol| frontend(text, protocol))
-    });
+    let frontends = [VIP, VIP6]
+        .into_iter()
+        .flat_map(|text| [Protocol::Tcp, Protocol::Udp].map(|protocol| frontend(text, protocol)));
     Service {
         frontends: frontends.collect(),
         backends: backends.iter().map(|address| (*address, Backend::default())).collect(),

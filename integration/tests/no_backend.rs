@@ -46,8 +46,7 @@ fn check(verdict: &str, way: &str, to: SocketAddr, outcome: io::Result<String>) 
         "pass" => assert_eq!(outcome.expect(&case), "passed", "{case}"),
         _ => {
             let error = outcome.expect_err(&case);
-            let meant =
-                if verdict == "refuse" { libc::ECONNREFUSED } else { libc::EHOSTUNREACH };
+            let meant = if verdict == "refuse" { libc::ECONNREFUSED } else { libc::EHOSTUNREACH };
             let expected = host::errno(meant);
             assert_eq!(error.raw_os_error(), Some(expected), "{case}: {error}");
         }

@@ -18,9 +18,9 @@ use std::time::Instant;
 const REPORT: &str = "/dev/ttyS1";
 
 /// Tests that run at once. Most wait for something most of the time.
-const THREADS: &str = "4";
+const THREADS: &str = "3";
 /// What the deadlines of the tests are multiplied by.
-const SLOWER: &str = "6";
+const SLOWER: &str = "30";
 
 /// File systems that tests take for granted: kind and place.
 const MOUNTS: [(&str, &str); 7] = [
@@ -87,7 +87,8 @@ fn finish(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 
 fn programs() -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(Path::new(PAYLOAD).join("deps"))?;
-    let mut programs: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    let mut programs: Vec<_> =
+        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     programs.sort();
     Ok(programs)
 }

@@ -115,7 +115,9 @@ mod tests {
         assert_eq!(tests.output, OUTPUT);
         assert!(!tests.is_good());
         assert!(Tests::read("tcp", "test one ... ok\n", None, 3).is_good());
-        assert!(!Tests::read("tcp", "test one ... ok\n", Some("signal: 9".to_owned()), 3).is_good());
+        assert!(
+            !Tests::read("tcp", "test one ... ok\n", Some("signal: 9".to_owned()), 3).is_good()
+        );
         assert!(!Tests::read("tcp", "running 0 tests\n", None, 3).is_good(), "nothing ran");
     }
 

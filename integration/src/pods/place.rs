@@ -118,7 +118,11 @@ impl Place {
         let begun = Instant::now();
         let asked = self.run(|| way.ask(to));
         let took = begun.elapsed();
-        assert!(took < 2 * PATIENCE * patience(), "{}: {way:?} to {to} took {took:?}: {asked:?}", self.name);
+        assert!(
+            took < 2 * PATIENCE * patience(),
+            "{}: {way:?} to {to} took {took:?}: {asked:?}",
+            self.name
+        );
         asked
     }
 

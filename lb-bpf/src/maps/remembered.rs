@@ -66,8 +66,7 @@ impl Remembered {
     #[inline(always)]
     pub(crate) fn claim(self, cookie: u64) -> bool {
         // SAFETY: the field lies in the row.
-        HAS_COMPARE_AND_SWAP
-            && compare_and_swap(unsafe { &raw mut (*self.0).cookie }, 0, cookie)
+        HAS_COMPARE_AND_SWAP && compare_and_swap(unsafe { &raw mut (*self.0).cookie }, 0, cookie)
     }
 
     /// Gives the row back. A full barrier: the next owner's writes can't overtake this owner's reads.

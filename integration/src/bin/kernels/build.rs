@@ -38,11 +38,8 @@ pub(crate) fn build(workspace: &Path, target: &Path, only: &[String]) -> anyhow:
     for name in only {
         ensure!(TESTS.contains(&&**name), "no test `{name}` runs in a guest; {}", TESTS.join(" "));
     }
-    let tests: Vec<&str> = if only.is_empty() {
-        TESTS.to_vec()
-    } else {
-        only.iter().map(String::as_str).collect()
-    };
+    let tests: Vec<&str> =
+        if only.is_empty() { TESTS.to_vec() } else { only.iter().map(String::as_str).collect() };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)

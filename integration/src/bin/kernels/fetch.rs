@@ -49,14 +49,21 @@ fn find(root: &Path) -> anyhow::Result<Files> {
         .into_iter()
         .find(|path| path.is_dir())
         .context("the package has no modules")?;
-    let release = fs::read_dir(&modules)?.next().context("the package has no modules")??.file_name();
+    let release =
+        fs::read_dir(&modules)?.next().context("the package has no modules")??.file_name();
     let release = release.to_string_lossy().into_owned();
     // Newer packages keep the kernel beside its modules.
-    let candidates =
-        [root.join("boot").join(format!("vmlinuz-{release}")), modules.join(&release).join("vmlinuz")];
+    let candidates = [
+        root.join("boot").join(format!("vmlinuz-{release}")),
+        modules.join(&release).join("vmlinuz"),
+    ];
     let image = candidates.into_iter().find(|path| path.is_file());
     let above = modules.parent().and_then(Path::parent).context("modules have a root")?;
-    Ok(Files { image: image.context("the package has no kernel")?, root: above.to_owned(), release })
+    Ok(Files {
+        image: image.context("the package has no kernel")?,
+        root: above.to_owned(),
+        release,
+    })
 }
 
 /// The package tools, with everything of theirs below one directory.
@@ -100,9 +107,10 @@ impl Apt {
         let image = self.depends(PACKAGE)?;
         let image = image.iter().find(|name| name.starts_with("linux-image-"));
         let image = image.with_context(|| format!("{PACKAGE} depends on no kernel"))?;
-        let parts = self.depends(image)?.into_iter().filter(|name| {
-            name.starts_with("linux-binary-") || name.starts_with("linux-modules-")
-        });
+        let parts = self
+            .depends(image)?
+            .into_iter()
+            .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
         let names: Vec<_> = std::iter::once(image.clone()).chain(parts).collect();
         names.iter().map(|name| Ok(format!("{name}={}", self.field(name, "Version")?))).collect()
     }
@@ -185,7 +193,9 @@ fn source(sources: &str, codename: &str, suite: &str) -> anyhow::Result<String> 
             return Ok(stanza_of(uri, suite, &key.unwrap_or_default()));
         }
     }
-    bail!("this machine's package sources have no suite `{codename}`: other kernels come from Debian")
+    bail!(
+        "this machine's package sources have no suite `{codename}`: other kernels come from Debian"
+    )
 }
 
 fn stanza_of(uris: &str, suite: &str, key: &str) -> String {
@@ -208,7 +218,10 @@ mod tests {
                      deb [arch=amd64 signed-by=/k.gpg] http://a.example/debian one main contrib\n";
         assert_eq!(source(lines, "one", "two").unwrap(), expected);
         let bare = "deb http://a.example/debian one main\n";
-        assert_eq!(source(bare, "one", "two").unwrap(), expected.replace("Signed-By: /k.gpg\n", ""));
+        assert_eq!(
+            source(bare, "one", "two").unwrap(),
+            expected.replace("Signed-By: /k.gpg\n", "")
+        );
         let error = source(stanzas, "three", "two").unwrap_err().to_string();
         assert!(error.contains("`three`"), "{error}");
     }

@@ -91,15 +91,18 @@ fn main() -> anyhow::Result<()> {
                 }
                 for tests in &report.tests {
                     let result = if tests.is_good() { "pass" } else { "FAIL" };
-                    print(&cli, &Row {
-                        kernel: kernel.name,
-                        release: &report.release,
-                        tests: &tests.program,
-                        result,
-                        passed: tests.passed,
-                        failed: &tests.failed,
-                        seconds: tests.seconds,
-                    })?;
+                    print(
+                        &cli,
+                        &Row {
+                            kernel: kernel.name,
+                            release: &report.release,
+                            tests: &tests.program,
+                            result,
+                            passed: tests.passed,
+                            failed: &tests.failed,
+                            seconds: tests.seconds,
+                        },
+                    )?;
                     if !tests.is_good() {
                         note(&tests.output);
                         note(tests.trouble.as_deref().unwrap_or("no test ran"));
@@ -144,7 +147,8 @@ fn run(kernel: &Kernel, place: &Path, base: &Path, limit: Duration) -> anyhow::R
     if !report.complete {
         let reason = if guest.timed_out { "was still running" } else { "ended too early" };
         let after = limit.as_secs();
-        trouble.push(format!("{}\nthe guest {reason} (its limit is {after} s)", guest.console_tail));
+        trouble
+            .push(format!("{}\nthe guest {reason} (its limit is {after} s)", guest.console_tail));
     }
     Ok(Outcome::Ran { report, trouble })
 }
