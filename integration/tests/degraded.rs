@@ -1,8 +1,10 @@
 //! The programs without anything that old kernels lack, on a kernel that has it all: the object
 //! without atomic operations, every feature off.
 
+use integration::agent::Agent;
 use integration::client::{ask, ask_connected, cookie, dial, udp};
 use integration::dataplane::Dataplane;
+use integration::host;
 use integration::lab;
 use integration::server::Backends;
 use integration::tables::{Tables, frontend_of};
@@ -121,6 +123,22 @@ fn affinity_holds_and_moves() {
         for _ in 0..20 {
             assert_eq!(dial(addr(VIP)).unwrap().tag, second);
         }
+    });
+}
+
+/// What the running kernel lacks, an agent says once in its log, and whenever it is asked.
+#[test]
+fn what_is_lacking_is_said() {
+    lab::run("degraded-said", |lab| {
+        let agent = Agent::start(lab, "services: []\n");
+        let (log, status) = (agent.log(), agent.status().warnings);
+        let shown = lab.lbctl(&["status"]).stdout;
+        for warning in host::warnings() {
+            assert_eq!(log.matches(&warning).count(), 1, "{warning}: {log}");
+            assert!(status.contains(&warning), "{warning}: {status:?}");
+            assert!(shown.contains(&warning), "{warning}: {shown}");
+        }
+        assert_eq!(status, host::warnings(), "nothing else is wrong here");
     });
 }
 

@@ -56,7 +56,7 @@ pub const TESTS: [&str; 24] = [
 
 /// What Debian's kernels have as modules; what a kernel has built in, or not at all, is passed over.
 pub const MODULES: [&str; 8] =
-    ["dummy", "inet_diag", "mptcp_diag", "sch_netem", "tcp_diag", "udp_diag", "veth", "xt_REJECT"];
+    ["bridge", "dummy", "mptcp_diag", "sch_netem", "sch_tbf", "tcp_diag", "udp_diag", "veth"];
 
 /// Where the guest has the programs under test; the tests lie in `deps`, as cargo puts them.
 pub const PAYLOAD: &str = "/payload";

@@ -62,9 +62,9 @@ static FEATURES: [Feature; 6] = [
     Feature {
         name: "atomics",
         bit: features::ATOMICS,
-        without: "every connection is kept in CONNECTIONS_OVERFLOW, which is slower and fuller, and \
-                  threads that send on one UDP socket at the same moment may see each other's \
-                  frontend",
+        without: "every connection is kept in CONNECTIONS_OVERFLOW, so set tables.overflow to as many \
+                  as are open at once; threads that send on one UDP socket at the same moment may \
+                  see each other's frontend",
         probe: || {
             let missing = "lacks atomic operations that tell the old value, or functions that take \
                            memory (5.13)";

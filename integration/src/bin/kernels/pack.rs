@@ -81,9 +81,9 @@ fn fresh(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Copies a program without what only a debugger reads: the guest holds all of them in memory.
+/// Copies a program without its symbols: the guest holds all of them in memory.
 fn stripped(from: &Path, to: &Path) -> anyhow::Result<()> {
-    output(Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(from)).map(drop)
+    output(Command::new("strip").arg("--strip-all").arg("-o").arg(to).arg(from)).map(drop)
 }
 
 /// Copies a tool of this machine with the libraries that it names.
