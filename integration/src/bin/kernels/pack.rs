@@ -52,9 +52,9 @@ pub(crate) fn with_modules(place: &Path, base: &Path, files: &Files) -> anyhow::
         modprobe.arg("-d").arg(&files.root).args(["-S", &files.release, "--show-depends", name]);
         // Built in, or unknown to this kernel.
         let Ok(text) = output(&mut modprobe) else { continue };
-        let needed: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("insmod ")).collect();
+        let needed: Vec<_> = text.lines().filter_map(file_to_load).collect();
         for file in &needed {
-            unpack(Path::new(file.trim()), &directory)?;
+            unpack(Path::new(file), &directory)?;
         }
         if !needed.is_empty() {
             found.push(name);
@@ -70,6 +70,11 @@ pub(crate) fn with_modules(place: &Path, base: &Path, files: &Files) -> anyhow::
         std::io::copy(&mut fs::File::open(part)?, &mut out)?;
     }
     Ok(whole)
+}
+
+/// The file that a line of modprobe's names; after it come this machine's options for it.
+fn file_to_load(line: &str) -> Option<&str> {
+    line.strip_prefix("insmod ")?.split_whitespace().next()
 }
 
 /// An empty directory.
