@@ -30,7 +30,7 @@ fn at_home(kind: Kind, backends: &[SocketAddr], test: impl FnOnce() + Send) {
         let _servers = Backends::start(kind, backends.iter().map(|address| (*address, "backend")));
         test();
     };
-    thread::scope(|scope| scope.spawn(there).join().unwrap());
+    thread::scope(|scope| scope.spawn(there).join().expect("the test holds there"));
 }
 
 /// A loopback frontend and one with `scope: host` are for the agent's network namespace. A thread in
