@@ -182,7 +182,7 @@ pub fn table_sizes() -> TableSizes {
         services: 4096,
         rows: 16_384,
         backends: 16_384,
-        connections: 16_384,
+        connections: 1024,
         overflow: 16_384,
         affinity: 16_384,
     }
