@@ -23,7 +23,11 @@ impl Table {
         let kernels: Vec<String> = lines.next()?.into_iter().skip(1).collect();
         let rows = lines.skip(1).filter_map(|cells| {
             let (name, said) = cells.split_first()?;
-            let said = kernels.iter().cloned().zip(said.iter().map(|word| word == "yes"));
+            let said = kernels.iter().zip(said).filter_map(|(kernel, word)| match word.as_str() {
+                "yes" => Some((kernel.clone(), true)),
+                "no" => Some((kernel.clone(), false)),
+                _ => None,
+            });
             Some((name.trim_matches('`').to_owned(), said.collect()))
         });
         let rows = rows.collect();
@@ -114,6 +118,8 @@ mod tests {
         assert!(document.starts_with("# A\n\n") && document.ends_with("\n\nafter\n"), "{document}");
         assert_eq!(Table::read(&document), Some(table));
         assert_eq!(Table::read("no table"), None);
+        let unknown = document.replace("| yes | no |", "| yes | ? |");
+        assert_eq!(Table::read(&unknown).unwrap().write_into(&unknown), Some(unknown));
     }
 
     #[test]
