@@ -6,8 +6,11 @@ PREFIX ?= /usr/local
 export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
+# What `make test` runs in another kernel: each way a socket is translated, in some minutes.
+SHORT := connections,degraded,fixtures,no_backend,pods,scope,tcp,udp,unanswered
+
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe check fmt bench-hooks bench-etcd bench-kubernetes bench-probes install clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-probes install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -28,6 +31,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --release -p lb-agent
 	$(CARGO) test --release -p integration --test scale
 	$(CARGO) test --release -p integration --test observe ten_thousand
+	$(MAKE) kernels KERNELS=6.1 TESTS=$(SHORT)
 
 model: setup ## the publishing protocol, explored in every order of events; and every rule broken
 	$(CARGO) test -p lb-agent --lib -- plan::proof --nocapture --test-threads=1
@@ -63,6 +67,12 @@ test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trac
 	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets:: heard::
 	$(CARGO) test -p integration --lib -- exposition
 	$(CARGO) test -p integration --test observe --test events
+
+kernels: ## the tests in other kernels, emulated (KERNELS=5.10,6.1 TESTS=tcp,udp JSON=1 UPDATE=1; root)
+	@sh lb-bpf/setup.sh kernels
+	@$(CARGO) build -p integration --bin kernels
+	@target/debug/kernels $(if $(KERNELS),--kernels $(KERNELS)) $(if $(TESTS),--tests $(TESTS)) \
+		$(if $(JSON),--json) $(if $(UPDATE),--update)
 
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check

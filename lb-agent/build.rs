@@ -1,7 +1,8 @@
-//! Compiles lb-bpf for the kernel and puts the object into `OUT_DIR`, where the agent embeds it.
+//! Compiles lb-bpf for the kernel, once for current and once for old ones, and puts the objects into
+//! `OUT_DIR`, where the agent embeds them.
 //!
-//! The object needs what a stable host toolchain lacks: the source of `core` and unstable flags. So
-//! it is built by a second toolchain, the first of these that can: `LB_BPF_CARGO` and `LB_BPF_RUSTC`
+//! The objects need what a stable host toolchain lacks: the source of `core` and unstable flags. So
+//! they are built by a second toolchain, the first of these that can: `LB_BPF_CARGO` and `LB_BPF_RUSTC`
 //! if set, rustup's nightly with `rust-src`, a system-wide Rust with its sources (Debian's
 //! `rust-web-src`). aya-build knows rustup toolchains only, hence this script. Anything missing is an
 //! error here, never an agent that fails at run time.
@@ -16,6 +17,9 @@ const TARGET: &str = "bpfel-unknown-none";
 const REMEDY: &str = "run `make setup`, or install a nightly toolchain with `rustup component add \
                       rust-src --toolchain nightly` and `cargo install bpf-linker`; README.md, \
                       section Building, says more";
+
+/// The object, and the one for kernels that refuse what it is made of; with features of lb-bpf.
+const OBJECTS: [(&str, &str); 2] = [("lb-bpf.o", ""), ("lb-bpf-no-fetch.o", "no-atomic-fetch")];
 
 struct Toolchain {
     cargo: PathBuf,
@@ -54,16 +58,31 @@ fn build() -> Result<(), Box<dyn Error>> {
     let toolchain = find_toolchain()?;
     let linker = find_linker()?;
     let target_dir = shared_target_dir(&out_dir)?;
+    for (object, features) in OBJECTS {
+        let bytes = compile(workspace, &toolchain, &linker, &target_dir, features)?;
+        fs::write(out_dir.join(object), bytes)?;
+    }
+    Ok(())
+}
+
+/// The object as these features of lb-bpf make it.
+fn compile(
+    workspace: &Path,
+    toolchain: &Toolchain,
+    linker: &Path,
+    target_dir: &Path,
+    features: &str,
+) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut cargo = Command::new(&toolchain.cargo);
     cargo
         .current_dir(workspace)
         .args(["build", "--release", "--locked", "--package", "lb-bpf", "--bin", "lb-bpf"])
-        .args(["--target", TARGET, "-Z", "build-std=core"])
+        .args(["--target", TARGET, "-Z", "build-std=core", "--features", features])
         .env("RUSTC", &toolchain.rustc)
         // The flags are unstable; a released compiler accepts them only when told so.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_DIR", &target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&linker));
+        .env("CARGO_TARGET_DIR", target_dir)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(linker));
     // What cargo and clippy set for the host crates must not reach the other toolchain.
     for variable in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(variable);
@@ -79,8 +98,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     if !bytes.starts_with(b"\x7fELF") || bytes.get(18..20) != Some(&EM_BPF) {
         return Err(format!("{} is not an eBPF object; {REMEDY}", object.display()).into());
     }
-    fs::write(out_dir.join("lb-bpf.o"), bytes)?;
-    Ok(())
+    Ok(bytes)
 }
 
 /// `core` takes a minute to compile, so all profiles of the host share one directory for it.

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Finds or installs what the build and the tests need. Quick when nothing is missing.
+# Finds or installs what the build and the tests need. Quick when nothing is missing. With `kernels` as
+# its argument, also what it takes to boot other kernels.
 #
 # The kernel side needs a Rust compiler with the sources of `core`, and a bpf-linker that was built
 # for that compiler's LLVM. Debian serves a matching set; rustup's nightly with rust-src is another.
@@ -60,6 +61,13 @@ need chromium chromium
 need tmux tmux
 # It reads the metrics, and the examples that are made for it.
 need prometheus prometheus
+if [ "${1:-}" = kernels ]; then
+    need qemu-system-x86_64 qemu-system-x86
+    need cpio cpio
+    need modprobe kmod
+    need xz xz-utils
+    need strip binutils
+fi
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"

@@ -1,5 +1,6 @@
 //! Clients that dial a frontend and say who answered.
 
+use crate::wait::patience;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io::{self, Read as _, Write as _};
@@ -64,14 +65,15 @@ pub fn begin(to: SocketAddr, protocol: Protocol) -> Socket {
 #[track_caller]
 pub fn ended(socket: &Socket) -> io::Result<()> {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    assert_eq!(poll(&mut watched, PollTimeout::from(10_000u16)), Ok(1), "undecided after 10 s");
+    let deadline = PollTimeout::try_from(10_000 * patience()).expect("a minute or so");
+    assert_eq!(poll(&mut watched, deadline), Ok(1), "undecided after {deadline:?}");
     socket.take_error()?.map_or(Ok(()), Err)
 }
 
 /// A UDP socket that gives up waiting for an answer after a while.
 pub fn udp(local: &str) -> UdpSocket {
     let socket = UdpSocket::bind(local).expect("a UDP socket can be bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    socket.set_read_timeout(Some(PATIENCE * patience())).expect("a socket takes a timeout");
     socket
 }
 
@@ -106,7 +108,7 @@ impl Call {
     pub fn over(stream: impl Into<Socket>) -> io::Result<Self> {
         let socket = stream.into();
         socket.set_nonblocking(false)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(PATIENCE * patience()))?;
         socket.set_linger(Some(Duration::ZERO))?;
         let mut stream = TcpStream::from(socket);
         let (tag, seen) = parse_greeting(&read_line(&mut stream)?)?;

@@ -1,7 +1,9 @@
 //! The programs and tables without an agent, in the test's own process: nobody else reads what they
 //! report, and nothing changes unless the test does it.
 
-use crate::lab::Lab;
+use crate::host;
+use crate::lab::{self, Lab};
+use crate::wait::patience;
 use aya::programs::loaded_programs;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::exclude::Excluded;
@@ -39,7 +41,7 @@ pub struct Failures {
 impl Dataplane {
     /// Serves these frontends with one backend each. A backend may be in one service only.
     pub fn serve(lab: &Lab, services: &[(SocketAddr, SocketAddr)]) -> Self {
-        Self::sized(lab, lab.cgroup().path(), TableSizes::default(), services)
+        Self::sized(lab, lab.cgroup().path(), lab::table_sizes(), services)
     }
 
     /// With tables of these sizes, on a cgroup of the test's choice.
@@ -49,22 +51,33 @@ impl Dataplane {
         sizes: TableSizes,
         services: &[(SocketAddr, SocketAddr)],
     ) -> Self {
-        Self::desired(lab, cgroup, sizes, &desired(services))
+        Self::desired(lab, cgroup, (sizes, u32::MAX), &desired(services))
     }
 
     /// Serves a service of the test's own making.
     pub fn one(lab: &Lab, service: Service) -> Self {
-        Self::desired(lab, lab.cgroup().path(), TableSizes::default(), &only(service))
+        Self::lacking(lab, u32::MAX, service)
     }
 
-    fn desired(lab: &Lab, cgroup: &Path, sizes: TableSizes, desired: &Desired) -> Self {
+    /// As [`Dataplane::one`], on a kernel that has no more than these [`lb_common::features`].
+    pub fn lacking(lab: &Lab, has: u32, service: Service) -> Self {
+        let made_with = (lab::table_sizes(), has);
+        Self::desired(lab, lab.cgroup().path(), made_with, &only(service))
+    }
+
+    fn desired(
+        lab: &Lab,
+        cgroup: &Path,
+        (sizes, has): (TableSizes, u32),
+        desired: &Desired,
+    ) -> Self {
         let host = preflight::check(Some(cgroup), lab.pin_dir()).expect("the host is fit");
-        let (features, netns, sk_err) = (host.features, host.netns, host.sk_err);
+        let (features, netns, sk_err) = (host.features & has, host.netns, host.sk_err);
         let excluded = Excluded::default();
         let settings = Settings { sizes, features, netns, sk_err, excluded };
         let mut kernel = Kernel::open(lab.pin_dir(), cgroup, &settings).expect("the tables open");
         let refused = host.warnings.iter().map(String::as_str).chain(kernel.warning());
-        assert_eq!(refused.collect::<Vec<_>>(), [""; 0], "this kernel can't do everything");
+        assert_eq!(refused.collect::<Vec<_>>(), host::warnings(), "this kernel refuses something");
         let TableSizes { frontends, services: names, rows, backends, .. } = sizes;
         let limits = Limits { frontends, services: names, rows, backends };
         let observed = kernel.observe().expect("the tables can be read");
@@ -165,6 +178,7 @@ impl Failures {
 
     /// The next failures, if there are any before the deadline.
     pub fn next(&mut self, deadline: Duration) -> Option<Vec<Failure>> {
+        let deadline = deadline * patience();
         let next = async { tokio::time::timeout(deadline, self.reader.next()).await.ok() };
         self.runtime.block_on(next).map(|failures| failures.expect("the ring can be read"))
     }

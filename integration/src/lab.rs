@@ -4,6 +4,8 @@
 use crate::cgroup::Cgroup;
 use crate::netns;
 use crate::process::{self, Finished, binary};
+use crate::wait::patience;
+use lb_agent::config::TableSizes;
 use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -111,11 +113,12 @@ impl Lab {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let head = format!(
             "cgroup: {}\npin_dir: {}\nstate_dir: {}\nsocket: {}\n\
-             vip_ranges: [0.0.0.0/0, \"::/0\"]\n{settings}{}",
+             vip_ranges: [0.0.0.0/0, \"::/0\"]\n{}{settings}{}",
             self.cgroup.path().display(),
             self.pin_dir().display(),
             self.state_dir().display(),
             self.socket().display(),
+            if settings.contains("tables:") { String::new() } else { table_setting() },
             if settings.is_empty() || settings.ends_with('\n') { "" } else { "\n" },
         );
         let lines = head.lines().count();
@@ -166,6 +169,36 @@ impl Drop for Pins {
             panic!("can't remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// How large a test's tables are, if it does not say: where the machine is an emulated one, most of a
+/// short test would go into making those of the usual sizes.
+pub fn table_sizes() -> TableSizes {
+    if patience() == 1 {
+        return TableSizes::default();
+    }
+    TableSizes {
+        frontends: 4096,
+        services: 4096,
+        rows: 16_384,
+        backends: 16_384,
+        connections: 1024,
+        overflow: 16_384,
+        affinity: 16_384,
+    }
+}
+
+/// [`table_sizes`] as a line of configuration, unless they are the usual ones.
+fn table_setting() -> String {
+    let sizes = table_sizes();
+    if sizes == TableSizes::default() {
+        return String::new();
+    }
+    let TableSizes { frontends, services, rows, backends, connections, overflow, affinity } = sizes;
+    format!(
+        "tables: {{frontends: {frontends}, services: {services}, rows: {rows}, backends: {backends}, \
+         connections: {connections}, overflow: {overflow}, affinity: {affinity}}}\n"
+    )
 }
 
 /// Mounts bpffs where it is absent, once: agents started at the same moment would each mount one

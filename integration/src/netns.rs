@@ -1,7 +1,7 @@
 //! Network namespaces of threads. `unshare` and `setns` act on the calling thread alone, and the
 //! mounts of `/sys` stay as they are, which `ip netns exec` would hide.
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,6 +12,12 @@ pub fn enter_new() {
         panic!("can't create a network namespace: {error}; run the tests as root")
     });
     ip(&["link", "set", "lo", "up"]);
+}
+
+/// Moves the calling thread into the namespace that the kernel began with.
+pub fn enter_initial() {
+    let initial = fs::File::open("/proc/1/ns/net").expect("the first process runs");
+    setns(initial, CloneFlags::CLONE_NEWNET).expect("root may change namespaces");
 }
 
 /// Gives the loopback device of the calling thread's namespace another address.

@@ -6,6 +6,7 @@ use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::tables::frontend_of;
+use integration::wait::repetitions;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -117,8 +118,8 @@ fn failed_connections_are_forgotten() {
 #[test]
 fn a_hundred_thousand_connections() {
     const THREADS: u64 = 4;
-    const EACH: u64 = 25_000;
     lab::run("hundred-thousand", |lab| {
+        let each = repetitions(25_000);
         let backends = Backends::tcp("127.0.0.1", ["t/0", "t/1", "t/2"]);
         let web = service("t").frontend(VIP).backends(backends.addresses());
         let agent = Agent::start(lab, &services(&[web]));
@@ -127,7 +128,7 @@ fn a_hundred_thousand_connections() {
         let client = |number: u64| {
             let mut random = StdRng::seed_from_u64(seed.wrapping_add(number));
             let mut held: Vec<Call> = Vec::new();
-            for _ in 0..EACH {
+            for _ in 0..each {
                 held.push(dial(addr(VIP)).unwrap());
                 if held.len() > random.random_range(0..16) {
                     let call = held.swap_remove(random.random_range(0..held.len()));
@@ -144,9 +145,9 @@ fn a_hundred_thousand_connections() {
         let service = agent.service("t");
         let connects: Vec<u64> =
             backends.addresses().map(|address| agent.backend("t", address).connects).collect();
-        assert_eq!(connects.iter().sum::<u64>(), THREADS * EACH);
+        assert_eq!(connects.iter().sum::<u64>(), THREADS * each);
         assert_eq!(connects, backends.hits());
-        assert_eq!(service.counters.connects, THREADS * EACH);
+        assert_eq!(service.counters.connects, THREADS * each);
         assert_eq!(service.counters.untracked, 0);
     });
 }

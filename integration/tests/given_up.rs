@@ -3,8 +3,8 @@
 
 use integration::client::{begin, stream};
 use integration::dataplane::{Dataplane, Failures};
+use integration::host;
 use integration::lab;
-use integration::netns;
 use integration::router::{Router, silent};
 use integration::sys;
 use integration::wait::eventually;
@@ -37,14 +37,14 @@ fn dialling() -> usize {
 /// as given up, and never as a failure.
 fn each(name: &str, gives_up: impl Fn(SocketAddr, Protocol) + Sync) {
     lab::run(name, |lab| {
-        netns::sysctl("mptcp/enabled", "1");
+        let protocols = host::stream_protocols();
         let _router = Router::start();
         let services = [(addr(VIP), silent(true)), (addr(VIP6), silent(false))];
         let dataplane = Dataplane::serve(lab, &services);
         let mut failures = Failures::listen(lab);
         let mut expected = [0; 2];
         for dialled in [VIP, VIP6, MAPPED] {
-            for protocol in [Protocol::TCP, Protocol::MPTCP] {
+            for &protocol in &protocols {
                 let family = usize::from(dialled == VIP6);
                 expected[family] += 1;
                 gives_up(addr(dialled), protocol);

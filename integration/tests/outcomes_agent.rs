@@ -5,6 +5,7 @@ use integration::client::dial;
 use integration::lab::{self, Lab};
 use integration::server::{Backends, closed};
 use integration::spec::{service, services};
+use integration::wait::patience;
 use lb_agent::status::OutcomeCounts;
 use lb_common::LAYOUT_VERSION;
 use std::fs;
@@ -80,7 +81,7 @@ fn shown_and_kept() {
         let [failures, rtt] = columns("web");
         assert_eq!(failures, "0");
         let rtt: f64 = rtt.strip_suffix("ms").expect("milliseconds").parse().unwrap();
-        assert!((0.0..50.0).contains(&rtt), "{rtt} ms");
+        assert!((0.0..50.0 * f64::from(patience())).contains(&rtt), "{rtt} ms");
         agent.kill9();
         assert_eq!(listed(), ["3", "-"]);
         dial(addr(VIP)).unwrap();

@@ -2,13 +2,14 @@
 
 use integration::agent::Agent;
 use integration::client::{Call, ask, ask_connected, cookie, dial, udp};
+use integration::host;
 use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::sys;
 use integration::tables::frontend_of;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -156,9 +157,9 @@ fn a_retry_after_a_refusal() {
         let datagram = udp("0.0.0.0:0");
         for _ in 0..3 {
             let refused = stream.connect(&SockAddr::from(addr(A))).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(refused.raw_os_error(), Some(host::errno(libc::ECONNREFUSED)));
             let refused = datagram.connect(addr(B)).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(refused.raw_os_error(), Some(host::errno(libc::ECONNREFUSED)));
         }
         let [a, u] = empty;
         agent.reload(&services(&[a.backend(tcp.at(0)), u.backend(udp_backend.at(0))]));
@@ -283,7 +284,7 @@ fn a_refusal_after_a_frontend() {
         socket.connect(addr(A)).unwrap();
         agent.expect_active(1);
         let refused = socket.connect(addr(B)).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused.raw_os_error(), Some(host::errno(libc::ECONNREFUSED)));
         // The kernel has left the socket as it was, connected to the first backend.
         assert_eq!(SockRef::from(&socket).peer_addr().unwrap().as_socket(), Some(addr(A)));
         assert_eq!(ask_connected(&socket).unwrap().source, addr(A));

@@ -259,9 +259,13 @@ pub(crate) fn random() -> u32 {
     unsafe { bpf_get_prandom_u32() }
 }
 
-/// The monotonic clock as of the last tick, which is cheaper to read.
+/// The monotonic clock as of the last tick, which is cheaper to read; the exact one where the kernel
+/// has only that.
 #[inline(always)]
 pub(crate) fn now_coarse_ns() -> u64 {
+    if !maps::has(features::COARSE_CLOCK) {
+        return now_ns();
+    }
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

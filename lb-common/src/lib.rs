@@ -193,6 +193,12 @@ pub mod features {
     /// What becomes of connects is followed: `bpf_skc_to_tcp_sock` (5.9), and the kernel describes
     /// its types.
     pub const OUTCOMES: u32 = 1 << 2;
+    /// Atomic operations that return what was there before (5.12), and functions that take memory
+    /// (5.13). Not a matter of dead code: an object that has them is refused as a whole, so there is
+    /// one without.
+    pub const ATOMICS: u32 = 1 << 3;
+    /// `bpf_ktime_get_coarse_ns` (5.11).
+    pub const COARSE_CLOCK: u32 = 1 << 4;
 }
 
 #[cfg(test)]

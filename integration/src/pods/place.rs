@@ -5,6 +5,7 @@ use super::Pair;
 use crate::cgroup::Cgroup;
 use crate::client::{ask, ask_connected, dial_within, udp};
 use crate::server::{Backends, Kind};
+use crate::wait::patience;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io;
@@ -117,7 +118,11 @@ impl Place {
         let begun = Instant::now();
         let asked = self.run(|| way.ask(to));
         let took = begun.elapsed();
-        assert!(took < 2 * PATIENCE, "{}: {way:?} to {to} took {took:?}: {asked:?}", self.name);
+        assert!(
+            took < 2 * PATIENCE * patience(),
+            "{}: {way:?} to {to} took {took:?}: {asked:?}",
+            self.name
+        );
         asked
     }
 
@@ -142,7 +147,7 @@ impl Way {
     /// Asks from where the calling thread is.
     pub fn ask(self, to: SocketAddr) -> io::Result<Asked> {
         if self == Self::Tcp {
-            let call = dial_within(to, PATIENCE)?;
+            let call = dial_within(to, PATIENCE * patience())?;
             let (peer, local) = (call.stream.peer_addr()?, call.stream.local_addr()?);
             return Ok(Asked { tag: call.tag, peer, local, seen: call.seen });
         }

@@ -1,5 +1,6 @@
 //! Links: which program runs on which hook of which cgroup, and how a new one takes over.
 
+use super::features::WITHOUT_OUTCOMES;
 use super::sys;
 use crate::status::HookStatus;
 use aya::Ebpf;
@@ -110,9 +111,6 @@ pub(super) fn load_programs(
     }
     Ok(warning)
 }
-
-/// What it means when nobody follows what becomes of connects.
-pub(super) const WITHOUT_OUTCOMES: &str = "what becomes of connects is not counted, and a backend that refuses them is not noticed by that";
 
 /// Puts the loaded programs on the hooks of `cgroup`, replacing in one step what earlier agents
 /// put there.

@@ -12,13 +12,16 @@ use aya::maps::{MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
-use lb_common::{LAYOUT_VERSION, filter};
+use lb_common::{LAYOUT_VERSION, features, filter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-bpf.o"));
+/// The one for kernels without [`features::ATOMICS`].
+static NO_FETCH: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-bpf-no-fetch.o"));
 
 /// From this many insertions on, a batch is cheaper than a call each.
 const BATCH: usize = 64;
@@ -81,7 +84,8 @@ impl Kernel {
                 loader.map_max_entries(name, shape.entries);
             }
         }
-        let mut object = loader.load(OBJECT).map_err(|e| AttachError::Failed {
+        let bytes = if settings.features & features::ATOMICS == 0 { NO_FETCH } else { OBJECT };
+        let mut object = loader.load(bytes).map_err(|e| AttachError::Failed {
             what: "making the tables".to_owned(),
             reason: chain(&e),
         })?;

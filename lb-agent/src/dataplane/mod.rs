@@ -9,6 +9,7 @@ mod destroy;
 pub mod exclude;
 pub mod explain;
 mod fake;
+pub mod features;
 mod kernel;
 mod lock;
 mod outcomes;

@@ -1,16 +1,11 @@
 //! What must be so before anything is touched; each failure names its remedy.
 
-use super::attach::WITHOUT_OUTCOMES;
-use super::{btf, destroy, sys};
-use aya::programs::ProgramType;
-use aya::sys::is_helper_supported;
+use super::{destroy, features, sys};
 use aya::util::KernelVersion;
-use aya_obj::generated::bpf_func_id::{
-    BPF_FUNC_set_retval, BPF_FUNC_skc_to_mptcp_sock, BPF_FUNC_skc_to_tcp_sock,
-};
 use caps::{CapSet, Capability};
-use lb_common::{LAYOUT_VERSION, features};
+use lb_common::LAYOUT_VERSION;
 use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, statfs};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,27 +46,29 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
         .map_err(|e| PreflightError::Host(format!("/proc/self/mounts: {e}; mount /proc")))?;
     let cgroup = find_cgroup(cgroup, &mounts)?;
     check_capabilities()?;
-    if is_before(5, 13) {
+    if is_before(5, 10) {
         return Err(PreflightError::Host(
-            "this kernel is too old: the programs need global functions and atomic operations of \
-             Linux 5.13; run a later kernel"
+            "this kernel is too old: the programs are known to work from Linux 5.10 on; run a later \
+             kernel"
                 .to_owned(),
         ));
     }
+    raise_memory_limit()?;
     prepare_bpffs(pin_dir)?;
     refuse_other_layouts(pin_dir)?;
     let mut warnings = Vec::new();
-    let mut features = probe(&mut warnings);
-    let sk_err = match find_sk_err(Path::new(btf::VMLINUX)) {
-        Ok(offset) => {
-            features |= features::OUTCOMES;
-            offset
+    let (mut bits, mut sk_err) = (0, 0);
+    for (feature, found) in features::probe() {
+        match found {
+            Ok(datum) => {
+                bits |= feature.bit;
+                if feature.bit == lb_common::features::OUTCOMES {
+                    sk_err = datum;
+                }
+            }
+            Err(lack) => warnings.push(feature.warning(&lack)),
         }
-        Err(warning) => {
-            warnings.push(warning);
-            0
-        }
-    };
+    }
     if !destroy::may_enter_namespaces() {
         warnings.push(
             "without CAP_SYS_ADMIN, sockets to removed backends are ended in the agent's own network \
@@ -82,7 +79,7 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
     let netns = sys::netns_cookie().map_err(|e| {
         PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
     })?;
-    Ok(Host { cgroup, features, netns: netns.unwrap_or(0), sk_err, warnings })
+    Ok(Host { cgroup, features: bits, netns: netns.unwrap_or(0), sk_err, warnings })
 }
 
 /// The configured cgroup, or the root of the cgroup2 hierarchy, wherever it is mounted.
@@ -195,44 +192,22 @@ fn refuse_other_layouts(pin_dir: &Path) -> Result<(), PreflightError> {
     Ok(())
 }
 
-/// What the running kernel can do, and what the user must know of what it can't.
-fn probe(warnings: &mut Vec<String>) -> u32 {
-    let mut found = 0;
-    let helper = |helper| is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false);
-    if helper(BPF_FUNC_set_retval) {
-        found |= features::SET_RETVAL;
-    } else {
-        warnings.push(
-            "this kernel lacks bpf_set_retval (5.18): a service without backends answers EPERM \
-             whatever its no_backend says"
-                .to_owned(),
-        );
+/// Before 5.11, tables count as locked memory, of which even root gets 64 KiB by default.
+pub(crate) fn raise_memory_limit() -> Result<(), PreflightError> {
+    if !is_before(5, 11) {
+        return Ok(());
     }
-    if helper(BPF_FUNC_skc_to_mptcp_sock) {
-        found |= features::MPTCP;
-    } else {
-        warnings.push(
-            "this kernel lacks bpf_skc_to_mptcp_sock (5.19): MPTCP sockets see the backend as their \
-             peer, and count as active until `lb-agent detach`"
-                .to_owned(),
-        );
-    }
-    found
-}
-
-/// What it takes to tell a connect that was refused from one that was given up.
-fn find_sk_err(types: &Path) -> Result<u32, String> {
-    let helper = BPF_FUNC_skc_to_tcp_sock;
-    if !is_helper_supported(ProgramType::SockOps, helper).unwrap_or(false) {
-        return Err(format!("this kernel lacks bpf_skc_to_tcp_sock (5.9): {WITHOUT_OUTCOMES}"));
-    }
-    btf::offset_of_u32(types, "sock", "sk_err").map_err(|reason| {
-        format!("this kernel does not describe its types ({reason}): {WITHOUT_OUTCOMES}")
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).map_err(|errno| {
+        PreflightError::Host(format!(
+            "this kernel counts tables as locked memory, and raising that limit failed ({}); give the \
+             agent's unit LimitMEMLOCK=infinity, or CAP_SYS_RESOURCE",
+            errno.desc()
+        ))
     })
 }
 
 /// Whether the running kernel is older; one that does not tell is taken as old.
-fn is_before(major: u8, minor: u8) -> bool {
+pub(super) fn is_before(major: u8, minor: u8) -> bool {
     !KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
 }
 
@@ -250,13 +225,6 @@ mod tests {
         let spaced = "none /mnt/a\\040b cgroup2 rw 0 0\n";
         assert_eq!(cgroup2_mount(spaced), Some("/mnt/a b".into()));
         assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
-    }
-
-    #[test]
-    fn a_kernel_without_types_is_a_warning() {
-        let warning = find_sk_err(Path::new("/does/not/exist")).unwrap_err();
-        assert!(warning.contains("CONFIG_DEBUG_INFO_BTF"), "{warning}");
-        assert!(warning.ends_with(WITHOUT_OUTCOMES), "{warning}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
     reason = "raw system calls and shared memory; each block says why it is sound"
 )]
 
+pub(crate) mod probe;
+
 use aya_obj::generated::bpf_cmd;
 use std::ffi::CString;
 use std::io;

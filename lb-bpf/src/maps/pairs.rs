@@ -59,11 +59,12 @@ const PAIR_OLDEST: u32 = 0x100;
 
 // The scans are functions of their own for the same reason as `lb_last_not_above`: inlined, each
 // pair would multiply the paths the verifier walks. They check for null because the kernel assumes
-// that a global function's pointer may be.
+// that a global function's pointer may be. Where global functions take no pointers yet, they are
+// ordinary ones, which the verifier walks through with each call.
 
 /// Index of the frontend's pair, or of the least recently used one with [`PAIR_OLDEST`].
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "no-atomic-fetch"), unsafe(no_mangle))]
 extern "C" fn lb_pair_of_frontend(rows: *mut SocketRows, high: u64, low: u64, port: u16) -> u32 {
     if rows.is_null() {
         return PAIR_INDEX;
@@ -87,7 +88,7 @@ extern "C" fn lb_pair_of_frontend(rows: *mut SocketRows, high: u64, low: u64, po
 
 /// Index of the most recently used pair with this backend, or one too high.
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "no-atomic-fetch"), unsafe(no_mangle))]
 extern "C" fn lb_pair_of_backend(rows: *mut SocketRows, high: u64, low: u64, port: u16) -> u32 {
     let mut found = PAIR_INDEX;
     if rows.is_null() {
@@ -107,7 +108,7 @@ extern "C" fn lb_pair_of_backend(rows: *mut SocketRows, high: u64, low: u64, por
 }
 
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "no-atomic-fetch"), unsafe(no_mangle))]
 extern "C" fn lb_newest_pair(rows: *mut SocketRows) -> u64 {
     let mut newest = 0;
     if rows.is_null() {

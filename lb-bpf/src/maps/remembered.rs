@@ -1,7 +1,7 @@
 //! Rows that remember where a socket went: in the direct-mapped table, in its overflow, or on the
 //! socket itself.
 
-use super::words::{atomic_add, compare_and_swap, words};
+use super::words::{HAS_COMPARE_AND_SWAP, atomic_add, compare_and_swap, words};
 use super::{
     CONNECTION_TIMES, CONNECTIONS, CONNECTIONS_MASK, CONNECTIONS_OVERFLOW, CONTROL, OVERFLOW_TIMES,
     SOCKETS,
@@ -63,11 +63,11 @@ impl Remembered {
         unsafe { &*self.0 }
     }
 
-    /// Takes a free direct-mapped row; false if somebody else has it.
+    /// Takes a free direct-mapped row; false if somebody else has it, or nobody can tell.
     #[inline(always)]
     pub(crate) fn claim(self, cookie: u64) -> bool {
         // SAFETY: the field lies in the row.
-        compare_and_swap(unsafe { &raw mut (*self.0).cookie }, 0, cookie)
+        HAS_COMPARE_AND_SWAP && compare_and_swap(unsafe { &raw mut (*self.0).cookie }, 0, cookie)
     }
 
     /// Gives the row back. A full barrier: the next owner's writes can't overtake this owner's reads.

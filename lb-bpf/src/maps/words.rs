@@ -1,6 +1,8 @@
 //! Words that several programs, or the agent, write at once.
 
 use core::arch::asm;
+#[cfg(feature = "no-atomic-fetch")]
+use core::ptr::{read_volatile, write_volatile};
 use lb_common::rows::Address;
 
 /// An address as two little-endian words, which is what the target has.
@@ -18,6 +20,7 @@ pub(super) fn atomic_add(word: *mut u64, by: u64) {
 }
 
 /// What the word was before.
+#[cfg(not(feature = "no-atomic-fetch"))]
 #[inline(always)]
 pub(super) fn atomic_fetch_add(word: *mut u64, by: u64) -> u64 {
     let mut value = by;
@@ -32,7 +35,18 @@ pub(super) fn atomic_fetch_add(word: *mut u64, by: u64) -> u64 {
     value
 }
 
+/// What the word was before; another CPU may have been told the same.
+#[cfg(feature = "no-atomic-fetch")]
+#[inline(always)]
+pub(super) fn atomic_fetch_add(word: *mut u64, by: u64) -> u64 {
+    // SAFETY: as in `atomic_add`.
+    let value = unsafe { read_volatile(word) };
+    atomic_add(word, by);
+    value
+}
+
 /// Stores `new` if the word is `old`; whether it did. Fully ordered.
+#[cfg(not(feature = "no-atomic-fetch"))]
 #[inline(always)]
 pub(super) fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {
     let mut seen = old;
@@ -47,3 +61,21 @@ pub(super) fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {
     }
     seen == old
 }
+
+/// Stores `new` if the word is `old`; whether it did. Two CPUs may both have done so: where that
+/// would matter, [`HAS_COMPARE_AND_SWAP`] has to be asked.
+#[cfg(feature = "no-atomic-fetch")]
+#[inline(always)]
+pub(super) fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: as in `atomic_add`.
+    unsafe {
+        let is_old = read_volatile(word) == old;
+        if is_old {
+            write_volatile(word, new);
+        }
+        is_old
+    }
+}
+
+/// Whether [`compare_and_swap`] is one.
+pub(super) const HAS_COMPARE_AND_SWAP: bool = cfg!(not(feature = "no-atomic-fetch"));

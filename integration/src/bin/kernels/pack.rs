@@ -1,0 +1,140 @@
+//! A guest's root: the programs under test, the few tools that they call, and the kernel's modules.
+
+use crate::build::Built;
+use crate::fetch::Files;
+use crate::output;
+use anyhow::Context;
+use integration::kernels::{MODULE_LIST, MODULES, PAYLOAD};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What tests run, apart from the programs under test.
+const TOOLS: [&str; 11] =
+    ["bash", "cat", "ip", "kmod", "mount", "sh", "sleep", "ss", "tc", "umount", "unshare"];
+
+/// Packs what all kernels have in common.
+pub(crate) fn base(place: &Path, built: &Built) -> anyhow::Result<PathBuf> {
+    let root = fresh(&place.join("root"))?;
+    let payload = root.join(PAYLOAD.trim_start_matches('/'));
+    for directory in ["bin", "sbin", "etc", "root", "var", "dev"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    fs::create_dir_all(payload.join("deps"))?;
+    for (name, file) in &built.tests {
+        stripped(file, &payload.join("deps").join(name))?;
+    }
+    for (name, file) in &built.binaries {
+        let to = if name == "kernels-init" { root.join("init") } else { payload.join(name) };
+        stripped(file, &to)?;
+    }
+    for name in TOOLS {
+        tool(&root, name)?;
+    }
+    // The kernel calls it for modules that are asked for by number.
+    symlink("/bin/kmod", root.join("sbin/modprobe"))?;
+    symlink("/bin/kmod", root.join("bin/modprobe"))?;
+    let archive = place.join("base.cpio");
+    cpio(&root, &archive)?;
+    Ok(archive)
+}
+
+/// Adds a kernel's modules: the kernel takes archives that follow each other.
+pub(crate) fn with_modules(place: &Path, base: &Path, files: &Files) -> anyhow::Result<PathBuf> {
+    let root = fresh(&place.join("modules"))?;
+    let directory = root.join("lib/modules").join(&files.release);
+    fs::create_dir_all(&directory)?;
+    depmod(&files.root, &files.release)?;
+    let mut found = Vec::new();
+    for name in MODULES {
+        let mut modprobe = Command::new("modprobe");
+        modprobe.arg("-d").arg(&files.root).args(["-S", &files.release, "--show-depends", name]);
+        // Built in, or unknown to this kernel.
+        let Ok(text) = output(&mut modprobe) else { continue };
+        let needed: Vec<_> = text.lines().filter_map(file_to_load).collect();
+        for file in &needed {
+            unpack(Path::new(file), &directory)?;
+        }
+        if !needed.is_empty() {
+            found.push(name);
+        }
+    }
+    depmod(&root, &files.release)?;
+    fs::write(root.join(MODULE_LIST.trim_start_matches('/')), found.join("\n"))?;
+    let archive = place.join("modules.cpio");
+    cpio(&root, &archive)?;
+    let whole = place.join("initramfs");
+    let mut out = fs::File::create(&whole)?;
+    for part in [base, &archive] {
+        std::io::copy(&mut fs::File::open(part)?, &mut out)?;
+    }
+    Ok(whole)
+}
+
+/// The file that a line of modprobe's names; after it come this machine's options for it.
+fn file_to_load(line: &str) -> Option<&str> {
+    line.strip_prefix("insmod ")?.split_whitespace().next()
+}
+
+/// An empty directory.
+fn fresh(path: &Path) -> anyhow::Result<PathBuf> {
+    if path.exists() {
+        fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
+    }
+    fs::create_dir_all(path)?;
+    Ok(path.to_owned())
+}
+
+/// Copies a program without its symbols: the guest holds all of them in memory.
+fn stripped(from: &Path, to: &Path) -> anyhow::Result<()> {
+    output(Command::new("strip").arg("--strip-all").arg("-o").arg(to).arg(from)).map(drop)
+}
+
+/// Copies a tool of this machine with the libraries that it names.
+fn tool(root: &Path, name: &str) -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let file = std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("no `{name}` here; `sh lb-bpf/setup.sh kernels` installs it"))?;
+    copy(&file, &root.join("bin").join(name))?;
+    // A line is `name => path (address)`, or for the loader `path (address)`.
+    for line in output(Command::new("ldd").arg(&file))?.lines() {
+        let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) else {
+            continue;
+        };
+        copy(Path::new(library), &root.join(library.trim_start_matches('/')))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if let Some(directory) = to.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::copy(from, to).with_context(|| from.display().to_string()).map(drop)
+}
+
+/// Puts a module where the guest finds it, as it is when it is not compressed.
+fn unpack(module: &Path, directory: &Path) -> anyhow::Result<()> {
+    let name = module.file_name().with_context(|| module.display().to_string())?;
+    let to = directory.join(name);
+    fs::copy(module, &to).with_context(|| module.display().to_string())?;
+    if module.extension().is_some_and(|extension| extension == "xz") {
+        output(Command::new("xz").args(["-d", "-f"]).arg(&to))?;
+    }
+    Ok(())
+}
+
+fn depmod(root: &Path, release: &str) -> anyhow::Result<()> {
+    output(Command::new("depmod").arg("-b").arg(root).arg(release)).map(drop)
+}
+
+fn cpio(root: &Path, archive: &Path) -> anyhow::Result<()> {
+    let script = "find . | cpio -o -H newc -R 0:0 --quiet -F \"$1\"";
+    let mut shell = Command::new("sh");
+    shell.current_dir(root).args(["-c", script, "cpio"]).arg(archive);
+    output(&mut shell).map(drop)
+}
