@@ -1,7 +1,8 @@
 //! What clients are to find.
 
-use crate::pods::{Place, Way};
+use crate::pods::{Pair, Place, Way};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,15 @@ use std::time::{Duration, Instant};
 pub const TCP: &[Way] = &[Way::Tcp];
 /// How a UDP service is asked.
 pub const UDP: &[Way] = &[Way::Connected, Way::Unconnected];
+/// How an SCTP service is asked.
+pub const SCTP: &[Way] = &[Way::Sctp];
+/// How all three are asked by packets.
+pub const PACKETS: &[Way] = &[Way::Tcp, Way::Connected, Way::Sctp];
 
 /// How long a failure may take that is to come at once: the machine may be busy.
 const AT_ONCE: Duration = Duration::from_secs(3);
+/// How long nothing must be heard of packets that are dropped: an answer is there in milliseconds.
+const SILENCE: Duration = Duration::from_millis(700);
 /// Most questions until everybody has answered who may: of three, one is missed once in 10^17 times.
 const QUESTIONS: usize = 100;
 /// Fewest questions, for somebody to answer who may not.
@@ -21,23 +28,51 @@ const FEW: usize = 5;
 /// Each time the client takes the dialled address for its peer.
 #[track_caller]
 pub fn reaches(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>, who: &[&str]) {
+    let who: Vec<_> = who.iter().map(|&tag| (tag, None)).collect();
+    answered(from, ways, to, &who);
+}
+
+/// [`reaches`], and each of those who answer sees the client at one of the two addresses that stand
+/// beside its name.
+#[track_caller]
+pub fn reaches_as(
+    from: &Place,
+    ways: &[Way],
+    to: impl IntoIterator<Item = SocketAddr>,
+    who: &[(&str, Pair)],
+) {
+    let who: Vec<_> = who.iter().map(|&(tag, source)| (tag, Some(source))).collect();
+    answered(from, ways, to, &who);
+}
+
+#[track_caller]
+fn answered(
+    from: &Place,
+    ways: &[Way],
+    to: impl IntoIterator<Item = SocketAddr>,
+    who: &[(&str, Option<Pair>)],
+) {
     for (to, way) in each(to, ways) {
+        let asks = format!("{}: {way:?} to {to}", from.name());
         let mut answered = BTreeSet::new();
         for question in 0..QUESTIONS {
             if question >= FEW && answered.len() == who.len() {
                 break;
             }
             let asked = from.ask(way, to);
-            let asked = asked.unwrap_or_else(|error| {
-                panic!("{}: {way:?} to {to} failed: {error}", from.name());
-            });
-            assert_eq!(asked.peer, to, "{}: {way:?}: the peer it sees", from.name());
+            let asked = asked.unwrap_or_else(|error| panic!("{asks} failed: {error}"));
+            assert_eq!(asked.peer, to, "{asks}: the peer it sees");
             let tag = asked.tag;
-            assert!(who.contains(&tag.as_str()), "{}: {way:?} to {to}: {tag}", from.name());
+            let expected = who.iter().find(|(name, _)| *name == tag);
+            let (_, source) = expected.unwrap_or_else(|| panic!("{asks}: {tag} answered"));
+            if let Some(source) = source {
+                let seen = asked.seen.ip();
+                assert!(source.both().contains(&seen), "{asks}: {tag} sees {seen}, not {source:?}");
+            }
             answered.insert(tag);
         }
-        let all: BTreeSet<String> = who.iter().map(|&tag| tag.to_owned()).collect();
-        assert_eq!(answered, all, "{}: {way:?} to {to}", from.name());
+        let all: BTreeSet<String> = who.iter().map(|(tag, _)| (*tag).to_owned()).collect();
+        assert_eq!(answered, all, "{asks}");
     }
 }
 
@@ -60,6 +95,19 @@ pub fn nobody(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAdd
         if let Ok(asked) = from.ask(way, to) {
             panic!("{}: {way:?} to {to}: {} answered", from.name(), asked.tag);
         }
+    }
+}
+
+/// Asks each address in each of these ways, and hears nothing: neither an answer nor why not.
+#[track_caller]
+pub fn silent(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>) {
+    for (to, way) in each(to, ways) {
+        let kind = match from.ask_within(way, to, SILENCE) {
+            Ok(asked) => panic!("{}: {way:?} to {to}: {} answered", from.name(), asked.tag),
+            Err(error) => error.kind(),
+        };
+        let nothing = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock].contains(&kind);
+        assert!(nothing, "{}: {way:?} to {to}: {kind}", from.name());
     }
 }
 

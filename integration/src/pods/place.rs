@@ -4,6 +4,7 @@
 use super::Pair;
 use crate::cgroup::Cgroup;
 use crate::client::{ask, ask_connected, dial_within, udp};
+use crate::sctp;
 use crate::server::{Backends, Kind};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -38,6 +39,8 @@ pub enum Way {
     Connected,
     /// By a UDP socket that is not.
     Unconnected,
+    /// By an SCTP packet that asks for a connection.
+    Sctp,
 }
 
 /// What came of a client's question.
@@ -121,6 +124,11 @@ impl Place {
         asked
     }
 
+    /// Asks from here, as [`Way::ask_within`] does.
+    pub fn ask_within(&self, way: Way, to: SocketAddr, patience: Duration) -> io::Result<Asked> {
+        self.run(|| way.ask_within(to, patience))
+    }
+
     /// A UDP socket that is connected and has been answered, and by whom.
     #[track_caller]
     pub fn connected(&self, to: SocketAddr) -> (UdpSocket, String) {
@@ -136,17 +144,27 @@ impl Place {
 // === impl Way ===
 
 impl Way {
-    /// All ways.
+    /// All ways that are translated when a socket connects or sends.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Connected, Self::Unconnected];
 
     /// Asks from where the calling thread is.
     pub fn ask(self, to: SocketAddr) -> io::Result<Asked> {
-        if self == Self::Tcp {
-            let call = dial_within(to, PATIENCE)?;
-            let (peer, local) = (call.stream.peer_addr()?, call.stream.local_addr()?);
-            return Ok(Asked { tag: call.tag, peer, local, seen: call.seen });
+        self.ask_within(to, PATIENCE)
+    }
+
+    /// [`ask`](Self::ask), but what takes longer than this has failed.
+    pub fn ask_within(self, to: SocketAddr, patience: Duration) -> io::Result<Asked> {
+        match self {
+            Self::Tcp => {
+                let call = dial_within(to, patience)?;
+                let (peer, local) = (call.stream.peer_addr()?, call.stream.local_addr()?);
+                return Ok(Asked { tag: call.tag, peer, local, seen: call.seen });
+            }
+            Self::Sctp => return sctp::ask(to, patience),
+            Self::Connected | Self::Unconnected => {}
         }
         let socket = udp(any(to));
+        socket.set_read_timeout(Some(patience))?;
         let (reply, peer) = if self == Self::Connected {
             socket.connect(to)?;
             (ask_connected(&socket)?, socket.peer_addr()?)
