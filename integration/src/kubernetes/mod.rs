@@ -6,7 +6,7 @@ pub mod large;
 mod objects;
 
 pub use self::expect::{
-    PACKETS, SCTP, TCP, UDP, nobody, reaches, reaches_as, refused, silent, unreachable,
+    PACKETS, SCTP, TCP, UDP, nobody, reaches, reaches_as, refused, rejected, silent, unreachable,
 };
 pub use self::objects::{Endpoint, Svc, endpoint, node_in};
 

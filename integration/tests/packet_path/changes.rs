@@ -11,6 +11,8 @@ use integration::wait::eventually;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// By ICMP, or by its own host.
+const REFUSALS: [i32; 2] = [libc::ECONNREFUSED, libc::EPERM];
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn pods(scene: &Scene<'_>) -> ([Pod; 2], [Endpoint; 2]) {
@@ -139,7 +141,7 @@ fn udp_follows(scene: &Scene<'_>, from: &Place, to: SocketAddr, endpoints: &[End
     let refused = || {
         eventually(&format!("{} to be refused at {to}", from.name()), DEADLINE, || {
             ask_connected(&socket)
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+                .is_err_and(|error| REFUSALS.contains(&error.raw_os_error().unwrap_or_default()))
         });
     };
     scene.put(&Scene::web(), std::slice::from_ref(a));

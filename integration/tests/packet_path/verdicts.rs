@@ -1,7 +1,8 @@
 //! Who is refused, who hears nothing, and who is let in.
 
 use integration::kubernetes::{
-    PACKETS, SCTP, Svc, TCP, UDP, endpoint, reaches, reaches_as, refused, silent, unreachable,
+    PACKETS, SCTP, Svc, TCP, UDP, endpoint, reaches, reaches_as, refused, rejected, silent,
+    unreachable,
 };
 use integration::netns;
 use integration::packets::{self, BALANCER, EXTERNAL, NODE_PORT, PODS, Scene};
@@ -28,7 +29,7 @@ fn rejected_when_no_endpoints_exist() {
         for web in [Scene::web(), both] {
             scene.put(&web, &[]);
             for from in everyone(scene) {
-                refused(from, PACKETS, everywhere(scene));
+                rejected(from, PACKETS, everywhere(scene));
             }
             scene.put(&web, &[endpoint(&a).unready()]);
             refused(&scene.client, PACKETS, everywhere(scene));
@@ -82,8 +83,8 @@ fn other_ports_of_a_cluster_address_are_rejected() {
         scene.put(&web, &[endpoint(&a)]);
         for from in everyone(scene) {
             reaches(from, TCP, web.at(80), &["a"]);
-            refused(from, PACKETS, web.at(81));
-            refused(from, &PACKETS[1..], web.at(80));
+            rejected(from, PACKETS, web.at(81));
+            rejected(from, &PACKETS[1..], web.at(80));
         }
         // Once nobody has the address, nobody answers for it.
         scene.world.remove(&web);
