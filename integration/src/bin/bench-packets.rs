@@ -3,23 +3,21 @@
 //! rules of kube-proxy's shape, and without any rules.
 
 use anyhow::Context;
-use clap::Parser;
-use integration::client::dial_within;
+use clap::{Parser, ValueEnum};
 use integration::kubernetes::large::{Large, address_of, serve, vip};
 use integration::lab::{self, Lab};
 use integration::large::{EACH, percentile};
 use integration::netns;
+use integration::packets::measure::{changed, first_packets, loaded};
 use integration::packets::{chains, outsider};
-use integration::pods::{Node, Place};
-use integration::wait::wait_for;
+use integration::pods::Node;
 use serde::Serialize;
-use socket2::SockRef;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(120);
-const PATIENCE: Duration = Duration::from_millis(200);
+/// What the servers call themselves.
+const TAGS: [&str; 2] = ["0", "1"];
 
 #[derive(Parser)]
 struct Cli {
@@ -29,6 +27,9 @@ struct Cli {
     /// Numbers of services
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1_000, 10_000])]
     services: Vec<u32>,
+    /// Whose rules
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Rules::None, Rules::Chains, Rules::Ours])]
+    rules: Vec<Rules>,
     /// Connections whose first packet is timed
     #[arg(long, default_value_t = 2_000)]
     connections: usize,
@@ -51,11 +52,14 @@ struct Row {
 }
 
 /// Whose rules.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Rules {
+    /// None; the server itself is dialled.
     None,
-    Ours,
+    /// A chain per service and per endpoint, as kube-proxy has them.
     Chains,
+    /// The agent's.
+    Ours,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -77,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         )?;
     }
     for services in &cli.services {
-        for rules in [Rules::None, Rules::Chains, Rules::Ours] {
+        for &rules in &cli.rules {
             let mut row = None;
             lab::run("bench-packets", |lab| row = Some(measure(lab, &cli, *services, rules)));
             let row = row.context("the lab did not run")?;
@@ -138,7 +142,7 @@ fn measure(lab: &Lab, cli: &Cli, services: u32, rules: Rules) -> Row {
             row(vip(rest), Some(load), &|turn| {
                 let begun = Instant::now();
                 chains::change(rest, (turn + 1) % 2, turn % 2);
-                changed(&client, begun, vip(rest), turn % 2)
+                changed(&client, begun, vip(rest), TAGS[turn % 2])
             })
         }
         Rules::Ours => {
@@ -148,46 +152,10 @@ fn measure(lab: &Lab, cli: &Cli, services: u32, rules: Rules) -> Row {
             let load = loaded(&client, begun, large.probe());
             row(large.probe(), Some(load), &|turn| {
                 let asked = large.move_to(turn % 2);
-                changed(&client, asked, large.probe(), turn % 2)
+                changed(&client, asked, large.probe(), TAGS[turn % 2])
             })
         }
     }
-}
-
-/// How long connections take that are made one after the other: the first packet and the answer to it.
-fn first_packets(client: &Place, to: SocketAddr, number: usize) -> Vec<Duration> {
-    client.run(|| {
-        let connect = |_| {
-            let begun = Instant::now();
-            let stream = TcpStream::connect(to).expect("the service answers");
-            let took = begun.elapsed();
-            // A reset leaves no port in TIME_WAIT.
-            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option of TCP");
-            took
-        };
-        (0..number).map(connect).collect()
-    })
-}
-
-/// Waits until the service answers connections from outside; how long after `begun` that is.
-fn loaded(client: &Place, begun: Instant, to: SocketAddr) -> Duration {
-    client.run(|| {
-        wait_for("the services to be loaded", DEADLINE, || dial_within(to, PATIENCE).ok());
-        begun.elapsed()
-    })
-}
-
-/// Dials from outside without a pause, until this server answers; how long after `begun` that is.
-fn changed(client: &Place, begun: Instant, to: SocketAddr, server: usize) -> Duration {
-    let server = server.to_string();
-    client.run(|| {
-        while begun.elapsed() < DEADLINE {
-            if dial_within(to, PATIENCE).is_ok_and(|call| call.tag == server) {
-                return begun.elapsed();
-            }
-        }
-        panic!("no connection has ended up at server {server} after {DEADLINE:?}");
-    })
 }
 
 fn us(times: &[Duration], share: f64) -> f64 {

@@ -5,6 +5,7 @@
 //! services to the near node, and forwards nothing.
 
 pub mod chains;
+pub mod measure;
 pub mod nft;
 
 use crate::agent::Agent;

@@ -1,4 +1,4 @@
-//! Endpoints that are going, seen from outside, and what health checks of balancers are told.
+//! Endpoints that are going, seen from outside.
 
 use integration::kubernetes::{PACKETS, Svc, endpoint, reaches, refused, silent};
 use integration::packets::{self, PODS, Scene};
