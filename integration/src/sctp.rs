@@ -44,7 +44,7 @@ struct Packet {
 /// # Errors
 /// What the socket was told by ICMP, or that nobody has answered for so long.
 pub fn ask(to: SocketAddr, patience: Duration) -> io::Result<Asked> {
-    let socket = raw(to)?;
+    let socket = raw(to, PROTOCOL)?;
     socket.connect(SocketAddr::new(to.ip(), 0))?;
     let mut local = socket.local_addr()?;
     local.set_port(rand::random_range(32_768..61_000));
@@ -80,7 +80,7 @@ pub fn ask(to: SocketAddr, patience: Duration) -> io::Result<Asked> {
 
 impl Listener {
     pub(crate) fn at(address: SocketAddr) -> io::Result<Self> {
-        let socket = raw(address)?;
+        let socket = raw(address, PROTOCOL)?;
         Socket::from(socket.try_clone()?)
             .bind(&SockAddr::from(SocketAddr::new(address.ip(), 0)))?;
         socket.set_nonblocking(true)?;
@@ -174,14 +174,14 @@ impl Packet {
     }
 }
 
-/// The standard library's socket does what raw ones need.
-fn raw(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A raw socket of an address's family; the standard library's type does what it needs.
+pub(crate) fn raw(address: SocketAddr, protocol: i32) -> io::Result<UdpSocket> {
     let domain = Domain::for_address(address);
-    Ok(Socket::new(domain, Type::RAW, Some(Protocol::from(PROTOCOL)))?.into())
+    Ok(Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)))?.into())
 }
 
 /// What is behind the IP header, which IPv4 delivers and IPv6 does not.
-fn payload(packet: &[u8], family: SocketAddr) -> &[u8] {
+pub(crate) fn payload(packet: &[u8], family: SocketAddr) -> &[u8] {
     let header = match packet.first() {
         Some(first) if family.is_ipv4() => usize::from(first & 0xf) * 4,
         _ => 0,

@@ -7,6 +7,7 @@
 pub mod chains;
 pub mod measure;
 pub mod nft;
+pub mod tcp;
 
 use crate::agent::Agent;
 use crate::http;

@@ -4,6 +4,7 @@
 use integration::agent::Agent;
 use integration::client::{Call, ask_connected, dial_within, udp};
 use integration::kubernetes::{Endpoint, TCP, UDP, endpoint, reaches};
+use integration::packets::tcp::Tap;
 use integration::packets::{self, NODE_PORT, PODS, Scene};
 use integration::pods::{Place, Pod};
 use integration::traffic::{Traffic, Way};
@@ -57,6 +58,26 @@ fn established_connections_live_through_changes() {
         scene.world.start_agent();
         scene.settle();
         all_live("with the next agent", &mut calls);
+    });
+}
+
+/// An endpoint's segment that is out of the window belongs to no connection, for connection tracking:
+/// it would reach the client under the endpoint's address, and the client would reset the connection.
+#[test]
+fn invalid_packets_of_endpoints_end_nothing() {
+    packets::run("packets-invalid", PODS, |scene| {
+        let (pods, endpoints) = pods(scene);
+        scene.put(&Scene::web(), &endpoints[1..]);
+        for (to, at) in Scene::web().at(80).into_iter().zip(pods[1].addresses().at(8080)) {
+            let call = scene.guest.run(|| dial_within(to, DEADLINE));
+            let mut call = call.expect("an answer");
+            let tap = pods[1].run(|| Tap::at(at));
+            for _ in 0..3 {
+                assert!(call.echoes("before"), "{to}");
+                tap.send_late(call.seen);
+                assert!(call.echoes("after"), "{to}: the connection is cut off");
+            }
+        }
     });
 }
 
