@@ -45,9 +45,9 @@ pub fn load(services: u32) {
         writing(writeln!(script, "add chain ip {TABLE} service-{number}"));
         service_rule(&mut rules, number, &endpoints);
         let (ip, port) = (vip(number).ip(), vip(number).port());
-        writing(write!(
+        writing(writeln!(
             rules,
-            "add element ip {TABLE} service-ips {{ {ip} . tcp . {port} : goto service-{number} }}\n"
+            "add element ip {TABLE} service-ips {{ {ip} . tcp . {port} : goto service-{number} }}"
         ));
     }
     script += &rules;
@@ -82,9 +82,9 @@ fn endpoint_rules(script: &mut String, service: u32, endpoint: SocketAddrV4) {
 fn service_rule(script: &mut String, service: u32, endpoints: &[SocketAddrV4]) {
     let slots = endpoints.iter().enumerate();
     let slots = slots.map(|(slot, endpoint)| format!("{slot} : goto {}", name(service, *endpoint)));
-    writing(write!(
+    writing(writeln!(
         script,
-        "add rule ip {TABLE} service-{service} numgen random mod {} vmap {{ {} }}\n",
+        "add rule ip {TABLE} service-{service} numgen random mod {} vmap {{ {} }}",
         endpoints.len(),
         slots.collect::<Vec<_>>().join(", ")
     ));
