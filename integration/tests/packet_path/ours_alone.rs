@@ -1,13 +1,15 @@
 //! Tables of ours: nobody else's rules are touched, ours come back when somebody takes them away, and
 //! they go when that is asked for.
 
-use integration::kubernetes::{TCP, UDP, endpoint, reaches, refused};
+use integration::agent::Agent;
+use integration::client::dial;
+use integration::kubernetes::{NEAR, TCP, UDP, endpoint, reaches, refused, settings_of};
+use integration::lab::Lab;
 use integration::packets::nft::{apply, nft, table, tables};
-use integration::packets::{self, NODE_PORT, PODS, Scene};
+use integration::packets::{self, NODE_PORT, PODS, Scene, said};
 use integration::pods::{Pod, Way};
-use integration::process;
 use integration::wait::{eventually, wait_for};
-use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 /// Within this, what somebody did to our tables is undone.
@@ -164,31 +166,40 @@ fn switched_off_it_touches_nothing() {
     });
 }
 
-/// `auto`, and there is no `nft`: that is said, and sockets are translated all the same.
+/// One agent has the packet path of a network namespace. Another says so, and translates sockets all
+/// the same.
 #[test]
-fn without_nft_sockets_are_translated_all_the_same() {
-    packets::run_with("packets-no-nft", "packet_path: off", PODS, |scene| {
-        drop(scene.world.take_agent());
-        let without = |argument: &str| {
-            let mut command = Command::new(process::binary("lb-agent"));
-            let config = scene.world.lab.config_file();
-            command.args(["run", "-c"]).arg(config).arg(argument);
-            command.env("PATH", scene.world.lab.scratch());
-            command
-        };
-        let finished = process::run(&mut without("--packet-path=on"), scene.world.lab.scratch());
+fn a_second_agent_in_the_namespace_leaves_packets_alone() {
+    packets::run("packets-second", PODS, |scene| {
+        let _a = served(scene);
+        let lab = Lab::another("packets-second-agent");
+        lab.set_settings(&settings_of(&scene.world.api, NEAR.0, "packet_path: on", PODS));
+        lab.write_config("");
+        let finished = lab.lb_agent_on_config("run");
         assert_ne!(finished.code, Some(0), "{finished:?}");
-        let line = finished.stderr.lines().find(|line| line.contains("nft"));
+        let line = finished.stderr.lines().find(|line| line.contains("packet path"));
         let line = line.unwrap_or_else(|| panic!("{finished:?}"));
-        assert!(line.contains("install") && line.contains("--packet-path=off"), "{line}");
+        assert!(line.contains("packet_path: off"), "what to do: {line}");
 
-        let mut child = without("--packet-path=auto").spawn().expect("the agent starts");
-        let ready = wait_for("an agent", Duration::from_secs(20), || {
-            let status = scene.world.lab.lbctl(&["status"]);
-            status.stdout.contains("packet path").then_some(status.stdout)
+        lab.set_settings(&settings_of(&scene.world.api, NEAR.0, "packet_path: auto", PODS));
+        let second = Agent::start(&lab, "");
+        let said = said(&lab);
+        assert_eq!(said["state"], "unavailable", "{said}");
+        let status = lab.lbctl(&["status"]);
+        assert!(status.stdout.contains("packet path"), "{}", status.stdout);
+        let dialled = thread::scope(|scope| {
+            let dial = || {
+                lab.cgroup().enter();
+                Scene::web().at(80).map(|to| dial(to).map(|call| call.tag))
+            };
+            scope.spawn(dial).join().expect("dialling does not panic")
         });
-        process::kill(&mut child);
-        assert!(ready.contains("nft"), "{ready}");
+        for tag in dialled {
+            assert_eq!(tag.expect("an answer"), "a");
+        }
+        drop(second);
+        reaches(&scene.client, TCP, scene.doors(), &["a"]);
+        assert_eq!(scene.said()["repairs"], 0);
     });
 }
 
