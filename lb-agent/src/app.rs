@@ -2,6 +2,7 @@
 
 mod health;
 pub mod kubeproxy;
+mod packets;
 
 use crate::addresses::{self, Addresses};
 use crate::admin::{self, Admin};
@@ -54,6 +55,9 @@ pub struct Overrides {
     /// Serve metrics and the status page on this address, or `off`
     #[arg(long, value_name = "ADDR")]
     pub http: Option<config::Http>,
+    /// Serve connections from other hosts by nftables (auto: with a cluster or exposed services)
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub packet_path: Option<config::PacketPath>,
     /// Detach the programs and remove the tables when stopped
     #[arg(long)]
     pub detach_on_exit: bool,
@@ -86,8 +90,16 @@ fn read_config(path: &Path, overrides: &Overrides) -> Result<Config, Failure> {
 
 /// The configuration with what the command line says.
 fn overridden(mut config: Config, overrides: &Overrides) -> Config {
-    let Overrides { cgroup, exclude_cgroups, pin_dir, state_dir, socket, http, detach_on_exit } =
-        overrides.clone();
+    let Overrides {
+        cgroup,
+        exclude_cgroups,
+        pin_dir,
+        state_dir,
+        socket,
+        http,
+        packet_path,
+        detach_on_exit,
+    } = overrides.clone();
     config.cgroup = cgroup.or(config.cgroup);
     if !exclude_cgroups.is_empty() {
         config.exclude_cgroups = exclude_cgroups;
@@ -96,6 +108,7 @@ fn overridden(mut config: Config, overrides: &Overrides) -> Config {
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.socket = socket.unwrap_or(config.socket);
     config.http = http.unwrap_or(config.http);
+    config.packet_path = packet_path.unwrap_or(config.packet_path);
     config.detach_on_exit |= detach_on_exit;
     config
 }
@@ -164,6 +177,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
         excluded,
     };
     let kernel = Kernel::open(&config.pin_dir, &host.cgroup, &settings)?;
+    let packets = packets::prepare(config)?;
     let mut warnings = host.warnings;
     if let Some(warning) = http_warning {
         tracing::warn!("{warning}");
@@ -185,6 +199,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let board = monitor.board();
     let admin = Admin::new(overrides_file, own, own_stores(config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(config), feeds, identity, files, monitor)?;
+    let packets = packets::start(packets, reconciler.packets(), &clusters);
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
@@ -200,6 +215,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
         leases: leases(config),
         admin: Arc::new(admin),
         names: names.status(),
+        packets: packets.clone(),
         pulse: reconciler.pulse(),
         inspector: Arc::clone(&inspector),
     };
@@ -234,6 +250,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     drop(reconciler);
     names.stop(config.detach_on_exit).await;
     if config.detach_on_exit {
+        packets::remove(config)?;
         detach(&config.pin_dir)?;
         tracing::info!("detached: nothing is translated any more");
     } else {
@@ -395,12 +412,14 @@ pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Fa
     let named = || names::remove(&config.names).map_err(|problem| anyhow::anyhow!(problem));
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     if !pins.is_dir() {
-        return Ok(named()?);
+        let packets = packets::remove(&config);
+        return Ok(named()? || packets?);
     }
     let lock = PinLock::acquire(&pins)?;
     // The services go in any case.
     let named = named();
+    let packets = packets::remove(&config);
     let found = detach(&config.pin_dir)?;
     drop(lock);
-    Ok(named? || found)
+    Ok(named? || packets? || found)
 }

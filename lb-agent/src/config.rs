@@ -7,6 +7,7 @@ use crate::claims::Claims;
 use crate::model::Rejection;
 use crate::yaml::{Document, Item, Place, Reader};
 use ipnet::IpNet;
+use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub use self::names::{Coredns, Dns, Names};
 pub use self::observe::{Http, Metrics};
 
 /// The keys of the main file.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "cgroup",
     "exclude_cgroups",
     "pin_dir",
@@ -37,6 +38,7 @@ const KEYS: [&str; 15] = [
     "tables",
     "sources",
     "names",
+    "packet_path",
     "services",
 ];
 
@@ -83,8 +85,24 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Where services can be looked up by name.
     pub names: Names,
+    /// Whether connections that come as packets are served.
+    pub packet_path: PacketPath,
     /// Whether this file is itself a source: it has `services:`.
     pub has_services: bool,
+}
+
+/// Whether connections that come as packets are served: from other hosts, and from guests without
+/// sockets here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PacketPath {
+    /// If there is a cluster, or a service that is exposed; as far as the kernel can.
+    #[default]
+    Auto,
+    /// Yes, or the agent does not start.
+    On,
+    /// No: nftables are left alone.
+    Off,
 }
 
 /// Most entries of each kernel table.
@@ -175,6 +193,10 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
             "exclude_cgroups" => config.exclude_cgroups = read_excluded(&mut reader, item),
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
+            "packet_path" => {
+                let word = reader.word(item, key, &["auto", "on", "off"]);
+                config.packet_path = word.unwrap_or_default();
+            }
             "names" => config.names = names::read(&mut reader, item, directory),
             _ => config.has_services = true,
         }
@@ -205,6 +227,7 @@ impl Default for Config {
             tables: TableSizes::default(),
             sources: Vec::new(),
             names: Names::default(),
+            packet_path: PacketPath::default(),
             has_services: false,
         }
     }
@@ -239,6 +262,7 @@ impl Config {
             tables,
             sources,
             names,
+            packet_path,
             has_services: _,
         } = self;
         [
@@ -256,6 +280,7 @@ impl Config {
             ("tables", *tables == now.tables),
             ("sources", *sources == now.sources),
             ("names", *names == now.names),
+            ("packet_path", *packet_path == now.packet_path),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))

@@ -250,7 +250,7 @@ fn nearest(frontend: Frontend, known: Known<'_>) -> Vec<Near> {
     let Frontend { address, protocol } = frontend;
     let other = match protocol {
         Protocol::Tcp => Protocol::Udp,
-        Protocol::Udp => Protocol::Tcp,
+        Protocol::Udp | Protocol::Sctp => Protocol::Tcp,
     };
     let name = |id: u32| {
         let named = known.services.iter().find(|service| service.id == Some(id));

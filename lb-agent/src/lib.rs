@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod model;
 pub mod monitor;
 pub mod names;
+pub mod nat;
 mod pairs;
 pub mod plan;
 pub mod pulse;

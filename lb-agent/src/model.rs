@@ -7,9 +7,12 @@ pub mod check;
 mod frontend;
 mod health;
 
-pub use self::frontend::{Exposure, Frontend, Protocol, Reach, Scope, parse_socket_addr};
+pub use self::frontend::{
+    Exposure, Frontend, Masquerade, Passage, Protocol, Reach, Scope, Way, parse_socket_addr,
+};
 pub use self::health::{EjectionPolicy, HealthPolicy, OnRemoval, Rule};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -151,6 +154,9 @@ pub struct Service {
     /// How its backends' health is told and what follows from it.
     #[serde(default, skip_serializing_if = "HealthPolicy::is_default")]
     pub health: HealthPolicy,
+    /// The clients that may use the frontends that are restricted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_ranges: Vec<IpNet>,
 }
 
 /// What an operator says of a backend, over what its source says.
@@ -295,13 +301,26 @@ impl Service {
         backend.is_some_and(|backend| self.frontends.iter().any(|f| leads(f, backend)))
     }
 
+    /// The frontends that sockets which connect find.
+    pub fn socket_frontends(&self) -> impl Iterator<Item = (&Frontend, &Exposure)> {
+        self.frontends.iter().filter(|(_, exposure)| exposure.is_for_sockets())
+    }
+
     /// Where a frontend leads: the backends of its family and reach.
     pub fn backends_for(
         &self,
         frontend: &Frontend,
     ) -> impl Iterator<Item = (&SocketAddr, &Backend)> {
-        let v4 = frontend.address.is_ipv4();
         let reach = self.frontends.get(frontend).map_or(Reach::default(), |e| e.reach);
+        self.backends_of(frontend.address.is_ipv4(), reach)
+    }
+
+    /// The backends of a family, IPv4 or IPv6, and a reach.
+    pub fn backends_of(
+        &self,
+        v4: bool,
+        reach: Reach,
+    ) -> impl Iterator<Item = (&SocketAddr, &Backend)> {
         self.backends
             .iter()
             .filter(move |(a, backend)| a.is_ipv4() == v4 && backend.lists.contains(reach))

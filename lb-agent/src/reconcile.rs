@@ -10,6 +10,7 @@ use crate::desired::{Input, Merger};
 use crate::metrics::own::{self, ErrorKind};
 use crate::model::{Rejection, ServiceName};
 use crate::monitor::{Monitor, News};
+use crate::nat::contents::Wanted;
 use crate::plan::{Action, AdoptError, Limits, Planner};
 use crate::pulse::Pulse;
 use crate::report::{Identity, Reporter, source_status};
@@ -80,6 +81,8 @@ pub struct Reconciler<D> {
     /// and of these in any case.
     touched: BTreeSet<ServiceName>,
     pulse: Pulse,
+    /// What the packet path is to serve, whether it does or not.
+    packets: watch::Sender<Arc<Wanted>>,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -122,12 +125,18 @@ impl<D: Dataplane> Reconciler<D> {
             stale: true,
             touched: BTreeSet::new(),
             pulse: Pulse::default(),
+            packets: watch::Sender::default(),
         })
     }
 
     /// What the loop publishes after each round.
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
         self.reporter.subscribe()
+    }
+
+    /// What the packet path is to serve.
+    pub fn packets(&self) -> watch::Receiver<Arc<Wanted>> {
+        self.packets.subscribe()
     }
 
     /// Tells whether the loop still comes round.
@@ -401,6 +410,9 @@ impl<D: Dataplane> Reconciler<D> {
             .collect();
         let sources = self.sources.iter().map(source_status).collect();
         if std::mem::take(&mut self.stale) {
+            if self.packets.receiver_count() > 0 {
+                self.packets.send_replace(Arc::new(Wanted::of(self.merger.desired())));
+            }
             let touched = std::mem::take(&mut self.touched);
             self.reporter.update(self.merger.desired(), &self.planner, touched);
         }

@@ -8,7 +8,7 @@ use crate::pairs::side_by_side;
 use crate::plan::Planner;
 use crate::source::SourceState;
 use crate::status::{
-    AgentStatus, BackendStatus, FrontendStatus, Published, ServiceCounts, ServiceStatus,
+    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, ServiceCounts, ServiceStatus,
     SourceStatus, State, WorkStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,8 +223,9 @@ pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
         pending: Vec::new(),
         hooks: Vec::new(),
         sources: Vec::new(),
-        // Who keeps the names says so to the API.
+        // Who keeps the names and the packet path says so to the API.
         names: Vec::new(),
+        packet_path: PacketPathStatus::default(),
         work: WorkStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
@@ -276,11 +277,13 @@ fn service_status(
         no_backend,
         no_node_backend,
         health: _,
+        source_ranges: _,
     } = &*entry.service;
     let node = |exposure: &Exposure| exposure.reach == Reach::Node;
     let no_node_backend = frontends.values().any(node).then_some(*no_node_backend);
     let frontends = frontends
         .iter()
+        .filter(|(_, exposure)| exposure.is_for_sockets())
         .map(|(frontend, asked)| FrontendStatus {
             frontend: *frontend,
             scope: frontend.exposure(*asked).scope,

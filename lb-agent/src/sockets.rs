@@ -87,6 +87,7 @@ impl Listing {
                 let transport = match protocol {
                     crate::model::Protocol::Tcp => "tcp",
                     crate::model::Protocol::Udp => "udp",
+                    crate::model::Protocol::Sctp => "sctp",
                 };
                 names.insert((address, Some(transport)), &service.name);
                 names.insert((address, None), &service.name);

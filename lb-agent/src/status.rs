@@ -40,6 +40,9 @@ pub struct AgentStatus {
     /// Where the services' names can be looked up.
     #[serde(default)]
     pub names: Vec<NamesStatus>,
+    /// How connections that come as packets fare.
+    #[serde(default)]
+    pub packet_path: PacketPathStatus,
     /// Publications, grace periods and the like.
     pub work: WorkStatus,
     /// What the kernel can't do, and what that means.
@@ -123,6 +126,54 @@ pub enum NamesKind {
     Dns,
     /// Records in etcd, for CoreDNS.
     Coredns,
+}
+
+/// The packet path: connections from other hosts, and from guests without sockets here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketPathStatus {
+    /// Whether it serves.
+    pub state: PacketPathState,
+    /// Since when.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub since: Option<SystemTime>,
+    /// Elements in both tables.
+    #[serde(default)]
+    pub elements: usize,
+    /// Changes of the tables since the agent started.
+    #[serde(default)]
+    pub changes: u64,
+    /// How long the last one took.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub last_change: Option<Duration>,
+    /// How often the tables had been changed by somebody else, and were put right.
+    #[serde(default)]
+    pub repairs: u64,
+    /// Changes that failed and were tried again.
+    #[serde(default)]
+    pub failures: u64,
+    /// UDP flows that were ended because they led nowhere.
+    #[serde(default)]
+    pub ended_flows: u64,
+    /// Why it does not serve, or not as it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Whether the packet path serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketPathState {
+    /// It is not wanted, or nothing is there for it to serve.
+    #[default]
+    Off,
+    /// It waits for what it is to serve.
+    Waiting,
+    /// It serves.
+    On,
+    /// It is wanted, and can't be.
+    Unavailable,
+    /// The last change failed; what was there before serves on.
+    Failing,
 }
 
 /// Counters of the agent's own work since it started.

@@ -37,7 +37,9 @@ use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::metrics::own::{self, ErrorKind};
 use crate::pulse::Pulse;
-use crate::status::{AgentStatus, Counters, NamesStatus, Published, ServiceStatus};
+use crate::status::{
+    AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
+};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
@@ -73,6 +75,8 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
+    /// How the packet path fares.
+    pub packets: watch::Receiver<PacketPathStatus>,
     /// Whether the loop still comes round.
     pub pulse: Pulse,
     /// Looks into the kernel.
@@ -143,7 +147,8 @@ fn reading() -> Router<Parts> {
 
 async fn status(State(shared): State<Parts>) -> Response {
     let names = shared.names.borrow().clone();
-    Json(AgentStatus { names, ..shared.now().agent.clone() }).into_response()
+    let packet_path = shared.packets.borrow().clone();
+    Json(AgentStatus { names, packet_path, ..shared.now().agent.clone() }).into_response()
 }
 
 async fn services(

@@ -50,6 +50,8 @@ pub async fn run(
         node: Some(node.clone()),
         node_ports: decided.node_ports.clone(),
         scope: decided.scope,
+        pods: decided.pods.clone(),
+        masquerade_all: decided.masquerade_all,
         ..KubernetesSource::default()
     };
     let sources = vec![Source::Kubernetes(Arc::new(source))];

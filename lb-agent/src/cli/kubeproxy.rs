@@ -2,6 +2,7 @@
 
 use crate::app::kubeproxy::{self, ConfigFile};
 use crate::app::{self, Failure, Overrides};
+use crate::config::PacketPath;
 use crate::dataplane;
 use crate::kubeproxy::cleanup::{self, Cleaned};
 use crate::kubeproxy::config;
@@ -53,7 +54,7 @@ fn run(flags: &Given) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     dataplane::share_one_heap();
-    let overrides = overrides(flags, decided.exclude_cgroups.clone());
+    let overrides = overrides(flags, decided.exclude_cgroups.clone(), Some(decided.packet_path));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(kubeproxy::run(decided, &overrides, file))
@@ -74,7 +75,11 @@ fn level(decided: &Decided) -> &'static str {
     }
 }
 
-fn overrides(flags: &Given, exclude_cgroups: Vec<PathBuf>) -> Overrides {
+fn overrides(
+    flags: &Given,
+    exclude_cgroups: Vec<PathBuf>,
+    packet_path: Option<PacketPath>,
+) -> Overrides {
     let path = |name| text_of(flags, name).map(PathBuf::from);
     Overrides {
         cgroup: path("cgroup"),
@@ -83,6 +88,7 @@ fn overrides(flags: &Given, exclude_cgroups: Vec<PathBuf>) -> Overrides {
         state_dir: path("state-dir"),
         socket: path("socket"),
         http: None,
+        packet_path,
         detach_on_exit: false,
     }
 }
@@ -101,7 +107,7 @@ fn clean_up(flags: &Given) -> Result<(), Failure> {
     report(&cleaned)?;
     let mut failures: Vec<String> = cleaned.failures.iter().map(ToString::to_string).collect();
     if is_on(flags, "cleanup-lb") {
-        match app::detach_all(None, &overrides(flags, Vec::new())) {
+        match app::detach_all(None, &overrides(flags, Vec::new(), None)) {
             Ok(true) => say("lb-agent: detached")?,
             Ok(false) => say("lb-agent: nothing was attached")?,
             Err(Failure::Other(error)) => failures.push(format!("{error:#}")),

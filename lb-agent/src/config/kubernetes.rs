@@ -2,13 +2,13 @@
 
 use super::{parse_range, read_path};
 use crate::model::Scope;
-use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts};
+use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, Pods};
 use crate::yaml::{Item, Reader};
 use ipnet::IpNet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 9] = [
     "name",
     "kubeconfig",
     "server",
@@ -16,6 +16,8 @@ const KEYS: [&str; 7] = [
     "node_port_addresses",
     "localhost_node_ports",
     "socket_scope",
+    "pod_ranges",
+    "masquerade_all",
 ];
 
 /// Longest name of a source, and of a node, in bytes.
@@ -36,6 +38,10 @@ pub struct KubernetesSource {
     pub node_ports: NodePorts,
     /// Whose sockets the cluster's addresses are for.
     pub scope: Scope,
+    /// How pods are told from others.
+    pub pods: Pods,
+    /// Whether this node's address takes the place of every client's of a cluster address.
+    pub masquerade_all: bool,
 }
 
 // === impl KubernetesSource ===
@@ -49,6 +55,8 @@ impl Default for KubernetesSource {
             node: None,
             node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
             scope: Scope::Everywhere,
+            pods: Pods::Unknown,
+            masquerade_all: false,
         }
     }
 }
@@ -76,6 +84,8 @@ pub(super) fn read_source(
             "node" => source.node = reader.parse(item, "a name for `node`", parse_node),
             "node_port_addresses" => source.node_ports.addresses = read_addresses(reader, item),
             "localhost_node_ports" => source.node_ports.localhost = reader.flag(item, key),
+            "pod_ranges" => source.pods = read_pods(reader, item),
+            "masquerade_all" => source.masquerade_all = reader.flag(item, key),
             _ => {
                 let words = ["everywhere", "host"];
                 source.scope = match reader.word::<String>(item, key, &words).as_deref() {
@@ -133,4 +143,15 @@ fn read_addresses(reader: &mut Reader<'_>, item: Item<'_>) -> NodePortAddresses 
     let read = |item| reader.parse(item, "a range such as 10.0.0.0/16", parse_range);
     let ranges: Vec<IpNet> = items.into_iter().filter_map(read).collect();
     if ranges.is_empty() { NodePortAddresses::All } else { NodePortAddresses::Ranges(ranges) }
+}
+
+fn read_pods(reader: &mut Reader<'_>, item: Item<'_>) -> Pods {
+    if item.text() == Some("node") {
+        return Pods::OfNode;
+    }
+    let what = "`node` or a list of ranges for `pod_ranges`";
+    let items: Vec<_> = reader.list(item, what).collect();
+    let read = |item| reader.parse(item, "a range such as 10.244.0.0/16", parse_range);
+    let ranges: Vec<IpNet> = items.into_iter().filter_map(read).collect();
+    if ranges.is_empty() { Pods::Unknown } else { Pods::Ranges(ranges) }
 }

@@ -7,7 +7,7 @@ use super::verdict::{at_connect, dialled, from_outside, not_a_service};
 use crate::desired::{self, Desired, Input};
 use crate::model::{Frontend, Rejection, Scope};
 use crate::source::kubernetes::cluster::{
-    Change, Cluster, NodePortAddresses, NodePorts, Parts, Settings,
+    Change, Cluster, NodePortAddresses, NodePorts, Parts, Pods, Settings,
 };
 use crate::source::kubernetes::objects::{Family, ServicePort, key};
 use k8s_openapi::api::core::v1::Node;
@@ -51,6 +51,8 @@ impl View {
             node: place.node.clone(),
             node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
             scope: Scope::Everywhere,
+            pods: Pods::Unknown,
+            masquerade_all: false,
         };
         let Objects { services, slices, mut nodes, service_cidrs } = objects;
         let mut notes = Vec::new();

@@ -16,7 +16,12 @@ pub(super) struct Part {
 /// The parts of a service's backends of one family, in their order, and whether any list fails open.
 pub(super) fn parts(members: &[(Lists, Member)], service: &Service) -> (Vec<Part>, bool) {
     let rule = service.health.rule;
-    let used = |reach| service.frontends.values().any(|exposure| exposure.reach == reach);
+    let used = |reach| {
+        service.frontends.values().any(|exposure| {
+            let outside = exposure.passage().map(|passage| passage.outside);
+            exposure.reach == reach || outside == Some(reach)
+        })
+    };
     if !used(Reach::Node) {
         let all: Vec<Member> = members.iter().map(|(_, member)| *member).collect();
         let (shares, fail_open) = shares(&all, rule);

@@ -6,8 +6,9 @@ use super::config::{self, File};
 use super::flags::Given;
 use super::table::{Kind, ROWS, Standing};
 use super::values;
+use crate::config::PacketPath;
 use crate::model::Scope;
-use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts};
+use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, Pods};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -35,6 +36,12 @@ pub struct Decided {
     pub scope: Scope,
     /// cgroup subtrees whose sockets are left alone.
     pub exclude_cgroups: Vec<PathBuf>,
+    /// Whether connections that come as packets are served.
+    pub packet_path: PacketPath,
+    /// How pods are told from others.
+    pub pods: Pods,
+    /// Whether this node's address takes the place of every client's of a cluster address.
+    pub masquerade_all: bool,
     /// Where `/healthz` is served.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is served.
@@ -147,6 +154,12 @@ impl Settings {
         let period = values::duration(&self.text(period)).filter(|period| !period.is_zero());
         let json_logs = self.word("logging.format", &["", "text", "json"]) == "json";
         let scope = self.word("socket-scope", &["", "everywhere", "host"]);
+        let packet_path = self.word("packet-path", &["", "auto", "on", "off"]);
+        let pods = self.pods();
+        let masquerade_all = self.flag(match mode {
+            Mode::Nftables => "nftables.masqueradeAll",
+            Mode::Iptables | Mode::Ipvs => "iptables.masqueradeAll",
+        });
         let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
         let server = self.server();
         let mut document = self.given.clone();
@@ -164,6 +177,13 @@ impl Settings {
             node_ports: self.node_ports(mode, primary.filter(|address| !address.is_unspecified())),
             scope: if scope == "host" { Scope::Host } else { Scope::Everywhere },
             exclude_cgroups: self.list("exclude-cgroup").into_iter().map(PathBuf::from).collect(),
+            packet_path: match packet_path.as_str() {
+                "on" => PacketPath::On,
+                "off" => PacketPath::Off,
+                _ => PacketPath::Auto,
+            },
+            pods,
+            masquerade_all,
             healthz,
             metrics,
             hard_fail: self.flag("bindAddressHardFail"),
@@ -281,6 +301,29 @@ impl Settings {
                 }
             }
         }
+    }
+
+    fn pods(&mut self) -> Pods {
+        const MODES: [&str; 5] =
+            ["", "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"];
+        match self.word("detectLocalMode", &MODES).as_str() {
+            "NodeCIDR" => return Pods::OfNode,
+            // Where a packet came in is not known any more where its source is decided on.
+            "BridgeInterface" | "InterfaceNamePrefix" => return Pods::Unknown,
+            _ => {}
+        }
+        let text = self.text("clusterCIDR");
+        let mut ranges = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.parse::<IpNet>() {
+                Ok(range) => ranges.push(range.trunc()),
+                Err(_) => self.problems.push(format!(
+                    "`clusterCIDR`: `{part}` is not a range such as 10.244.0.0/16; write one, or \
+                     one of each family with a comma between them"
+                )),
+            }
+        }
+        if ranges.is_empty() { Pods::Unknown } else { Pods::Ranges(ranges) }
     }
 
     fn range(&mut self, text: &str) -> Option<IpNet> {

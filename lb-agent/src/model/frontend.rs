@@ -6,6 +6,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+/// The number of SCTP, which the programs never see.
+const SCTP: u8 = 132;
+
 /// Layer-4 protocol of a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -14,6 +17,8 @@ pub enum Protocol {
     Tcp,
     /// UDP, connected and unconnected sockets.
     Udp,
+    /// SCTP, for packets only: connects don't show it.
+    Sctp,
 }
 
 /// What a client dials: `10.96.0.10:53/udp`.
@@ -21,7 +26,7 @@ pub enum Protocol {
 pub struct Frontend {
     /// Address and port. Never a v4-mapped IPv6 address: those are IPv4.
     pub address: SocketAddr,
-    /// TCP or UDP.
+    /// What is spoken there.
     pub protocol: Protocol,
 }
 
@@ -55,6 +60,54 @@ pub struct Exposure {
     /// Which backends it leads to.
     #[serde(default)]
     pub reach: Reach,
+    /// Who finds it.
+    #[serde(default)]
+    pub way: Way,
+}
+
+/// How connections come to a frontend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// By sockets of this host.
+    #[default]
+    Sockets,
+    /// By packets that come to this host, too.
+    Both(Passage),
+    /// By packets only: who may use it, or what is spoken there, does not show in a connect.
+    Packets(Passage),
+}
+
+/// What becomes of packets that come for a frontend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Passage {
+    /// Which backends those get who are neither a pod nor this host; the others get those of
+    /// [`Exposure::reach`].
+    pub outside: Reach,
+    /// Whose address the backends see.
+    pub masquerade: Masquerade,
+    /// Whether only clients in [`Service::source_ranges`](super::Service) may use it.
+    #[serde(default)]
+    pub restricted: bool,
+    /// Whether the address is the service's alone: connections to other ports of it are refused.
+    #[serde(default)]
+    pub whole_address: bool,
+}
+
+/// When this host's address takes the place of a client's. Where a backend would answer itself, it
+/// always does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Masquerade {
+    /// Never.
+    Never,
+    /// Unless the client is a pod.
+    UnlessPod,
+    /// If the client is this host.
+    IfLocal,
+    /// Always.
+    #[default]
+    Always,
 }
 
 // === impl Protocol ===
@@ -65,6 +118,7 @@ impl Protocol {
         match self {
             Self::Tcp => lb_common::protocol::TCP,
             Self::Udp => lb_common::protocol::UDP,
+            Self::Sctp => SCTP,
         }
     }
 
@@ -73,6 +127,7 @@ impl Protocol {
         match number {
             lb_common::protocol::TCP => Some(Self::Tcp),
             lb_common::protocol::UDP => Some(Self::Udp),
+            SCTP => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -83,6 +138,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -116,6 +172,8 @@ impl FromStr for Frontend {
             None => (text, Protocol::Tcp),
             Some((address, "tcp")) => (address, Protocol::Tcp),
             Some((address, "udp")) => (address, Protocol::Udp),
+            // Written by ourselves only.
+            Some((address, "sctp")) => (address, Protocol::Sctp),
             Some((_, other)) => {
                 return Err(ParseError(format!(
                     "`{text}`: protocol `{other}` is not supported; use /tcp or /udp"
@@ -179,9 +237,24 @@ fn explain_address(text: &str) -> String {
 
 // === impl Exposure ===
 
+impl Exposure {
+    /// Whether sockets that connect are sent on.
+    pub const fn is_for_sockets(&self) -> bool {
+        !matches!(self.way, Way::Packets(_))
+    }
+
+    /// What becomes of packets, if anything.
+    pub const fn passage(&self) -> Option<Passage> {
+        match self.way {
+            Way::Sockets => None,
+            Way::Both(passage) | Way::Packets(passage) => Some(passage),
+        }
+    }
+}
+
 impl From<Scope> for Exposure {
     fn from(scope: Scope) -> Self {
-        Self { scope, reach: Reach::default() }
+        Self { scope, ..Self::default() }
     }
 }
 

@@ -24,7 +24,7 @@ fn bad_addresses_say_what_is_wrong() {
         ("fd00::1:80", "has no port"),
         ("fd00::1", "has no port"),
         ("example.com:80", "names are not looked up"),
-        ("10.0.0.1:80/sctp", "`sctp` is not supported"),
+        ("10.0.0.1:80/dccp", "`dccp` is not supported"),
         ("", "is not an address and a port"),
     ] {
         let error = text.parse::<Frontend>().unwrap_err().to_string();

@@ -33,7 +33,7 @@ pub struct Variant {
 impl Variant {
     /// The variant that `frontend` uses when it is offered as `asked`.
     pub fn of(frontend: &Frontend, asked: Exposure) -> Self {
-        let Exposure { scope, reach } = frontend.exposure(asked);
+        let Exposure { scope, reach, way: _ } = frontend.exposure(asked);
         Self { v4: frontend.address.is_ipv4(), scope, reach }
     }
 }
@@ -56,6 +56,7 @@ impl Block {
             no_backend,
             no_node_backend,
             health: _,
+            source_ranges: _,
         } = service;
         let mut usable = Vec::new();
         let mut resting = Vec::new();
@@ -161,6 +162,7 @@ mod tests {
             no_node_backend: NoBackend::Refuse,
             backends_from: Vec::new(),
             health: Default::default(),
+            source_ranges: Vec::new(),
         }
     }
 

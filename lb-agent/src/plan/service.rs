@@ -26,7 +26,7 @@ impl Planner {
         let Some(held) = self.services.get(name) else { return Err(Obstacle::Wait) };
 
         let mut variants: BTreeMap<Variant, Vec<Frontend>> = BTreeMap::new();
-        for (frontend, asked) in &service.frontends {
+        for (frontend, asked) in service.socket_frontends() {
             variants.entry(Variant::of(frontend, *asked)).or_default().push(*frontend);
         }
         let wanted: Vec<(Block, Vec<Frontend>)> = variants
@@ -45,7 +45,7 @@ impl Planner {
             Some(held) => {
                 let old = std::mem::take(&mut held.frontends);
                 known = Arc::new(old.clone());
-                held.frontends = service.frontends.keys().copied().collect();
+                held.frontends = service.socket_frontends().map(|(f, _)| *f).collect();
                 for frontend in old.difference(&held.frontends) {
                     released.push((*frontend, name.clone()));
                 }

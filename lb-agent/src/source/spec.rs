@@ -12,7 +12,7 @@ mod vip;
 
 use self::service::{Draft, draft, name_of};
 use crate::claims::Claims;
-use crate::model::{Frontend, Rejection, Service, ServiceName, Snapshot};
+use crate::model::{Exposure, Frontend, Rejection, Service, ServiceName, Snapshot};
 use crate::yaml::{Document, Place, Reader};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -155,7 +155,7 @@ fn restrict(service: &Arc<Service>, pass: impl Fn(&Frontend) -> bool) -> Option<
 
 /// Compares a draft with the services before it. `None` if nothing is left to serve.
 fn settle(reader: &mut Reader<'_>, draft: Draft, taken: &mut Taken) -> Option<Service> {
-    let Draft { name, place, frontends, doubles, mut service, .. } = draft;
+    let Draft { name, place, frontends, doubles, mut service, way, .. } = draft;
     if let Some(line) = taken.names.get(&name) {
         reader.reject(
             place,
@@ -173,7 +173,7 @@ fn settle(reader: &mut Reader<'_>, draft: Draft, taken: &mut Taken) -> Option<Se
             continue;
         }
         taken.frontends.insert(frontend, place.line);
-        service.frontends.insert(frontend, scope.into());
+        service.frontends.insert(frontend, Exposure { way, ..scope.into() });
         kept.push((frontend, place));
     }
     if service.frontends.is_empty() {

@@ -27,7 +27,7 @@ const fn row(
 }
 
 /// The table, in the order of the documentation.
-pub const ROWS: [Row; 79] = [
+pub const ROWS: [Row; 80] = [
     row(
         "config",
         "",
@@ -179,6 +179,15 @@ pub const ROWS: [Row; 79] = [
         ),
     ),
     row(
+        "packet-path",
+        "",
+        Text,
+        "\"auto\"",
+        Honoured(
+            "ours: serve connections from other hosts by nftables; `on` ends the start if that can't be, `off` leaves nftables alone",
+        ),
+    ),
+    row(
         "exclude-cgroup",
         "",
         Repeated,
@@ -248,7 +257,15 @@ pub const ROWS: [Row; 79] = [
         "14",
         NoEffect(NOT_PACKETS),
     ),
-    row("masquerade-all", "iptables.masqueradeAll", Flag, "false", NoEffect(NOT_PACKETS)),
+    row(
+        "masquerade-all",
+        "iptables.masqueradeAll",
+        Flag,
+        "false",
+        Honoured(
+            "backends see this node's address instead of that of any packet to a cluster address (modes other than `nftables`)",
+        ),
+    ),
     row(
         "iptables-min-sync-period",
         "iptables.minSyncPeriod",
@@ -264,9 +281,17 @@ pub const ROWS: [Row; 79] = [
     row("ipvs-tcpfin-timeout", "ipvs.tcpFinTimeout", Duration, "\"0s\"", NoEffect(IPVS)),
     row("ipvs-udp-timeout", "ipvs.udpTimeout", Duration, "\"0s\"", NoEffect(IPVS)),
     row("", "nftables.masqueradeBit", Number(0, 31), "14", NoEffect(NOT_PACKETS)),
-    row("", "nftables.masqueradeAll", Flag, "false", NoEffect(NOT_PACKETS)),
+    row("", "nftables.masqueradeAll", Flag, "false", Honoured("the same in mode `nftables`")),
     row("", "nftables.minSyncPeriod", Duration, "\"1s\"", NoEffect(AT_ONCE)),
-    row("detect-local-mode", "detectLocalMode", Text, "\"\"", NoEffect(BY_SOCKET)),
+    row(
+        "detect-local-mode",
+        "detectLocalMode",
+        Text,
+        "\"\"",
+        Honoured(
+            "how packets of pods are told: `ClusterCIDR` (default) or `NodeCIDR`; with the others they are not",
+        ),
+    ),
     row("pod-bridge-interface", "detectLocal.bridgeInterface", Text, "\"\"", NoEffect(BY_SOCKET)),
     row(
         "pod-interface-name-prefix",
@@ -275,7 +300,13 @@ pub const ROWS: [Row; 79] = [
         "\"\"",
         NoEffect(BY_SOCKET),
     ),
-    row("cluster-cidr", "clusterCIDR", Text, "\"\"", NoEffect(BY_SOCKET)),
+    row(
+        "cluster-cidr",
+        "clusterCIDR",
+        Text,
+        "\"\"",
+        Honoured("the ranges that pods' addresses are in, one of each family at most"),
+    ),
     row("conntrack-max-per-core", "conntrack.maxPerCore", I32, "32768", NoEffect(CONNTRACK)),
     row("conntrack-min", "conntrack.min", I32, "131072", NoEffect(CONNTRACK)),
     row(

@@ -7,7 +7,7 @@ mod terms;
 mod unit;
 
 pub use self::terms::{
-    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, Settings, Work,
+    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, Pods, Settings, Work,
 };
 
 use self::unit::Unit;
@@ -81,6 +81,10 @@ impl Cluster {
     pub fn new(settings: Settings, started: SystemTime) -> Self {
         let own_addresses = Arc::default();
         let node_ports = node_ports::addresses(&settings.node_ports, &own_addresses, &[]);
+        let pods = match &settings.pods {
+            Pods::Ranges(ranges) => ranges.iter().copied().collect(),
+            Pods::Unknown | Pods::OfNode => BTreeSet::new(),
+        };
         Self {
             settings,
             started,
@@ -97,7 +101,7 @@ impl Cluster {
             own_addresses,
             node_ports,
             node_is_optional: false,
-            facts: Facts::default(),
+            facts: Facts { pods, ..Facts::default() },
             told: None,
             versions: Versions::default(),
             changed: true,
@@ -194,6 +198,10 @@ impl Cluster {
                 self.dirty.extend(hinted.map(|(key, _)| Arc::clone(key)));
             }
             self.renew_node_ports();
+            if self.settings.pods == Pods::OfNode {
+                let ranges = self.facts.node.iter().flat_map(|node| &node.pod_ranges);
+                self.facts.pods = ranges.copied().collect();
+            }
         }
     }
 
@@ -227,6 +235,9 @@ impl Cluster {
     /// The addresses of this node's interfaces, in its own network namespace.
     pub fn set_addresses(&mut self, addresses: Arc<BTreeSet<IpAddr>>) {
         self.own_addresses = addresses;
+        // A node that is in a range may come from the balancer's address.
+        let restricted = self.units.iter().filter(|(_, unit)| unit.is_restricted());
+        self.dirty.extend(restricted.map(|(key, _)| Arc::clone(key)));
         self.renew_node_ports();
     }
 
@@ -294,7 +305,14 @@ impl Cluster {
     fn here(&self) -> Here<'_> {
         let zone = self.facts.node.as_ref().and_then(|node| node.zone.as_deref());
         let place = Place { node: &self.settings.node, zone };
-        Here { place, node_ports: &self.node_ports, scope: self.settings.scope }
+        Here {
+            place,
+            node_ports: &self.node_ports,
+            scope: self.settings.scope,
+            own_addresses: &self.own_addresses,
+            pods_known: self.settings.pods != Pods::Unknown,
+            masquerade_all: self.settings.masquerade_all,
+        }
     }
 
     /// Translates again what changed. Not before everything is known: a Service whose endpoints

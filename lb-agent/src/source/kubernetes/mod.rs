@@ -117,6 +117,8 @@ pub fn spawn_with(
         node: node.clone(),
         node_ports: config.node_ports.clone(),
         scope: config.scope,
+        pods: config.pods.clone(),
+        masquerade_all: config.masquerade_all,
     };
     let state = SourceState::new(Arc::clone(&config.name), cached);
     let (sender, feed) = state::channel(state.clone());

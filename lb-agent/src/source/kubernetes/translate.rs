@@ -2,16 +2,18 @@
 //!
 //! Pure. Each port of a Service is a service of its own. Whoever connects is on this node, a pod or
 //! the node itself; so `externalTrafficPolicy: Local`, which is about traffic that arrives from
-//! outside, limits nobody here, and only the cluster addresses may lead to the Local list.
+//! outside, limits nobody here, and only the cluster addresses may lead to the Local list. Packets from
+//! other hosts are the ones that it limits.
 
 use super::endpoints::merge;
 use super::objects::{Endpoint, Family, Service, ServicePort, Slice, Traffic};
 use super::topology::{Categories, Place, Uses, categorize};
 use crate::model::{
     self, AdminState, Affinity, Backend, Client, EjectionPolicy, Exposure, Frontend, HealthPolicy,
-    Lists, NoBackend, Policy, Protocol, Reach, Scope, ServiceName,
+    Lists, Masquerade, NoBackend, Passage, Policy, Protocol, Reach, Scope, ServiceName, Way,
 };
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// What this node adds.
@@ -23,6 +25,12 @@ pub struct Here<'a> {
     pub node_ports: &'a BTreeSet<IpAddr>,
     /// Whose sockets the addresses are for.
     pub scope: Scope,
+    /// All addresses of this node.
+    pub own_addresses: &'a BTreeSet<IpAddr>,
+    /// Whether pods can be told by their addresses.
+    pub pods_known: bool,
+    /// Whether this node's address takes the place of every client's of a cluster address.
+    pub masquerade_all: bool,
 }
 
 /// The services that a Service is, one for each of its ports.
@@ -67,6 +75,7 @@ fn one<'s>(
         no_backend: NoBackend::Refuse,
         no_node_backend,
         health: health(),
+        source_ranges: source_ranges(service, here),
     }
 }
 
@@ -111,37 +120,71 @@ fn frontends(
     here: Here<'_>,
 ) -> BTreeMap<Frontend, Exposure> {
     let mut frontends = BTreeMap::new();
-    let mut put = |address: &IpAddr, number, reach| {
+    let mut put = |address: &IpAddr, number, reach, passage: Passage| {
         let frontend = Frontend::new(*address, number, port.protocol);
-        let exposure = frontend.exposure(Exposure { scope: here.scope, reach });
+        // Who may use what is restricted is told by the source address, which a socket that connects
+        // need not have yet.
+        let packets_only = passage.restricted || port.protocol == Protocol::Sctp;
+        let way = if packets_only { Way::Packets(passage) } else { Way::Both(passage) };
+        let exposure = frontend.exposure(Exposure { scope: here.scope, reach, way });
         frontends.entry(frontend).or_insert(exposure);
     };
+    // Without an endpoint anywhere the caller is refused, also where the other family has some
+    // on other nodes: the Cluster list, which is empty, says just that.
+    let list = |traffic, address: &IpAddr, known_anywhere: bool| {
+        let some = known.contains(&Family::of(address)) || known_anywhere;
+        if traffic == Traffic::Local && some { Reach::Node } else { Reach::Cluster }
+    };
     for address in &service.cluster_ips {
-        // Without an endpoint anywhere the caller is refused, also where the other family has some
-        // on other nodes: the Cluster list, which is empty, says just that.
-        let local = service.internal == Traffic::Local
-            && (known.is_empty() || known.contains(&Family::of(address)));
-        put(address, port.port, if local { Reach::Node } else { Reach::Cluster });
+        let reach = list(service.internal, address, known.is_empty());
+        let masquerade = match (here.masquerade_all, here.pods_known) {
+            (true, _) => Masquerade::Always,
+            (false, true) => Masquerade::UnlessPod,
+            (false, false) => Masquerade::Never,
+        };
+        let passage =
+            Passage { outside: reach, masquerade, restricted: false, whole_address: true };
+        put(address, port.port, reach, passage);
     }
-    // Who may use these is told by the source address, which a socket that connects need not have
-    // yet: packets are looked at instead.
-    let restricted: HashSet<_> = service
-        .ingress_ips
-        .iter()
-        .filter(|address| service.restricted.contains(&Family::of(address)))
-        .collect();
-    let others = service.external_ips.iter().chain(&service.ingress_ips);
-    for address in others.filter(|address| !restricted.contains(address)) {
-        put(address, port.port, Reach::Cluster);
+    let passage = |address: &IpAddr| Passage {
+        outside: list(service.external, address, false),
+        masquerade: match service.external {
+            Traffic::Cluster => Masquerade::Always,
+            Traffic::Local => Masquerade::IfLocal,
+        },
+        restricted: service.ingress_ips.contains(address)
+            && service.restricted.contains(&Family::of(address)),
+        whole_address: false,
+    };
+    for address in service.external_ips.iter().chain(&service.ingress_ips) {
+        put(address, port.port, Reach::Cluster, passage(address));
     }
     if let Some(node_port) = port.node_port {
         for address in here.node_ports {
             if service.cluster_ip(Family::of(address)).is_some() {
-                put(address, node_port, Reach::Cluster);
+                let passage = Passage { restricted: false, ..passage(address) };
+                put(address, node_port, Reach::Cluster, passage);
             }
         }
     }
     frontends
+}
+
+/// The clients that may use what is restricted. A node that is among them may also come from the
+/// balancer's own address, which it may have.
+fn source_ranges(service: &Service, here: Here<'_>) -> Vec<IpNet> {
+    let mut ranges = service.source_ranges.to_vec();
+    if service.restricted.is_empty() {
+        return Vec::new();
+    }
+    for address in &service.ingress_ips {
+        let same = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4();
+        let mut own = here.own_addresses.iter().filter(same);
+        if own.any(|own| service.source_ranges.iter().any(|range| range.contains(own))) {
+            ranges.push(IpNet::from(*address));
+        }
+    }
+    ranges
 }
 
 #[cfg(test)]

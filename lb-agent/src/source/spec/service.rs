@@ -7,8 +7,8 @@ use super::health;
 use super::vip::{Asked, Port, Vip, read_ports, read_vip};
 use crate::claims::Claims;
 use crate::model::{
-    Affinity, Client, Frontend, HealthPolicy, NoBackend, Policy, Protocol, Scope, Service,
-    ServiceName, parse_socket_addr,
+    Affinity, Client, Frontend, HealthPolicy, NoBackend, ParseError, Passage, Policy, Protocol, Scope,
+    Service, ServiceName, Way, parse_socket_addr,
 };
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub(super) struct Draft {
     pub(super) doubles: Vec<(Place, String)>,
     /// Everything else; its frontends are settled later.
     pub(super) service: Service,
+    /// Who finds its frontends.
+    pub(super) way: Way,
     /// Addresses that it asks for.
     pub(super) asked: Asked,
     /// The ports of those.
@@ -33,7 +35,7 @@ pub(super) struct Draft {
 }
 
 /// What a service can say.
-pub(crate) const FIELDS: [&str; 15] = [
+pub(crate) const FIELDS: [&str; 16] = [
     "name",
     "frontends",
     "vip",
@@ -42,6 +44,7 @@ pub(crate) const FIELDS: [&str; 15] = [
     "backends_from",
     "policy",
     "affinity",
+    "expose",
     "no_backend",
     "checks",
     "ejection",
@@ -72,7 +75,7 @@ pub(super) fn draft(
     let mut doubles = Vec::new();
     let (mut policy, mut affinity, mut no_backend) =
         (Policy::default(), None, NoBackend::default());
-    let mut policies = HealthPolicy::default();
+    let (mut policies, mut expose) = (HealthPolicy::default(), false);
     for field in fields {
         let (word, item) = (field.key, field.item);
         match word {
@@ -87,6 +90,7 @@ pub(super) fn draft(
                     reader.word(item, word, &["random", "least_connections"]).unwrap_or_default()
             }
             "affinity" => affinity = Some(read_affinity(reader, item)),
+            "expose" => expose = reader.flag(item, word),
             key if health::KEYS.contains(&key) => {
                 health::read(reader, key, item, claims, &mut policies);
             }
@@ -131,8 +135,10 @@ pub(super) fn draft(
         no_backend,
         no_node_backend: Default::default(),
         health: policies,
+        source_ranges: Vec::new(),
     };
-    Some(Draft { name: name?, place: item.place, frontends, doubles, service, asked, ports })
+    let way = if expose { Way::Both(Passage::default()) } else { Way::Sockets };
+    Some(Draft { name: name?, place: item.place, frontends, doubles, service, way, asked, ports })
 }
 
 fn read_name(
@@ -210,7 +216,7 @@ fn read_frontends(
 fn read_frontend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(Frontend, Scope)> {
     let what = "a frontend such as `10.96.0.1:80` or `10.96.0.1:53/udp`";
     if !item.is_mapping() {
-        let frontend = reader.parse(item, what, str::parse)?;
+        let frontend = reader.parse(item, what, parse_frontend)?;
         return Some((frontend, Scope::default()));
     }
     let (mut address, mut protocol, mut scope) = (None, Protocol::Tcp, Scope::default());
@@ -228,6 +234,16 @@ fn read_frontend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(Frontend, S
         reader.reject(item.place, "a frontend needs an `address`");
     }
     address.map(|a| (Frontend::new(a.ip(), a.port(), protocol), scope))
+}
+
+fn parse_frontend(text: &str) -> Result<Frontend, String> {
+    let frontend: Frontend = text.parse().map_err(|error: ParseError| error.to_string())?;
+    match frontend.protocol {
+        Protocol::Tcp | Protocol::Udp => Ok(frontend),
+        Protocol::Sctp => {
+            Err(format!("`{text}`: protocol `sctp` is not supported; use /tcp or /udp"))
+        }
+    }
 }
 
 fn read_affinity(reader: &mut Reader<'_>, item: Item<'_>) -> Affinity {

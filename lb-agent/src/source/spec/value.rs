@@ -7,7 +7,7 @@ use super::backends::{KEY_FIELDS, read_backend};
 use super::service::{Draft, draft};
 use super::vip::{Asked, Port};
 use crate::claims::Claims;
-use crate::model::{Backend, Service, ServiceName};
+use crate::model::{Backend, Exposure, Service, ServiceName, Way};
 use crate::yaml::{Document, Reader};
 use std::net::SocketAddr;
 
@@ -27,6 +27,8 @@ pub(crate) struct Reading<T> {
 pub(crate) struct Declaration {
     /// The service, with the frontends that it names.
     pub(crate) service: Service,
+    /// Who finds the frontends of those that it is given.
+    pub(crate) way: Way,
     /// Addresses that it asks for.
     pub(crate) asked: Asked,
     /// The ports that those shall have.
@@ -55,16 +57,16 @@ pub(crate) fn service(name: &ServiceName, text: &[u8], claims: &Claims) -> Readi
     };
     let mut reader = Reader::tolerant("");
     let draft = draft(&mut reader, document.item(), claims, Some(name));
-    let Some(Draft { frontends, doubles, mut service, asked, ports, .. }) = draft else {
+    let Some(Draft { frontends, doubles, mut service, way, asked, ports, .. }) = draft else {
         return Reading::of(reader, None);
     };
     let mut warnings: Vec<_> = doubles.into_iter().map(|(_, reason)| reason).collect();
     for (frontend, scope, _) in frontends {
-        if service.frontends.insert(frontend, scope.into()).is_some() {
+        if service.frontends.insert(frontend, Exposure { way, ..scope.into() }).is_some() {
             warnings.push(format!("frontend {frontend} stands twice; remove one"));
         }
     }
-    let mut reading = Reading::of(reader, Some(Declaration { service, asked, ports }));
+    let mut reading = Reading::of(reader, Some(Declaration { service, way, asked, ports }));
     reading.warnings.append(&mut warnings);
     reading
 }

@@ -19,6 +19,22 @@ pub struct Settings {
     pub node_ports: NodePorts,
     /// Whose sockets the cluster's addresses are for.
     pub scope: Scope,
+    /// How pods are told from others.
+    pub pods: Pods,
+    /// Whether this node's address takes the place of every client's of a cluster address.
+    pub masquerade_all: bool,
+}
+
+/// How packets of pods are told from those of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Pods {
+    /// Not at all.
+    #[default]
+    Unknown,
+    /// Their addresses are in these ranges.
+    Ranges(Vec<IpNet>),
+    /// The addresses of this node's pods are in the ranges that its Node object has.
+    OfNode,
 }
 
 /// On which of this node's addresses NodePorts are served.
@@ -67,6 +83,8 @@ pub struct Facts {
     pub health_checks: BTreeMap<(Arc<str>, Arc<str>), HealthCheck>,
     /// The ranges that service addresses are taken from.
     pub service_cidrs: BTreeSet<IpNet>,
+    /// The ranges that pods' addresses are in, as far as they are told by them.
+    pub pods: BTreeSet<IpNet>,
 }
 
 /// What matters of the own Node object.
@@ -76,6 +94,8 @@ pub struct NodeFacts {
     pub addresses: Vec<IpAddr>,
     /// Its zone.
     pub zone: Option<Arc<str>>,
+    /// The ranges that its pods' addresses are taken from.
+    pub pod_ranges: Vec<IpNet>,
     /// Whether it is being deleted, or about to be by the autoscaler: it takes no new traffic from
     /// outside.
     pub leaving: bool,

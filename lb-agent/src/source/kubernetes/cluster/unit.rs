@@ -28,6 +28,10 @@ impl Unit {
         endpoints.any(|endpoint| endpoint.hints.is_some())
     }
 
+    pub(super) fn is_restricted(&self) -> bool {
+        self.service.as_ref().is_some_and(|service| !service.restricted.is_empty())
+    }
+
     pub(super) fn has_node_ports(&self) -> bool {
         let mut ports = self.service.iter().flat_map(|service| &service.ports);
         ports.any(|port| port.node_port.is_some())

@@ -32,8 +32,17 @@ pub fn node(object: &Node, name: &str) -> Reading<NodeFacts> {
     let zone = meta.labels.as_ref().and_then(|labels| labels.get(ZONE));
     let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let leaving = meta.deletion_timestamp.is_some() || taints.iter().any(|t| t.key == LEAVING);
+    let ranges = spec.and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default();
+    let mut pod_ranges = Vec::new();
+    for text in ranges {
+        match text::range(text) {
+            Ok(range) => pod_ranges.push(range),
+            Err(reason) => problems.push(format!("spec.podCIDRs: {reason}")),
+        }
+    }
     let value = NodeFacts {
         addresses,
+        pod_ranges,
         zone: zone.filter(|zone| !zone.is_empty()).map(|zone| zone.as_str().into()),
         leaving,
     };

@@ -3,6 +3,7 @@
 use super::text::{self, shown};
 use super::{Family, Reading, has_label, key};
 use crate::model::{Protocol, ServiceName};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
 use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, ServiceSpec};
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ const LONGEST_AFFINITY: i32 = 86_400;
 /// What matters of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// TCP and UDP; SCTP is for others.
+    /// Its ports.
     pub ports: Box<[ServicePort]>,
     /// Its cluster addresses, at most one of a family. A family without one is not served at all.
     pub cluster_ips: Box<[IpAddr]>,
@@ -26,8 +27,10 @@ pub struct Service {
     pub external_ips: Box<[IpAddr]>,
     /// Addresses of load balancers that are to be taken for their own.
     pub ingress_ips: Box<[IpAddr]>,
-    /// The families in which the load balancers' addresses are for some clients only.
+    /// The families in which the load balancers' addresses are for some clients only,
     pub restricted: Box<[Family]>,
+    /// and who those are.
+    pub source_ranges: Box<[IpNet]>,
     /// Which endpoints connections to its cluster addresses may use.
     pub internal: Traffic,
     /// The same for its other addresses.
@@ -132,11 +135,13 @@ fn read(object: &Object, problems: &mut Vec<String>) -> Option<Service> {
             Err(reason) => problems.push(format!("healthCheckNodePort: {reason}")),
         }
     }
+    let (restricted, source_ranges) = restricted(spec, problems);
     Some(Service {
         ports,
         external_ips: external_ips.into(),
         ingress_ips: ingress_ips.into(),
-        restricted: restricted(spec, problems),
+        restricted: restricted.into(),
+        source_ranges: source_ranges.into(),
         internal,
         external,
         affinity: affinity(spec, problems),
@@ -193,7 +198,7 @@ fn ports(key: &str, spec: &ServiceSpec, problems: &mut Vec<String>) -> Box<[Serv
     for object in objects {
         let name = object.name.as_deref().unwrap_or_default();
         match port(key, object, &mut names, problems) {
-            Ok(port) => ports.extend(port),
+            Ok(port) => ports.push(port),
             Err(reason) => problems.push(format!("port {}: {reason}", shown(name))),
         }
     }
@@ -205,7 +210,7 @@ fn port<'o>(
     object: &'o ObjectPort,
     names: &mut BTreeSet<&'o str>,
     problems: &mut Vec<String>,
-) -> Result<Option<ServicePort>, String> {
+) -> Result<ServicePort, String> {
     let name = object.name.as_deref().unwrap_or_default();
     let port = text::port(object.port)?;
     let protocol = protocol(object.protocol.as_deref())?;
@@ -218,22 +223,20 @@ fn port<'o>(
     if !names.insert(name) {
         return Err("the name is used twice, and the first one counts; use another".to_owned());
     }
-    let Some(protocol) = protocol else { return Ok(None) };
     let node_port = object.node_port.filter(|port| *port != 0).map(text::port).transpose();
     let node_port = node_port.unwrap_or_else(|reason| {
         problems.push(format!("port {}: nodePort: {reason}", shown(name)));
         None
     });
-    Ok(Some(ServicePort { service, name: name.into(), protocol, port, node_port }))
+    Ok(ServicePort { service, name: name.into(), protocol, port, node_port })
 }
 
-/// `None`: SCTP, which connects don't show.
-pub(super) fn protocol(word: Option<&str>) -> Result<Option<Protocol>, String> {
+pub(super) fn protocol(word: Option<&str>) -> Result<Protocol, String> {
     match word {
-        None | Some("TCP") => Ok(Some(Protocol::Tcp)),
-        Some("UDP") => Ok(Some(Protocol::Udp)),
-        Some("SCTP") => Ok(None),
-        Some(other) => Err(format!("protocol {} is not known; use TCP or UDP", shown(other))),
+        None | Some("TCP") => Ok(Protocol::Tcp),
+        Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Ok(Protocol::Sctp),
+        Some(other) => Err(format!("protocol {} is not known; use TCP, UDP or SCTP", shown(other))),
     }
 }
 
@@ -260,7 +263,7 @@ fn ingress_ips(ingress: &[LoadBalancerIngress], problems: &mut Vec<String>) -> V
 
 /// The families in which not everybody may use the balancers' addresses. A range that can't be read
 /// opens nothing: it might be of either family.
-fn restricted(spec: &ServiceSpec, problems: &mut Vec<String>) -> Box<[Family]> {
+fn restricted(spec: &ServiceSpec, problems: &mut Vec<String>) -> (Vec<Family>, Vec<IpNet>) {
     let mut ranges = Vec::new();
     let mut unread = false;
     for text in spec.load_balancer_source_ranges.iter().flatten() {
@@ -277,7 +280,7 @@ fn restricted(spec: &ServiceSpec, problems: &mut Vec<String>) -> Box<[Family]> {
         let everybody = own.clone().any(|range| range.prefix_len() == 0);
         unread || (own.peek().is_some() && !everybody)
     };
-    Family::ALL.into_iter().filter(some_only).collect()
+    (Family::ALL.into_iter().filter(some_only).collect(), ranges)
 }
 
 fn traffic(field: &str, word: &Option<String>, problems: &mut Vec<String>) -> Traffic {

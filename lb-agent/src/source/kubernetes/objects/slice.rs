@@ -94,14 +94,10 @@ fn read(object: &EndpointSlice, words: &mut Words, problems: &mut Vec<String>) -
         return None;
     };
     let mut ports = Vec::new();
-    let mut has_port = false;
     for port in object.ports.iter().flatten() {
         match read_port(port, words) {
             Ok(None) => {}
-            Ok(Some(port)) => {
-                has_port = true;
-                ports.extend(port);
-            }
+            Ok(Some(port)) => ports.push(port),
             Err(reason) => {
                 let name = shown(port.name.as_deref().unwrap_or_default());
                 problems.push(format!("port {name}: {reason}"));
@@ -110,6 +106,7 @@ fn read(object: &EndpointSlice, words: &mut Words, problems: &mut Vec<String>) -
     }
     ports.sort_unstable();
     ports.dedup();
+    let has_port = !ports.is_empty();
     let mut endpoints = Vec::with_capacity(object.endpoints.len());
     for (at, endpoint) in object.endpoints.iter().enumerate() {
         // Only the first address of an endpoint counts; the others were never told apart from it.
@@ -130,11 +127,8 @@ fn read(object: &EndpointSlice, words: &mut Words, problems: &mut Vec<String>) -
     })
 }
 
-/// `Ok(None)`: it stands for no port. `Ok(Some(None))`: SCTP.
-fn read_port(
-    object: &EndpointPort,
-    words: &mut Words,
-) -> Result<Option<Option<SlicePort>>, String> {
+/// `Ok(None)`: it stands for no port.
+fn read_port(object: &EndpointPort, words: &mut Words) -> Result<Option<SlicePort>, String> {
     // Without a number it would be any port, which no Service's port can lead to.
     let Some(number) = object.port else { return Ok(None) };
     let Some(name) = object.name.as_deref() else {
@@ -143,8 +137,8 @@ fn read_port(
         ));
     };
     let port = text::port(number)?;
-    let Some(protocol) = protocol(object.protocol.as_deref())? else { return Ok(Some(None)) };
-    Ok(Some(Some(SlicePort { name: words.get(name), protocol, port })))
+    let protocol = protocol(object.protocol.as_deref())?;
+    Ok(Some(SlicePort { name: words.get(name), protocol, port }))
 }
 
 fn read_endpoint(object: &ObjectEndpoint, address: IpAddr, words: &mut Words) -> Endpoint {

@@ -1,7 +1,7 @@
 //! One service as far as it is stored: its value, its backends, and what becomes of them.
 
 use super::record::Books;
-use crate::model::{Backend, Exposure, Frontend, Protocol, Service, ServiceName};
+use crate::model::{Backend, Exposure, Frontend, Protocol, Service, ServiceName, Way};
 use crate::source::etcd::layout::build::Build;
 use crate::source::etcd::layout::notes::{Note, Origin};
 use crate::source::etcd::layout::shared::Shared;
@@ -150,6 +150,7 @@ impl Unit {
             no_backend: *no_backend,
             no_node_backend: Default::default(),
             health: health.clone(),
+            source_ranges: Vec::new(),
         };
         (Some(service), notes)
     }
@@ -179,7 +180,7 @@ fn allocated<'t>(
             continue;
         }
         for (port, protocol) in &value.ports {
-            if let Err(reason) = claim(address, *port, *protocol, shared, frontends) {
+            if let Err(reason) = claim(address, *port, *protocol, value.way, shared, frontends) {
                 build.note_at(origin, Note::refusal(reason));
             }
         }
@@ -190,12 +191,13 @@ fn claim(
     address: IpAddr,
     port: u16,
     protocol: Protocol,
+    way: Way,
     shared: &Shared,
     frontends: &mut BTreeMap<Frontend, Exposure>,
 ) -> Result<(), String> {
     let frontend = Frontend::new(address, port, protocol);
     shared.claims().check(&frontend)?;
-    frontends.insert(frontend, frontend.exposure(Exposure::default()));
+    frontends.insert(frontend, frontend.exposure(Exposure { way, ..Exposure::default() }));
     Ok(())
 }
 

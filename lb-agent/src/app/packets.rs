@@ -1,0 +1,79 @@
+//! Wiring of the packet path.
+
+use super::Failure;
+use crate::config::{Config, PacketPath, Source};
+use crate::nat::contents::Wanted;
+use crate::nat::follow::{self, Inputs};
+use crate::nat::kernel::Nat;
+use crate::nat::preflight::{self, Claim};
+use crate::nat::Family;
+use crate::source::kubernetes::Running;
+use crate::status::PacketPathStatus;
+use anyhow::anyhow;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What is to become of it.
+pub(super) enum Prepared {
+    /// Nothing.
+    Off,
+    /// It serves, once there is something to serve.
+    Later,
+    /// It serves.
+    Now(Claim),
+}
+
+/// Finds out whether it can be, where that matters from the start. Must be called in the network
+/// namespace that it is for.
+pub(super) fn prepare(config: &Config) -> Result<Prepared, Failure> {
+    let cluster = config.sources.iter().any(|source| matches!(source, Source::Kubernetes(_)));
+    match config.packet_path {
+        PacketPath::Off => return Ok(Prepared::Off),
+        PacketPath::Auto if !cluster => return Ok(Prepared::Later),
+        PacketPath::On | PacketPath::Auto => {}
+    }
+    match preflight::claim() {
+        Ok(claim) => Ok(Prepared::Now(claim)),
+        Err(problem) if config.packet_path == PacketPath::On => Err(anyhow!(problem).into()),
+        Err(problem) => {
+            tracing::warn!("{problem}; going on without");
+            Ok(Prepared::Later)
+        }
+    }
+}
+
+/// Starts it. What is returned says how it fares.
+pub(super) fn start(
+    prepared: Prepared,
+    wanted: watch::Receiver<Arc<Wanted>>,
+    clusters: &[Running],
+) -> watch::Receiver<PacketPathStatus> {
+    let (status, told) = watch::channel(PacketPathStatus::default());
+    let claim = match prepared {
+        Prepared::Off => return told,
+        Prepared::Later => None,
+        Prepared::Now(claim) => Some(claim),
+    };
+    let facts = clusters.iter().map(|cluster| {
+        let mut facts = cluster.facts.clone();
+        // What is known already is looked at, too.
+        facts.mark_changed();
+        facts
+    });
+    let inputs = Inputs { wanted, facts: facts.collect(), claim };
+    tokio::spawn(follow::follow(inputs, status));
+    told
+}
+
+/// Removes the tables that an agent left. Returns whether there were any.
+pub(super) fn remove(config: &Config) -> anyhow::Result<bool> {
+    if config.packet_path == PacketPath::Off {
+        return Ok(false);
+    }
+    let mut found = false;
+    for family in Family::ALL {
+        let removed = Nat::open().and_then(|nat| nat.remove(family));
+        found |= removed.map_err(|error| anyhow!("the table `{} lb`: {error}", family.word()))?;
+    }
+    Ok(found)
+}

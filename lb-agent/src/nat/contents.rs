@@ -1,0 +1,217 @@
+//! What a family's table should hold, all services together, and what a change adds and removes. Pure.
+
+use super::Family;
+use super::chains::{draw_element, fixed_elements};
+use super::rows::{Draw, Key, Rows, Value, rows, service_id};
+use crate::desired::{Desired, Entry};
+use crate::model::{Service, ServiceName};
+use crate::pairs::side_by_side;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The services that the tables are filled from: what callers are to find.
+pub type Services = BTreeMap<ServiceName, Arc<Service>>;
+
+/// What the packet path is to serve.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The services that have to do with packets.
+    pub services: Services,
+    /// Whether every source has delivered: before that, what is missing may only be late.
+    pub complete: bool,
+}
+
+/// Elements to be removed, and then elements to be added: a key that leads elsewhere is in both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// To be removed.
+    pub removed: Vec<(Key, Value)>,
+    /// To be added.
+    pub added: Vec<(Key, Value)>,
+}
+
+/// What a family's table should hold.
+#[derive(Debug)]
+pub struct Contents {
+    family: Family,
+    services: Services,
+    /// Each with the number of those who want it.
+    elements: HashMap<Key, (Value, u32)>,
+    /// Those that were ever used: packets may be on their way through a chain.
+    draws: BTreeSet<Draw>,
+    /// Who has which id.
+    ids: HashMap<u64, ServiceName>,
+    /// Services whose id is another's.
+    refused: BTreeMap<ServiceName, ServiceName>,
+}
+
+impl Wanted {
+    /// What there is of it in what is desired.
+    pub fn of(desired: &Desired) -> Self {
+        let concerned = |(name, entry): (&ServiceName, &Entry)| {
+            let service = &entry.effective;
+            let passes = service.frontends.values().any(|exposure| exposure.passage().is_some());
+            passes.then(|| (name.clone(), Arc::clone(service)))
+        };
+        let services = desired.services.iter().filter_map(concerned).collect();
+        Self { services, complete: desired.complete }
+    }
+}
+
+impl Contents {
+    /// What an empty table holds.
+    pub fn new(family: Family) -> Self {
+        let elements = fixed_elements().into_iter().map(|(key, value)| (key, (value, 1)));
+        Self {
+            family,
+            services: Services::new(),
+            elements: elements.collect(),
+            draws: BTreeSet::new(),
+            ids: HashMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// Whose table it is.
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The ways in which connections find their slots.
+    pub const fn draws(&self) -> &BTreeSet<Draw> {
+        &self.draws
+    }
+
+    /// How many elements there should be.
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Whether there should be none.
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    /// Services that can't be told from another: they, and that one.
+    pub const fn refused(&self) -> &BTreeMap<ServiceName, ServiceName> {
+        &self.refused
+    }
+
+    /// Takes what is to be served now, and tells what that changes. What is the very same as before
+    /// is not looked at.
+    pub fn update(&mut self, services: &Services) -> Change {
+        let differs = |pair: (Option<(&ServiceName, &Arc<Service>)>, Option<(&ServiceName, _)>)| {
+            match pair {
+                (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
+                (before, now) => before.map(|(name, _)| name).or(now.map(|(name, _)| name)).cloned(),
+            }
+        };
+        let changed: Vec<_> =
+            side_by_side(&self.services, services).filter_map(differs).collect();
+        let mut before = BTreeMap::new();
+        for name in &changed {
+            let Some(service) = self.services.remove(name) else { continue };
+            let refused = self.refused.remove(name).is_some();
+            if !refused {
+                self.ids.remove(&service_id(name));
+                for (key, _) in rows(name, &service, self.family).elements {
+                    self.drop_one(key, &mut before);
+                }
+            }
+        }
+        for name in changed {
+            let Some(service) = services.get(&name) else { continue };
+            self.services.insert(name.clone(), Arc::clone(service));
+            if let Some(other) = self.ids.get(&service_id(&name)) {
+                self.refused.insert(name, other.clone());
+                continue;
+            }
+            self.ids.insert(service_id(&name), name.clone());
+            let Rows { elements, draws } = rows(&name, service, self.family);
+            for (key, value) in elements {
+                self.add_one(key, value, &mut before);
+            }
+            for draw in draws {
+                if self.draws.insert(draw) {
+                    let (key, value) = draw_element(draw);
+                    self.add_one(key, value, &mut before);
+                }
+            }
+        }
+        self.change(before)
+    }
+
+    /// Takes over ways that a table has: what they lead to may be wanted yet.
+    pub fn adopt(&mut self, draws: impl IntoIterator<Item = Draw>) {
+        for draw in draws {
+            if self.draws.insert(draw) {
+                let (key, value) = draw_element(draw);
+                self.elements.insert(key, (value, 1));
+            }
+        }
+    }
+
+    /// All elements.
+    pub fn all(&self) -> Vec<(Key, Value)> {
+        let element = |(key, (value, _)): (&Key, &(Value, u32))| (key.clone(), value.clone());
+        self.elements.iter().map(element).collect()
+    }
+
+    /// What has to change in a table that holds this.
+    pub fn difference(&self, held: &HashMap<Key, Value>) -> Change {
+        let mut change = Change::default();
+        for (key, value) in held {
+            if self.elements.get(key).is_none_or(|(wanted, _)| wanted != value) {
+                change.removed.push((key.clone(), value.clone()));
+            }
+        }
+        for (key, (value, _)) in &self.elements {
+            if held.get(key) != Some(value) {
+                change.added.push((key.clone(), value.clone()));
+            }
+        }
+        change
+    }
+
+    fn drop_one(&mut self, key: Key, before: &mut BTreeMap<Key, Option<Value>>) {
+        let Some((value, count)) = self.elements.get_mut(&key) else { return };
+        before.entry(key.clone()).or_insert_with(|| Some(value.clone()));
+        *count -= 1;
+        if *count == 0 {
+            self.elements.remove(&key);
+        }
+    }
+
+    fn add_one(&mut self, key: Key, value: Value, before: &mut BTreeMap<Key, Option<Value>>) {
+        let known = self.elements.get_mut(&key);
+        before.entry(key.clone()).or_insert_with(|| known.as_ref().map(|(value, _)| value.clone()));
+        match known {
+            Some((_, count)) => *count += 1,
+            None => drop(self.elements.insert(key, (value, 1))),
+        }
+    }
+
+    fn change(&self, before: BTreeMap<Key, Option<Value>>) -> Change {
+        let mut change = Change::default();
+        for (key, before) in before {
+            let now = self.elements.get(&key).map(|(value, _)| value);
+            if before.as_ref() == now {
+                continue;
+            }
+            if let Some(now) = now {
+                change.added.push((key.clone(), now.clone()));
+            }
+            if let Some(before) = before {
+                change.removed.push((key, before));
+            }
+        }
+        change
+    }
+}
+
+impl Change {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.added.is_empty()
+    }
+}

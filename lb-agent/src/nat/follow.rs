@@ -1,0 +1,347 @@
+//! Keeps the tables as they should be, beside the agent's loop: a slow kernel must not hold up what
+//! sockets find.
+//!
+//! What is wanted arrives whole. A change costs what it changes; after a failure, at the start and
+//! when somebody else has changed the tables, they are read and the difference is made good, each time
+//! in one transaction for each family, so that no packet sees half of it.
+
+use super::Family;
+use super::chains::{Chains, Surroundings, chains};
+use super::contents::{Change, Contents, Wanted};
+use super::kernel::{Nat, NatError};
+use super::preflight::{self, Claim};
+use super::rows::{Key, Value};
+use crate::source::kubernetes::cluster::Facts;
+use crate::status::{PacketPathState, PacketPathStatus};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often it is looked whether somebody has changed the ruleset, and what failed is tried again.
+const LOOK: Duration = Duration::from_secs(1);
+/// The tables are read at most so often because of that: others may change theirs all the time.
+const READ: Duration = Duration::from_secs(5);
+
+/// How long the packet path is left to others before it is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What is followed.
+#[derive(Debug)]
+pub struct Inputs {
+    /// What is to be served.
+    pub wanted: watch::Receiver<Arc<Wanted>>,
+    /// What clusters say besides.
+    pub facts: Vec<watch::Receiver<Arc<Facts>>>,
+    /// The packet path, if it is to serve from the start; else it is claimed when there is something
+    /// for it to serve.
+    pub claim: Option<Claim>,
+}
+
+/// Keeps the tables until nobody hears of it any more or what is to be served has no sender left.
+/// Needs a multi-threaded runtime.
+pub async fn follow(inputs: Inputs, status: watch::Sender<PacketPathStatus>) {
+    let Inputs { mut wanted, mut facts, claim } = inputs;
+    let mut keeper = Keeper::new(claim);
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = wanted.changed() => match changed {
+                Ok(()) => {
+                    let now = Arc::clone(&wanted.borrow_and_update());
+                    block_in_place(|| keeper.take(now));
+                }
+                Err(_) => return,
+            },
+            () = any_changed(&mut facts) => {
+                let facts: Vec<_> = facts.iter().map(|facts| Arc::clone(&facts.borrow())).collect();
+                block_in_place(|| keeper.surround(surroundings(&facts)));
+            }
+            _ = tick.tick() => block_in_place(|| keeper.look()),
+        }
+        status.send_if_modified(|known| {
+            let changed = *known != keeper.status;
+            known.clone_from(&keeper.status);
+            changed
+        });
+    }
+}
+
+/// Never, if there is none. One whose sender is gone says nothing any more.
+async fn any_changed(facts: &mut Vec<watch::Receiver<Arc<Facts>>>) {
+    loop {
+        if facts.is_empty() {
+            return std::future::pending().await;
+        }
+        let changes = facts.iter_mut().map(|facts| Box::pin(facts.changed()));
+        let (changed, at, _) = futures_util::future::select_all(changes).await;
+        if changed.is_ok() {
+            facts[at].mark_unchanged();
+            return;
+        }
+        facts.remove(at);
+    }
+}
+
+fn surroundings(facts: &[Arc<Facts>]) -> Surroundings {
+    let pods = facts.iter().flat_map(|facts| &facts.pods);
+    let services = facts.iter().flat_map(|facts| &facts.service_cidrs);
+    Surroundings { pods: pods.copied().collect(), services: services.copied().collect() }
+}
+
+/// The tables, and what is known of them.
+struct Keeper {
+    nat: Option<Nat>,
+    tables: [Table; 2],
+    around: Surroundings,
+    wanted: Arc<Wanted>,
+    claim: Option<Claim>,
+    /// When it was last tried in vain to claim the packet path.
+    tried: Option<Instant>,
+    /// The generation of the ruleset after our last change or look.
+    generation: Option<u32>,
+    /// When the tables were last read because somebody had changed something.
+    read: Option<Instant>,
+    /// Whether somebody has changed something since.
+    suspicious: bool,
+    status: PacketPathStatus,
+}
+
+struct Table {
+    contents: Contents,
+    /// The chains that it has, if it is as it should be.
+    chains: Option<Chains>,
+}
+
+/// Why a table is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is not known how it is.
+    Unknown,
+    /// Somebody has changed something.
+    Suspicious,
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    fn new(claim: Option<Claim>) -> Self {
+        let table = |family| Table { contents: Contents::new(family), chains: None };
+        let waits = claim.is_some();
+        let state = if waits { PacketPathState::Waiting } else { PacketPathState::Off };
+        Self {
+            nat: None,
+            tables: Family::ALL.map(table),
+            around: Surroundings::default(),
+            wanted: Arc::default(),
+            claim,
+            tried: None,
+            generation: None,
+            read: None,
+            suspicious: false,
+            status: PacketPathStatus { state, ..PacketPathStatus::default() },
+        }
+    }
+
+    fn take(&mut self, wanted: Arc<Wanted>) {
+        let completed = wanted.complete && !self.wanted.complete;
+        self.wanted = wanted;
+        if !self.is_claimed() {
+            return;
+        }
+        if completed {
+            // What was kept because it might only be late can go now.
+            self.tables.iter_mut().for_each(|table| table.chains = None);
+        }
+        self.work(Why::Unknown);
+    }
+
+    /// Claims the packet path if there is something to serve.
+    fn is_claimed(&mut self) -> bool {
+        if self.claim.is_some() {
+            return true;
+        }
+        let tried = self.tried.is_some_and(|tried| tried.elapsed() < AGAIN);
+        if self.wanted.services.is_empty() || tried {
+            return false;
+        }
+        self.tried = Some(Instant::now());
+        match preflight::claim() {
+            Ok(claim) => self.claim = Some(claim),
+            Err(problem) => {
+                if self.status.error.as_ref() != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                self.status.state = PacketPathState::Unavailable;
+                self.status.error = Some(problem);
+            }
+        }
+        self.claim.is_some()
+    }
+
+    fn surround(&mut self, around: Surroundings) {
+        if self.around == around {
+            return;
+        }
+        self.around = around;
+        self.tables.iter_mut().for_each(|table| table.chains = None);
+        if self.status.since.is_some() {
+            self.work(Why::Unknown);
+        }
+    }
+
+    /// Tries again what failed, and looks whether somebody has changed something.
+    fn look(&mut self) {
+        // Before there is anything to serve there is nothing to look after.
+        if (self.status.since.is_none() && self.status.error.is_none()) || !self.is_claimed() {
+            return;
+        }
+        if self.tables.iter().any(|table| table.chains.is_none()) {
+            self.work(Why::Unknown);
+            return;
+        }
+        match self.nat().and_then(|nat| nat.generation()) {
+            Ok(generation) if self.generation == Some(generation) && !self.suspicious => {}
+            Ok(generation) => {
+                self.generation = Some(generation);
+                self.suspicious = true;
+                if self.read.is_none_or(|read| read.elapsed() >= READ) {
+                    self.read = Some(Instant::now());
+                    self.suspicious = false;
+                    self.tables.iter_mut().for_each(|table| table.chains = None);
+                    self.work(Why::Suspicious);
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn work(&mut self, why: Why) {
+        let begin = Instant::now();
+        match self.bring_all(why) {
+            Ok(changed) => {
+                let now = SystemTime::now();
+                let since = match self.status.state {
+                    PacketPathState::On => self.status.since,
+                    _ => None,
+                };
+                if since.is_none() {
+                    tracing::info!(elements = self.elements(), "the packet path serves");
+                }
+                self.status.since = since.or(Some(now));
+                self.status.state = PacketPathState::On;
+                self.status.elements = self.elements();
+                self.status.error = None;
+                if changed {
+                    self.status.changes += 1;
+                    self.status.last_change = Some(begin.elapsed());
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn elements(&self) -> usize {
+        self.tables.iter().map(|table| table.contents.len()).sum()
+    }
+
+    fn failed(&mut self, error: &NatError) {
+        // What it says next may belong to what was asked before.
+        self.nat = None;
+        self.status.failures += 1;
+        self.status.state = PacketPathState::Failing;
+        let text = error.to_string();
+        if self.status.error.as_ref() != Some(&text) {
+            tracing::error!(error = text, "the packet path is not as it should be; trying again");
+        }
+        self.status.error = Some(text);
+        self.tables.iter_mut().for_each(|table| table.chains = None);
+    }
+
+    fn nat(&mut self) -> Result<&Nat, NatError> {
+        match &mut self.nat {
+            Some(nat) => Ok(nat),
+            none => Ok(none.insert(Nat::open()?)),
+        }
+    }
+
+    /// Whether anything was changed.
+    fn bring_all(&mut self, why: Why) -> Result<bool, NatError> {
+        self.nat()?;
+        let Some(nat) = &self.nat else { return Ok(false) };
+        let before = nat.generation()?;
+        let mut own = 0;
+        for table in &mut self.tables {
+            let done = table.bring(nat, &self.wanted, &self.around)?;
+            own += u32::from(done);
+            if done && why == Why::Suspicious {
+                self.status.repairs += 1;
+                let family = table.contents.family().word();
+                tracing::warn!("somebody changed the table `{family} {}`: repaired", super::TABLE);
+            }
+        }
+        let now = nat.generation()?;
+        // Somebody else was at work meanwhile, or since the last look.
+        let foreign = now.wrapping_sub(before) != own
+            || self.generation.is_some_and(|generation| generation != before);
+        self.suspicious |= foreign && why != Why::Suspicious;
+        self.generation = Some(now);
+        Ok(own > 0)
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    fn bring(
+        &mut self,
+        nat: &Nat,
+        wanted: &Wanted,
+        around: &Surroundings,
+    ) -> Result<bool, NatError> {
+        let family = self.contents.family();
+        let change = self.contents.update(&wanted.services);
+        for (name, other) in self.contents.refused() {
+            tracing::debug!(%name, %other, "services that can't be told apart");
+        }
+        match self.chains.take() {
+            Some(known) if change.is_empty() => {
+                self.chains = Some(known);
+                Ok(false)
+            }
+            Some(known) => {
+                let wanted = chains(family, around, self.contents.draws());
+                let new = |(name, _): &(&String, _)| !known.contains_key(*name);
+                let new = wanted.iter().filter(new).map(|(name, chain)| (name.clone(), chain.clone()));
+                nat.apply(family, &new.collect(), &change)?;
+                self.chains = Some(wanted);
+                Ok(true)
+            }
+            None => {
+                let found = nat.find(family)?;
+                if !wanted.complete {
+                    self.contents.adopt(found.draws());
+                }
+                let mut change = self.contents.difference(&found.elements);
+                if !wanted.complete {
+                    keep_the_rest(&mut change);
+                }
+                let wanted = chains(family, around, self.contents.draws());
+                let all = || self.contents.all();
+                let done = nat.bring(family, &found, &wanted, &change, all)?;
+                self.chains = Some(wanted);
+                Ok(done)
+            }
+        }
+    }
+}
+
+/// What is missing from what is wanted may only be late: only what leads elsewhere is removed.
+fn keep_the_rest(change: &mut Change) {
+    let replaced: HashSet<&Key> = change.added.iter().map(|(key, _)| key).collect();
+    let keep = |(key, _): &&(Key, Value)| replaced.contains(key);
+    change.removed = change.removed.iter().filter(keep).cloned().collect();
+}

@@ -1,0 +1,430 @@
+//! The tables as the kernel has them: read whole, changed in transactions.
+//!
+//! In the network namespace that the thread is in which opens it. Blocks, for as long as the kernel
+//! takes.
+
+use super::chains::{Chains, Hook, Surroundings, chains, draw_of, fixed_elements};
+use super::contents::Change;
+use super::messages::{self, Message, Transaction};
+use super::rows::{Draw, Key, Value};
+use super::sets::{Data, Set};
+use super::{Family, TABLE};
+use netlink_packet_core::{NetlinkBuffer, NetlinkPayload};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, GenAttribute, Hook as HookAttribute, HookNumber, NfTablesMessage,
+    RuleAttribute, SetAttribute, TableAttribute,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+/// The longest answer that the kernel puts into one read.
+const ANSWER: usize = 1 << 17;
+
+/// Why the kernel did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NatError {
+    /// The socket fails.
+    #[error("{step}: {source}; is nf_tables in this kernel, and CAP_NET_ADMIN granted?")]
+    Socket {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refuses.
+    #[error("{step}: the kernel refused: {source}")]
+    Refused {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// An answer can't be read.
+    #[error("{step}: an answer that can't be read: {reason}")]
+    Garbled {
+        /// What was being done.
+        step: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A table as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Whether it is there.
+    pub exists: bool,
+    /// Lengths of keys and data, and flags, of each set.
+    sets: BTreeMap<String, (u32, u32, u32)>,
+    chains: BTreeMap<String, FoundChain>,
+    /// The elements, but for those that packets write.
+    pub elements: HashMap<Key, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct FoundChain {
+    hook: Option<(String, u32, i32)>,
+    /// What each rule is known by.
+    comments: Vec<Vec<u8>>,
+}
+
+/// A way to the kernel's tables. After a failure it may be out of step: open another.
+#[derive(Debug)]
+pub struct Nat {
+    socket: Socket,
+}
+
+// === impl Nat ===
+
+impl Nat {
+    /// Opens it, in the network namespace of this thread.
+    pub fn open() -> Result<Self, NatError> {
+        let failed = |source| NatError::Socket { step: "opening a netlink socket", source };
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
+        Ok(Self { socket })
+    }
+
+    /// The number of the ruleset's generation: it grows with every change, whosever it is.
+    pub fn generation(&self) -> Result<u32, NatError> {
+        let step = "asking for the generation of the ruleset";
+        let mut generation = None;
+        self.ask(step, &messages::ask_generation(), |message| {
+            if let NfTablesMessage::NewGen(message) = message {
+                generation = message.attributes.iter().find_map(|attribute| match attribute {
+                    GenAttribute::Id(id) => Some(*id),
+                    _ => None,
+                });
+            }
+        })?;
+        generation.ok_or_else(|| NatError::Garbled { step, reason: "it has no number".to_owned() })
+    }
+
+    /// Reads a family's table.
+    pub fn find(&self, family: Family) -> Result<Found, NatError> {
+        let mut found = Found::default();
+        self.ask("listing tables", &messages::list_tables(family), |message| {
+            if let NfTablesMessage::NewTable(message) = message {
+                found.exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
+            }
+        })?;
+        if !found.exists {
+            return Ok(found);
+        }
+        self.ask("listing sets", &messages::list_sets(family), |message| {
+            if let NfTablesMessage::NewSet(message) = message {
+                found.take_set(&message.attributes);
+            }
+        })?;
+        self.ask("listing chains", &messages::list_chains(family), |message| {
+            if let NfTablesMessage::NewChain(message) = message {
+                found.take_chain(&message.attributes);
+            }
+        })?;
+        self.ask("listing rules", &messages::list_rules(family), |message| {
+            if let NfTablesMessage::NewRule(message) = message {
+                found.take_rule(message.attributes);
+            }
+        })?;
+        for set in Set::ALL.into_iter().filter(|set| !set.is_dynamic()) {
+            if !found.sets.contains_key(set.name()) {
+                continue;
+            }
+            self.ask("listing elements", &messages::list_elements(family, set), |message| {
+                if let NfTablesMessage::NewSetElement(message) = message {
+                    found.elements.extend(messages::elements(set, message));
+                }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Brings a family's table from what was found there to these chains and elements, in one
+    /// transaction. `change` is what `found` lacks and has too much. Returns whether anything was done.
+    pub fn bring(
+        &self,
+        family: Family,
+        found: &Found,
+        chains: &Chains,
+        change: &Change,
+        all: impl FnOnce() -> Vec<(Key, Value)>,
+    ) -> Result<bool, NatError> {
+        let mut transaction = Transaction::new();
+        if !found.fits(family, chains) {
+            if found.exists {
+                transaction.delete_table(family);
+            }
+            load(&mut transaction, family, chains, &all());
+            self.commit("loading the table", transaction)?;
+            return Ok(true);
+        }
+        for (name, chain) in chains {
+            if !found.chains.contains_key(name) {
+                transaction.add_chain(family, name, chain.hook);
+            }
+        }
+        for (name, chain) in chains {
+            let comments = chain.rules.iter().map(messages::comment);
+            let known = found.chains.get(name).map(|chain| &chain.comments);
+            if known.is_some_and(|known| known.iter().cloned().eq(comments)) {
+                continue;
+            }
+            if known.is_some_and(|known| !known.is_empty()) {
+                transaction.delete_rules(family, name);
+            }
+            transaction.add_rules(family, name, chain);
+        }
+        transaction.delete_elements(family, &change.removed);
+        transaction.add_elements(family, &change.added);
+        let gone = || found.chains.keys().filter(|name| !chains.contains_key(*name));
+        for name in gone() {
+            transaction.delete_rules(family, name);
+        }
+        for name in gone() {
+            transaction.delete_chain(family, name);
+        }
+        if transaction.is_empty() {
+            return Ok(false);
+        }
+        self.commit("repairing the table", transaction)?;
+        Ok(true)
+    }
+
+    /// Tries whether the kernel has all that a table needs: makes one and removes it, in one
+    /// transaction, so that nobody ever sees it.
+    pub fn try_out(&self, family: Family) -> Result<(), NatError> {
+        let mut transaction = Transaction::about("lb-preflight");
+        let draws = [0, 1].map(|affinity| Draw { outside: false, slots: 2, affinity });
+        let chains = chains(family, &Surroundings::default(), &draws.into());
+        load(&mut transaction, family, &chains, &fixed_elements());
+        transaction.delete_table(family);
+        self.commit("trying a table", transaction)
+    }
+
+    /// Changes a table that is as it was left: adds chains, then removes and adds elements.
+    pub fn apply(&self, family: Family, new: &Chains, change: &Change) -> Result<(), NatError> {
+        let mut transaction = Transaction::new();
+        for (name, chain) in new {
+            transaction.add_chain(family, name, chain.hook);
+        }
+        for (name, chain) in new {
+            transaction.add_rules(family, name, chain);
+        }
+        transaction.delete_elements(family, &change.removed);
+        transaction.add_elements(family, &change.added);
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        self.commit("changing the table", transaction)
+    }
+
+    /// Removes a family's table. Returns whether there was one.
+    pub fn remove(&self, family: Family) -> Result<bool, NatError> {
+        let mut exists = false;
+        self.ask("listing tables", &messages::list_tables(family), |message| {
+            if let NfTablesMessage::NewTable(message) = message {
+                exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
+            }
+        })?;
+        if exists {
+            let mut transaction = Transaction::new();
+            transaction.delete_table(family);
+            self.commit("removing the table", transaction)?;
+        }
+        Ok(exists)
+    }
+
+    fn commit(&self, step: &'static str, transaction: Transaction) -> Result<(), NatError> {
+        let (bytes, last) = transaction.finish();
+        // A transaction is one datagram, however long.
+        setsockopt(&self.socket, sockopt::SndBufForce, &bytes.len())
+            .map_err(|error| NatError::Socket { step, source: error.into() })?;
+        self.send(step, &bytes)?;
+        let mut refused = None;
+        self.receive(step, |message| {
+            let number = message.header.sequence_number;
+            if let NetlinkPayload::Error(error) = &message.payload
+                && error.code.is_some()
+            {
+                refused.get_or_insert(error.to_io());
+            }
+            // If not even the first can be worked on, the others are not looked at.
+            Ok(number == last || (refused.is_some() && number == 1))
+        })?;
+        match refused {
+            None => Ok(()),
+            Some(source) => Err(NatError::Refused { step, source }),
+        }
+    }
+
+    /// Sends a request and shows each answer to `take`.
+    fn ask(
+        &self,
+        step: &'static str,
+        request: &[u8],
+        mut take: impl FnMut(NfTablesMessage),
+    ) -> Result<(), NatError> {
+        self.send(step, request)?;
+        self.receive(step, |message| {
+            match &message.payload {
+                NetlinkPayload::Done(_) => return Ok(true),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(NatError::Refused { step, source: error.to_io() });
+                }
+                _ => {}
+            }
+            let multipart = message.header.flags & netlink_packet_core::NLM_F_MULTIPART != 0;
+            if let Some(message) = messages::nftables(message) {
+                take(message);
+            }
+            Ok(!multipart)
+        })
+    }
+
+    fn send(&self, step: &'static str, bytes: &[u8]) -> Result<(), NatError> {
+        match self.socket.send(bytes, 0) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => {
+                Err(NatError::Socket { step, source: io::Error::from(io::ErrorKind::WriteZero) })
+            }
+            Err(source) => Err(NatError::Socket { step, source }),
+        }
+    }
+
+    /// Shows each message that comes to `take`, until it says that it was the last.
+    fn receive(
+        &self,
+        step: &'static str,
+        mut take: impl FnMut(Message) -> Result<bool, NatError>,
+    ) -> Result<(), NatError> {
+        let garbled = |reason: String| NatError::Garbled { step, reason };
+        let mut answer = Vec::with_capacity(ANSWER);
+        loop {
+            answer.clear();
+            let received = self.socket.recv(&mut answer, 0);
+            received.map_err(|source| NatError::Socket { step, source })?;
+            let mut rest = &answer[..];
+            while !rest.is_empty() {
+                let buffer = NetlinkBuffer::new_checked(rest).map_err(|e| garbled(e.to_string()))?;
+                let length = buffer.length() as usize;
+                let message = Message::deserialize(rest).map_err(|e| garbled(e.to_string()))?;
+                if take(message)? {
+                    return Ok(());
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+fn load(
+    transaction: &mut Transaction,
+    family: Family,
+    chains: &Chains,
+    elements: &[(Key, Value)],
+) {
+    transaction.add_table(family);
+    for (id, set) in (1..).zip(Set::ALL) {
+        transaction.add_set(family, set, id);
+    }
+    for (name, chain) in chains {
+        transaction.add_chain(family, name, chain.hook);
+    }
+    for (name, chain) in chains {
+        transaction.add_rules(family, name, chain);
+    }
+    transaction.add_elements(family, elements);
+}
+
+// === impl Found ===
+
+impl Found {
+    /// The ways to slots that it has.
+    pub fn draws(&self) -> impl Iterator<Item = Draw> {
+        self.chains.keys().filter_map(|name| draw_of(name))
+    }
+
+    /// Whether the table has the sets that it needs and no others, and no chain that packets come into
+    /// in another way than they should.
+    fn fits(&self, family: Family, chains: &Chains) -> bool {
+        let wanted = Set::ALL.into_iter().map(|set| {
+            let data = match set.data(family) {
+                Data::Bytes(length) => length,
+                Data::None | Data::Verdict => 0,
+            };
+            let flags = messages::flags(family, set).bits();
+            (set.name().to_owned(), (set.key_len(family), data, flags))
+        });
+        let hook = |name: &String, chain: &FoundChain| match (&chain.hook, chains.get(name)) {
+            (None, None) => true,
+            (Some(_), None) => false,
+            (found, Some(wanted)) => {
+                let wanted = wanted.hook.map(|Hook { kind, number, priority }| {
+                    (kind.to_owned(), number, priority)
+                });
+                *found == wanted
+            }
+        };
+        self.exists
+            && self.sets == wanted.collect()
+            && self.chains.iter().all(|(name, chain)| hook(name, chain))
+    }
+
+    fn take_set(&mut self, attributes: &[SetAttribute]) {
+        let (mut name, mut key, mut data, mut flags) = (None, 0, 0, 0);
+        for attribute in attributes {
+            match attribute {
+                SetAttribute::Name(text) => name = Some(text.clone()),
+                SetAttribute::KeyLen(length) => key = *length,
+                SetAttribute::DataLen(length) => data = *length,
+                SetAttribute::Flags(bits) => flags = bits.bits(),
+                _ => {}
+            }
+        }
+        self.sets.extend(name.map(|name| (name, (key, data, flags))));
+    }
+
+    fn take_chain(&mut self, attributes: &[ChainAttribute]) {
+        let (mut table, mut name, mut kind, mut place) = (None, None, None, None);
+        for attribute in attributes {
+            match attribute {
+                ChainAttribute::Table(text) => table = Some(text),
+                ChainAttribute::Name(text) => name = Some(text),
+                ChainAttribute::Type(text) => kind = Some(text),
+                ChainAttribute::Hook(parts) => place = Some(parts),
+                _ => {}
+            }
+        }
+        let hook = place.map(|parts| {
+            let (mut number, mut priority) = (u32::MAX, 0);
+            for part in parts {
+                match part {
+                    HookAttribute::Number(HookNumber::Inet(hook)) => number = u32::from(*hook),
+                    HookAttribute::Priority(value) => priority = value.cast_signed(),
+                    _ => {}
+                }
+            }
+            (kind.cloned().unwrap_or_default(), number, priority)
+        });
+        if let Some(name) = name.filter(|_| table.is_some_and(|table| table == TABLE)) {
+            self.chains.entry(name.clone()).or_default().hook = hook;
+        }
+    }
+
+    fn take_rule(&mut self, attributes: Vec<RuleAttribute>) {
+        let (mut chain, mut comment) = (None, Vec::new());
+        for attribute in attributes {
+            match attribute {
+                RuleAttribute::Chain(text) => chain = Some(text),
+                RuleAttribute::UserData(bytes) => comment = bytes,
+                _ => {}
+            }
+        }
+        if let Some(chain) = chain {
+            self.chains.entry(chain).or_default().comments.push(comment);
+        }
+    }
+}

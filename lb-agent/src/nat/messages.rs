@@ -1,0 +1,415 @@
+//! Netlink messages about a table: what is asked, what is changed, what is answered. No I/O.
+
+use super::chains::{Chain, Hook, Rule};
+use super::expressions::GOTO;
+use super::rows::{Key, Value};
+use super::sets::{CLIENTS, Data, Set};
+use super::{Family, TABLE};
+use netlink_packet_core::{
+    DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage,
+    Hook as HookAttribute, HookNumber, InetHookNumber, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList,
+    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage, Verdict,
+    VerdictAttribute,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+/// The subsystem that a transaction is for, as its header says it.
+const NFTABLES: u16 = 10;
+/// Elements in a message: a list of them has less than 64 KiB.
+const ELEMENTS: usize = 400;
+/// nft's numbers of types, so that it can show what is in the sets.
+const ADDRESS_V4: u32 = 7;
+const ADDRESS_V6: u32 = 8;
+const PROTOCOL: u32 = 12;
+const PORT: u32 = 13;
+const NUMBER: u32 = 19;
+/// The type of verdicts.
+const VERDICT: u32 = 0xffff_ff00;
+
+/// A message as it is received.
+pub(super) type Message = NetlinkMessage<NetfilterMessage>;
+
+/// Changes that happen together or not at all.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    /// The table that is changed.
+    table: &'static str,
+    bytes: Vec<u8>,
+    /// The number of the last message.
+    last: u32,
+    /// Where that message begins.
+    last_at: usize,
+}
+
+impl Transaction {
+    pub(super) fn new() -> Self {
+        Self::about(TABLE)
+    }
+
+    /// Changes of a table with another name.
+    pub(super) fn about(table: &'static str) -> Self {
+        let mut transaction = Self { table, bytes: Vec::new(), last: 0, last_at: 0 };
+        transaction.control(ControlMessage::BatchBegin);
+        transaction
+    }
+
+    /// Whether nothing is to be done.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.last == 1
+    }
+
+    /// What is to be sent, and the number of the message whose answer comes last.
+    pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
+        let (last, at) = (self.last, self.last_at);
+        // Flags follow length and type.
+        if let Some([low, high]) = self.bytes.get_mut(at + 6..at + 8) {
+            let flags = u16::from_ne_bytes([*low, *high]) | NLM_F_ACK;
+            [*low, *high] = flags.to_ne_bytes();
+        }
+        self.control(ControlMessage::BatchEnd);
+        (self.bytes, last)
+    }
+
+    fn control(&mut self, message: ControlMessage) {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
+        self.push(NetfilterMessage::new(header, message), 0);
+    }
+
+    fn put(&mut self, family: Family, message: NfTablesMessage, flags: u16) {
+        self.push(NetfilterMessage::new(header(family), message), flags);
+    }
+
+    fn push(&mut self, message: NetfilterMessage, flags: u16) {
+        self.last += 1;
+        self.last_at = self.bytes.len();
+        append(&mut self.bytes, message, flags | NLM_F_REQUEST, self.last);
+    }
+
+    pub(super) fn add_table(&mut self, family: Family) {
+        let attributes = vec![TableAttribute::Name(self.table.into())];
+        self.put(family, NfTablesMessage::NewTable(TableMessage { attributes }), NLM_F_CREATE);
+    }
+
+    pub(super) fn delete_table(&mut self, family: Family) {
+        let attributes = vec![TableAttribute::Name(self.table.into())];
+        self.put(family, NfTablesMessage::DeleteTable(TableMessage { attributes }), 0);
+    }
+
+    pub(super) fn add_set(&mut self, family: Family, set: Set, id: u32) {
+        let (length, kind) = match set.data(family) {
+            Data::None => (None, None),
+            Data::Bytes(length) => (Some(length), Some(data_type(family, set))),
+            Data::Verdict => (None, Some(VERDICT)),
+        };
+        let mut description = Vec::new();
+        if set.has_ranges() {
+            let field = |length: &u32| {
+                let length = DefaultNla::new(1, length.to_be_bytes().to_vec());
+                let mut bytes = vec![0; [&length][..].iter().map(|nla| nla.buffer_len()).sum()];
+                length.emit(&mut bytes);
+                DefaultNla::new(1 | netlink_packet_core::NLA_F_NESTED, bytes)
+            };
+            let fields = set.fields(family).iter().map(field).collect();
+            description.push(SetDescription::Concat(fields));
+        }
+        if set.is_dynamic() {
+            description.push(SetDescription::Size(CLIENTS));
+        }
+        let mut attributes = vec![
+            SetAttribute::Table(self.table.into()),
+            SetAttribute::Name(set.name().into()),
+            SetAttribute::Flags(flags(family, set)),
+            SetAttribute::KeyType(key_type(family, set)),
+            SetAttribute::KeyLen(set.key_len(family)),
+            SetAttribute::Id(id),
+        ];
+        attributes.extend(kind.map(SetAttribute::DataType));
+        attributes.extend(length.map(SetAttribute::DataLen));
+        if !description.is_empty() {
+            attributes.push(SetAttribute::Description(description));
+        }
+        self.put(family, NfTablesMessage::NewSet(SetMessage { attributes }), NLM_F_CREATE);
+    }
+
+    pub(super) fn add_chain(&mut self, family: Family, name: &str, hook: Option<Hook>) {
+        let mut attributes =
+            vec![ChainAttribute::Table(self.table.into()), ChainAttribute::Name(name.into())];
+        if let Some(Hook { kind, number, priority }) = hook {
+            let number = HookNumber::Inet(InetHookNumber::from(number));
+            let hook = vec![
+                HookAttribute::Number(number),
+                HookAttribute::Priority(priority.cast_unsigned()),
+            ];
+            attributes.push(ChainAttribute::Hook(hook));
+            attributes.push(ChainAttribute::Policy(1));
+            attributes.push(ChainAttribute::Type(kind.into()));
+        }
+        self.put(family, NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE);
+    }
+
+    /// Deletes a chain, whose rules must be gone.
+    pub(super) fn delete_chain(&mut self, family: Family, name: &str) {
+        let attributes =
+            vec![ChainAttribute::Table(self.table.into()), ChainAttribute::Name(name.into())];
+        self.put(family, NfTablesMessage::DeleteChain(ChainMessage { attributes }), 0);
+    }
+
+    /// Deletes all rules of a chain.
+    pub(super) fn delete_rules(&mut self, family: Family, chain: &str) {
+        let attributes =
+            vec![RuleAttribute::Table(self.table.into()), RuleAttribute::Chain(chain.into())];
+        self.put(family, NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0);
+    }
+
+    /// Adds the rules of a chain.
+    pub(super) fn add_rules(&mut self, family: Family, name: &str, chain: &Chain) {
+        for rule in &chain.rules {
+            let expressions = rule.iter().map(|expression| {
+                ListAttribute::from(Expressions::Other {
+                    expression_type: expression.name.to_owned(),
+                    attributes: expression.attributes.clone(),
+                })
+            });
+            let attributes = vec![
+                RuleAttribute::Table(self.table.into()),
+                RuleAttribute::Chain(name.into()),
+                RuleAttribute::Expressions(expressions.collect()),
+                RuleAttribute::UserData(comment(rule)),
+            ];
+            let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+            self.put(family, message, NLM_F_CREATE | NLM_F_APPEND);
+        }
+    }
+
+    /// Adds elements, which must not be there.
+    pub(super) fn add_elements(&mut self, family: Family, elements: &[(Key, Value)]) {
+        self.elements(family, elements, true);
+    }
+
+    /// Deletes elements, which must be there.
+    pub(super) fn delete_elements(&mut self, family: Family, elements: &[(Key, Value)]) {
+        self.elements(family, elements, false);
+    }
+
+    fn elements(&mut self, family: Family, elements: &[(Key, Value)], add: bool) {
+        let mut sorted: Vec<_> = elements.iter().collect();
+        sorted.sort_by_key(|(key, _)| key.set);
+        for same in sorted.chunk_by(|(one, _), (other, _)| one.set == other.set) {
+            for some in same.chunks(ELEMENTS) {
+                let list = some.iter().map(|(key, value)| element(key, add.then_some(value)));
+                let attributes = vec![
+                    SetElementList::Table(self.table.into()),
+                    SetElementList::Set(some[0].0.set.name().into()),
+                    SetElementList::Elements(list.collect()),
+                ];
+                let message = SetElementMessage { attributes };
+                if add {
+                    self.put(family, NfTablesMessage::NewSetElement(message), NLM_F_CREATE);
+                } else {
+                    self.put(family, NfTablesMessage::DeleteSetElement(message), 0);
+                }
+            }
+        }
+    }
+}
+
+fn element(key: &Key, value: Option<&Value>) -> ListAttribute<SetElementAttribute> {
+    let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(key.bytes.to_vec()))];
+    if let Some(end) = &key.end {
+        attributes.push(SetElementAttribute::KeyEnd(vec![DefaultNla::new(1, end.to_vec())]));
+    }
+    let data = value.and_then(|value| match value {
+        Value::Nothing => None,
+        Value::Bytes(bytes) => Some(DataAttribute::Value(bytes.to_vec())),
+        Value::Chain(chain) => Some(DataAttribute::Verdict(vec![
+            VerdictAttribute::Code(Verdict::Goto),
+            VerdictAttribute::Chain(chain.clone()),
+        ])),
+    });
+    attributes.extend(data.map(SetElementAttribute::Data));
+    ListAttribute::Element(attributes)
+}
+
+/// The flags of a set.
+pub(super) fn flags(family: Family, set: Set) -> SetFlags {
+    let mut flags = SetFlags::empty();
+    flags.set(SetFlags::Map, set.data(family) != Data::None);
+    flags.set(SetFlags::Interval, set.has_ranges());
+    flags.set(SetFlags::Concat, set.fields(family).len() > 1);
+    flags.set(SetFlags::Timeout | SetFlags::Eval, set.is_dynamic());
+    flags
+}
+
+fn joined(types: &[u32]) -> u32 {
+    types.iter().fold(0, |joined, one| (joined << 6) | one)
+}
+
+fn key_type(family: Family, set: Set) -> u32 {
+    let address = if family.is_v4() { ADDRESS_V4 } else { ADDRESS_V6 };
+    joined(&match set {
+        Set::Frontends | Set::Outside | Set::Restricted => vec![address, PROTOCOL, PORT],
+        Set::Backends => vec![NUMBER; 3],
+        Set::Members => vec![NUMBER, NUMBER, address, PORT],
+        Set::Hairpin => vec![address; 2],
+        Set::Addresses => vec![address],
+        Set::Allowed => vec![address, PROTOCOL, PORT, address],
+        Set::Sizes | Set::SizesOutside => vec![NUMBER; 2],
+        Set::Verdicts | Set::Masquerades => vec![NUMBER],
+        Set::Affinity => vec![NUMBER, NUMBER, address],
+    })
+}
+
+fn data_type(family: Family, set: Set) -> u32 {
+    let address = if family.is_v4() { ADDRESS_V4 } else { ADDRESS_V6 };
+    match set {
+        Set::Backends | Set::Affinity => joined(&[address, PORT]),
+        _ => joined(&[NUMBER; 5]),
+    }
+}
+
+/// What a rule is known by: a comment with a fingerprint.
+pub(super) fn comment(rule: &Rule) -> Vec<u8> {
+    let mut hasher = DefaultHasher::new();
+    for expression in rule {
+        expression.name.hash(&mut hasher);
+        let mut bytes = vec![0; expression.attributes.as_slice().buffer_len()];
+        expression.attributes.as_slice().emit(&mut bytes);
+        bytes.hash(&mut hasher);
+    }
+    let text = format!("lb {:016x}\0", hasher.finish());
+    let mut comment = vec![0, u8::try_from(text.len()).unwrap_or_default()];
+    comment.extend(text.as_bytes());
+    comment
+}
+
+/// Asks for the tables of a family.
+pub(super) fn list_tables(family: Family) -> Vec<u8> {
+    dump(family, NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() }))
+}
+
+/// Asks for the chains of a family.
+pub(super) fn list_chains(family: Family) -> Vec<u8> {
+    dump(family, NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }))
+}
+
+/// Asks for the rules of the table.
+pub(super) fn list_rules(family: Family) -> Vec<u8> {
+    let attributes = vec![RuleAttribute::Table(TABLE.into())];
+    dump(family, NfTablesMessage::GetRule(RuleMessage { attributes }))
+}
+
+/// Asks for the sets of the table.
+pub(super) fn list_sets(family: Family) -> Vec<u8> {
+    let attributes = vec![SetAttribute::Table(TABLE.into())];
+    dump(family, NfTablesMessage::GetSet(SetMessage { attributes }))
+}
+
+/// Asks for the elements of a set.
+pub(super) fn list_elements(family: Family, set: Set) -> Vec<u8> {
+    let attributes =
+        vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.name().into())];
+    dump(family, NfTablesMessage::GetSetElement(SetElementMessage { attributes }))
+}
+
+/// Asks for the number of the ruleset's generation.
+pub(super) fn ask_generation() -> Vec<u8> {
+    let message = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+    let mut bytes = Vec::new();
+    append(&mut bytes, NetfilterMessage::new(header, message), NLM_F_REQUEST, 1);
+    bytes
+}
+
+fn dump(family: Family, message: NfTablesMessage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let message = NetfilterMessage::new(header(family), message);
+    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, 1);
+    bytes
+}
+
+fn header(family: Family) -> NetfilterHeader {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
+    NetfilterHeader::new(family, 0, 0)
+}
+
+fn append(bytes: &mut Vec<u8>, message: NetfilterMessage, flags: u16, number: u32) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = number;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let at = bytes.len();
+    // Each begins at a multiple of 4.
+    bytes.resize(at + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[at..]);
+}
+
+/// The message about nftables in an answer.
+pub(super) fn nftables(message: Message) -> Option<NfTablesMessage> {
+    match message.payload {
+        NetlinkPayload::InnerMessage(NetfilterMessage {
+            inner: NetfilterMessageInner::NfTables(message),
+            ..
+        }) => Some(message),
+        _ => None,
+    }
+}
+
+/// The elements of a set in an answer.
+pub(super) fn elements(set: Set, message: SetElementMessage) -> Vec<(Key, Value)> {
+    let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
+        SetElementList::Elements(elements) => Some(elements),
+        _ => None,
+    });
+    let element = |attribute| match attribute {
+        ListAttribute::Element(attributes) => row(set, attributes),
+        _ => None,
+    };
+    lists.flatten().filter_map(element).collect()
+}
+
+fn row(set: Set, attributes: Vec<SetElementAttribute>) -> Option<(Key, Value)> {
+    let (mut key, mut end, mut value) = (None, None, Value::Nothing);
+    for attribute in attributes {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
+            SetElementAttribute::KeyEnd(nlas) => end = nlas.first().map(bytes_of),
+            SetElementAttribute::Data(DataAttribute::Value(bytes)) => {
+                value = Value::Bytes(bytes.into());
+            }
+            SetElementAttribute::Data(DataAttribute::Verdict(parts)) => value = chain_of(parts),
+            _ => {}
+        }
+    }
+    Some((Key { set, bytes: key?.into(), end }, value))
+}
+
+fn chain_of(parts: Vec<VerdictAttribute>) -> Value {
+    let is_goto = parts.contains(&VerdictAttribute::Code(Verdict::from(GOTO.cast_unsigned())));
+    let chain = parts.into_iter().find_map(|part| match part {
+        VerdictAttribute::Chain(chain) => Some(chain),
+        _ => None,
+    });
+    // Another verdict is none of ours: it equals nothing that we would write.
+    Value::Chain(chain.filter(|_| is_goto).unwrap_or_default())
+}
+
+fn bytes_of(nla: &DefaultNla) -> Box<[u8]> {
+    use netlink_packet_core::Nla as _;
+    let mut bytes = vec![0; nla.value_len()];
+    nla.emit_value(&mut bytes);
+    bytes.into()
+}
+
