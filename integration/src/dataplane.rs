@@ -140,6 +140,7 @@ fn desired(services: &[(SocketAddr, SocketAddr)]) -> Desired {
             no_backend: NoBackend::Refuse,
             no_node_backend: Default::default(),
             backends_from: Vec::new(),
+            source_ranges: Vec::new(),
             health: Default::default(),
         };
         let entry = Entry::new(Arc::new(service), "test".into());

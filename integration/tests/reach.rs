@@ -34,6 +34,7 @@ fn service(protocol: Protocol, backends: &[(SocketAddr, Lists)]) -> Service {
             .collect(),
         backends: backends.iter().map(backend).collect(),
         backends_from: Vec::new(),
+        source_ranges: Vec::new(),
         policy: Policy::Random,
         affinity: None,
         no_backend: NoBackend::Refuse,

@@ -17,7 +17,7 @@ use lb_agent::desired::{Input, Merger};
 use lb_agent::model::Scope;
 use lb_agent::plan::{Limits, Planner};
 use lb_agent::source::kubernetes::cluster::{
-    Change, Cluster, NodePortAddresses, NodePorts, Settings as ClusterSettings,
+    Change, Cluster, NodePortAddresses, NodePorts, Pods, Settings as ClusterSettings,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -171,6 +171,8 @@ fn cluster_settings() -> ClusterSettings {
         node: NEAR.0.to_owned(),
         node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
         scope: Scope::Everywhere,
+        pods: Pods::Unknown,
+        masquerade_all: false,
     }
 }
 

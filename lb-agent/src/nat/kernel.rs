@@ -308,7 +308,8 @@ impl Nat {
             received.map_err(|source| NatError::Socket { step, source })?;
             let mut rest = &answer[..];
             while !rest.is_empty() {
-                let buffer = NetlinkBuffer::new_checked(rest).map_err(|e| garbled(e.to_string()))?;
+                let buffer =
+                    NetlinkBuffer::new_checked(rest).map_err(|e| garbled(e.to_string()))?;
                 let length = buffer.length() as usize;
                 let message = Message::deserialize(rest).map_err(|e| garbled(e.to_string()))?;
                 if take(message)? {
@@ -320,12 +321,7 @@ impl Nat {
     }
 }
 
-fn load(
-    transaction: &mut Transaction,
-    family: Family,
-    chains: &Chains,
-    elements: &[(Key, Value)],
-) {
+fn load(transaction: &mut Transaction, family: Family, chains: &Chains, elements: &[(Key, Value)]) {
     transaction.add_table(family);
     for (id, set) in (1..).zip(Set::ALL) {
         transaction.add_set(family, set, id);
@@ -362,9 +358,9 @@ impl Found {
             (None, None) => true,
             (Some(_), None) => false,
             (found, Some(wanted)) => {
-                let wanted = wanted.hook.map(|Hook { kind, number, priority }| {
-                    (kind.to_owned(), number, priority)
-                });
+                let wanted = wanted
+                    .hook
+                    .map(|Hook { kind, number, priority }| (kind.to_owned(), number, priority));
                 *found == wanted
             }
         };

@@ -10,11 +10,10 @@ use netlink_packet_core::{
     NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage,
-    Hook as HookAttribute, HookNumber, InetHookNumber, ListAttribute, NfTablesMessage,
-    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList,
-    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage, Verdict,
-    VerdictAttribute,
+    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage, Hook as HookAttribute,
+    HookNumber, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage, SetFlags,
+    SetMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -412,4 +411,3 @@ fn bytes_of(nla: &DefaultNla) -> Box<[u8]> {
     nla.emit_value(&mut bytes);
     bytes.into()
 }
-

@@ -208,6 +208,7 @@ fn services_to_dial() -> anyhow::Result<Desired> {
             no_backend: NoBackend::Refuse,
             no_node_backend: Default::default(),
             backends_from: Vec::new(),
+            source_ranges: Vec::new(),
             health: Default::default(),
         };
         let entry = Entry::new(Arc::new(service), "bench".into());
