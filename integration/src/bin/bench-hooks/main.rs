@@ -231,6 +231,7 @@ fn connects(
     let (kind, connects) = match protocol {
         Protocol::Tcp => (Type::STREAM, TCP_CONNECTS),
         Protocol::Udp => (Type::DGRAM, UDP_CONNECTS),
+        Protocol::Sctp => anyhow::bail!("no program sees SCTP"),
     };
     let count = connects / TURNS;
     let before = statistics(program)?;
