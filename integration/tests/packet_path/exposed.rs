@@ -196,7 +196,8 @@ fn an_exposed_service_of_a_store() {
         };
         web(true, &a.join(", "));
         lab.set_settings(&format!(
-            "packet_path: auto\nsources:\n  - etcd: {{endpoints: [\"{}\"]}}\n",
+            "packet_path: auto\nsources:\n  - etcd: {{endpoints: [\"{}\"]}}\n    \
+             vip_ranges: [10.96.0.0/16, \"fd00:96::/64\"]\n",
             etcd.endpoint()
         ));
         let _agent = Agent::start(lab, "");

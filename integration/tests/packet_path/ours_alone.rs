@@ -16,13 +16,30 @@ use std::time::Duration;
 const REPAIR: Duration = Duration::from_secs(10);
 
 const OTHERS: &str = "
-    table ip mine {
-        set some { type ipv4_addr; elements = { 192.0.2.1 } }
-        chain pre { type nat hook prerouting priority dstnat + 10; tcp dport 9 accept; }
-        chain marks { type filter hook forward priority filter; meta mark set mark; }
+table ip mine {
+    set some {
+        type ipv4_addr
+        elements = { 192.0.2.1 }
     }
-    table inet lb { chain forward { type filter hook forward priority 0; accept; } }
-    table ip6 lb2 { chain x { } }
+    chain pre {
+        type nat hook prerouting priority dstnat + 10
+        tcp dport 9 accept
+    }
+    chain marks {
+        type filter hook forward priority filter
+        meta mark set mark
+    }
+}
+table inet lb {
+    chain forward {
+        type filter hook forward priority 0
+        accept
+    }
+}
+table ip6 lb2 {
+    chain x {
+    }
+}
 ";
 
 fn others() -> [String; 3] {
