@@ -2,11 +2,11 @@
 
 use super::Failure;
 use crate::config::{Config, PacketPath, Source};
-use crate::nat::Family;
 use crate::nat::contents::Wanted;
 use crate::nat::follow::{self, Inputs};
 use crate::nat::kernel::Nat;
 use crate::nat::preflight::{self, Claim};
+use crate::nat::Family;
 use crate::source::kubernetes::Running;
 use crate::status::PacketPathStatus;
 use anyhow::anyhow;

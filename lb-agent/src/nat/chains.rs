@@ -11,8 +11,7 @@ use super::Family;
 use super::expressions::{
     Connection, Expression, FIRST, LOCAL, STATE_NEW, STATUS_DNAT, Side, accept, address, compare,
     connection, destination_port, dispatch, drop_packet, find, forget, goto, is_in, keep_bits,
-    kind_of_address, mark, masquerade, number_key, protocol, put, random, reject, remember,
-    translate,
+    kind_of_address, mark, masquerade, number_key, protocol, put, random, reject, remember, translate,
 };
 use super::rows::{DROP, Draw, Key, REFUSE, Value};
 use super::sets::Set;
@@ -127,7 +126,11 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
     let mut put = |name: &str, hook, rules| {
         chains.insert(name.to_owned(), Chain { hook, rules });
     };
-    put("filter-prerouting", hook("filter", PREROUTING, BEFORE), builder.filter_prerouting(&pods));
+    put(
+        "filter-prerouting",
+        hook("filter", PREROUTING, BEFORE),
+        builder.filter_prerouting(&pods),
+    );
     put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
     put("filter-inside", None, builder.filter_inside(&services));
     put(REFUSED, None, builder.refuse());
@@ -239,7 +242,12 @@ impl Builder {
     }
 
     fn filter_output(self) -> Vec<Rule> {
-        vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto("filter-inside")]]
+        vec![
+            self.unless_new(),
+            self.unless_probe(),
+            self.restricted(),
+            vec![goto("filter-inside")],
+        ]
     }
 
     fn filter_inside(self, services: &[IpNet]) -> Vec<Rule> {
@@ -249,8 +257,10 @@ impl Builder {
             kind_of_address(Side::Destination, FIRST),
             compare(FIRST, false, &LOCAL.to_ne_bytes()),
         ];
-        let known =
-            [address(self.family, Side::Destination, FIRST), is_in(Set::Addresses, FIRST, true)];
+        let known = [
+            address(self.family, Side::Destination, FIRST),
+            is_in(Set::Addresses, FIRST, true),
+        ];
         let mut rules = vec![
             with(frontend(), [dispatch(Set::Verdicts, self.slots())]),
             with(frontend(), [accept()]),

@@ -100,14 +100,14 @@ impl Contents {
     /// Takes what is to be served now, and tells what that changes. What is the very same as before
     /// is not looked at.
     pub fn update(&mut self, services: &Services) -> Change {
-        let differs =
-            |pair: (Option<(&ServiceName, &Arc<Service>)>, Option<(&ServiceName, _)>)| match pair {
+        let differs = |pair: (Option<(&ServiceName, &Arc<Service>)>, Option<(&ServiceName, _)>)| {
+            match pair {
                 (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
-                (before, now) => {
-                    before.map(|(name, _)| name).or(now.map(|(name, _)| name)).cloned()
-                }
-            };
-        let changed: Vec<_> = side_by_side(&self.services, services).filter_map(differs).collect();
+                (before, now) => before.map(|(name, _)| name).or(now.map(|(name, _)| name)).cloned(),
+            }
+        };
+        let changed: Vec<_> =
+            side_by_side(&self.services, services).filter_map(differs).collect();
         let mut before = BTreeMap::new();
         for name in &changed {
             let Some(service) = self.services.remove(name) else { continue };

@@ -210,8 +210,11 @@ pub(super) fn masquerade() -> Expression {
 /// Refuses with a TCP reset, or by ICMP: port unreachable.
 pub(super) fn reject(family: Family, reset: bool) -> Expression {
     let code = if family.is_v4() { 3 } else { 4 };
-    let attributes =
-        if reset { vec![number(1, 1)] } else { vec![number(1, 0), DefaultNla::new(2, vec![code])] };
+    let attributes = if reset {
+        vec![number(1, 1)]
+    } else {
+        vec![number(1, 0), DefaultNla::new(2, vec![code])]
+    };
     Expression { name: "reject", attributes }
 }
 

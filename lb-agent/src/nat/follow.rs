@@ -315,8 +315,7 @@ impl Table {
             Some(known) => {
                 let wanted = chains(family, around, self.contents.draws());
                 let new = |(name, _): &(&String, _)| !known.contains_key(*name);
-                let new =
-                    wanted.iter().filter(new).map(|(name, chain)| (name.clone(), chain.clone()));
+                let new = wanted.iter().filter(new).map(|(name, chain)| (name.clone(), chain.clone()));
                 nat.apply(family, &new.collect(), &change)?;
                 self.chains = Some(wanted);
                 Ok(true)

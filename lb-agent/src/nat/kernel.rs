@@ -22,6 +22,10 @@ use std::io;
 /// The longest answer that the kernel puts into one read.
 const ANSWER: usize = 1 << 17;
 
+/// Types of messages that end an answer.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+
 /// Why the kernel did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum NatError {
@@ -34,10 +38,12 @@ pub enum NatError {
         source: io::Error,
     },
     /// The kernel refuses.
-    #[error("{step}: the kernel refused: {source}")]
+    #[error("{step}: the kernel refused {part}: {source}")]
     Refused {
         /// What was being done.
         step: &'static str,
+        /// What of it.
+        part: String,
         /// What the kernel said.
         source: io::Error,
     },
@@ -56,7 +62,7 @@ pub enum NatError {
 pub struct Found {
     /// Whether it is there.
     pub exists: bool,
-    /// Lengths of keys and data, and flags, of each set.
+    /// Lengths of keys and data, and flags, of each set. Verdicts have no length.
     sets: BTreeMap<String, (u32, u32, u32)>,
     chains: BTreeMap<String, FoundChain>,
     /// The elements, but for those that packets write.
@@ -133,11 +139,7 @@ impl Nat {
             if !found.sets.contains_key(set.name()) {
                 continue;
             }
-            self.ask("listing elements", &messages::list_elements(family, set), |message| {
-                if let NfTablesMessage::NewSetElement(message) = message {
-                    found.elements.extend(messages::elements(set, message));
-                }
-            })?;
+            self.list(family, set, &mut found.elements)?;
         }
         Ok(found)
     }
@@ -238,7 +240,7 @@ impl Nat {
     }
 
     fn commit(&self, step: &'static str, transaction: Transaction) -> Result<(), NatError> {
-        let (bytes, last) = transaction.finish();
+        let (bytes, last, parts) = transaction.finish();
         // A transaction is one datagram, however long.
         setsockopt(&self.socket, sockopt::SndBufForce, &bytes.len())
             .map_err(|error| NatError::Socket { step, source: error.into() })?;
@@ -249,14 +251,17 @@ impl Nat {
             if let NetlinkPayload::Error(error) = &message.payload
                 && error.code.is_some()
             {
-                refused.get_or_insert(error.to_io());
+                refused.get_or_insert((number, error.to_io()));
             }
             // If not even the first can be worked on, the others are not looked at.
             Ok(number == last || (refused.is_some() && number == 1))
         })?;
         match refused {
             None => Ok(()),
-            Some(source) => Err(NatError::Refused { step, source }),
+            Some((number, source)) => {
+                let part = Transaction::part(&parts, number);
+                Err(NatError::Refused { step, part, source })
+            }
         }
     }
 
@@ -272,7 +277,8 @@ impl Nat {
             match &message.payload {
                 NetlinkPayload::Done(_) => return Ok(true),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(NatError::Refused { step, source: error.to_io() });
+                    let part = "to answer".to_owned();
+                    return Err(NatError::Refused { step, part, source: error.to_io() });
                 }
                 _ => {}
             }
@@ -281,6 +287,27 @@ impl Nat {
                 take(message);
             }
             Ok(!multipart)
+        })
+    }
+
+    /// Reads the elements of a set. There are many, so they are not made into messages first.
+    fn list(
+        &self,
+        family: Family,
+        set: Set,
+        elements: &mut HashMap<Key, Value>,
+    ) -> Result<(), NatError> {
+        let step = "listing elements";
+        let garbled = |reason: String| NatError::Garbled { step, reason };
+        self.send(step, &messages::list_elements(family, set))?;
+        self.receive_raw(step, |header, payload| match header {
+            DONE => Ok(true),
+            ERROR => Err(garbled("it is an error".to_owned())),
+            _ => {
+                let found = messages::elements(set, payload);
+                elements.extend(found.map_err(|error| garbled(error.to_string()))?);
+                Ok(false)
+            }
         })
     }
 
@@ -300,7 +327,29 @@ impl Nat {
         step: &'static str,
         mut take: impl FnMut(Message) -> Result<bool, NatError>,
     ) -> Result<(), NatError> {
-        let garbled = |reason: String| NatError::Garbled { step, reason };
+        self.receive_each(step, |bytes| {
+            let garbled = |reason: String| NatError::Garbled { step, reason };
+            take(Message::deserialize(bytes).map_err(|error| garbled(error.to_string()))?)
+        })
+    }
+
+    /// The same with the type of each message and what is in it.
+    fn receive_raw(
+        &self,
+        step: &'static str,
+        mut take: impl FnMut(u16, &[u8]) -> Result<bool, NatError>,
+    ) -> Result<(), NatError> {
+        self.receive_each(step, |bytes| {
+            let message = NetlinkBuffer::new(bytes);
+            take(message.message_type(), message.payload())
+        })
+    }
+
+    fn receive_each(
+        &self,
+        step: &'static str,
+        mut take: impl FnMut(&[u8]) -> Result<bool, NatError>,
+    ) -> Result<(), NatError> {
         let mut answer = Vec::with_capacity(ANSWER);
         loop {
             answer.clear();
@@ -308,11 +357,10 @@ impl Nat {
             received.map_err(|source| NatError::Socket { step, source })?;
             let mut rest = &answer[..];
             while !rest.is_empty() {
-                let buffer =
-                    NetlinkBuffer::new_checked(rest).map_err(|e| garbled(e.to_string()))?;
-                let length = buffer.length() as usize;
-                let message = Message::deserialize(rest).map_err(|e| garbled(e.to_string()))?;
-                if take(message)? {
+                let message = NetlinkBuffer::new_checked(rest)
+                    .map_err(|error| NatError::Garbled { step, reason: error.to_string() })?;
+                let length = message.length() as usize;
+                if take(&rest[..length])? {
                     return Ok(());
                 }
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -321,7 +369,12 @@ impl Nat {
     }
 }
 
-fn load(transaction: &mut Transaction, family: Family, chains: &Chains, elements: &[(Key, Value)]) {
+fn load(
+    transaction: &mut Transaction,
+    family: Family,
+    chains: &Chains,
+    elements: &[(Key, Value)],
+) {
     transaction.add_table(family);
     for (id, set) in (1..).zip(Set::ALL) {
         transaction.add_set(family, set, id);
@@ -358,9 +411,9 @@ impl Found {
             (None, None) => true,
             (Some(_), None) => false,
             (found, Some(wanted)) => {
-                let wanted = wanted
-                    .hook
-                    .map(|Hook { kind, number, priority }| (kind.to_owned(), number, priority));
+                let wanted = wanted.hook.map(|Hook { kind, number, priority }| {
+                    (kind.to_owned(), number, priority)
+                });
                 *found == wanted
             }
         };
@@ -371,11 +424,12 @@ impl Found {
 
     fn take_set(&mut self, attributes: &[SetAttribute]) {
         let (mut name, mut key, mut data, mut flags) = (None, 0, 0, 0);
+        let verdict = attributes.contains(&SetAttribute::DataType(messages::VERDICT));
         for attribute in attributes {
             match attribute {
                 SetAttribute::Name(text) => name = Some(text.clone()),
                 SetAttribute::KeyLen(length) => key = *length,
-                SetAttribute::DataLen(length) => data = *length,
+                SetAttribute::DataLen(length) if !verdict => data = *length,
                 SetAttribute::Flags(bits) => flags = bits.bits(),
                 _ => {}
             }

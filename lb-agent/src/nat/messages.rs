@@ -6,14 +6,15 @@ use super::rows::{Key, Value};
 use super::sets::{CLIENTS, Data, Set};
 use super::{Family, TABLE};
 use netlink_packet_core::{
-    DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DecodeError, DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP,
+    NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage, Hook as HookAttribute,
-    HookNumber, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage, SetFlags,
-    SetMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
+    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage,
+    Hook as HookAttribute, HookNumber, InetHookNumber, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList,
+    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage, Verdict,
+    VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -32,7 +33,7 @@ const PROTOCOL: u32 = 12;
 const PORT: u32 = 13;
 const NUMBER: u32 = 19;
 /// The type of verdicts.
-const VERDICT: u32 = 0xffff_ff00;
+pub(super) const VERDICT: u32 = 0xffff_ff00;
 
 /// A message as it is received.
 pub(super) type Message = NetlinkMessage<NetfilterMessage>;
@@ -47,6 +48,20 @@ pub(super) struct Transaction {
     last: u32,
     /// Where that message begins.
     last_at: usize,
+    /// What each message is about.
+    parts: Vec<Part>,
+}
+
+/// What a message changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Frame,
+    Table,
+    Set(&'static str),
+    Elements(&'static str),
+    Chain(String),
+    /// A rule of a chain, by its place.
+    Rule(String, usize),
 }
 
 impl Transaction {
@@ -56,7 +71,8 @@ impl Transaction {
 
     /// Changes of a table with another name.
     pub(super) fn about(table: &'static str) -> Self {
-        let mut transaction = Self { table, bytes: Vec::new(), last: 0, last_at: 0 };
+        let mut transaction =
+            Self { table, bytes: Vec::new(), last: 0, last_at: 0, parts: Vec::new() };
         transaction.control(ControlMessage::BatchBegin);
         transaction
     }
@@ -66,8 +82,21 @@ impl Transaction {
         self.last == 1
     }
 
-    /// What is to be sent, and the number of the message whose answer comes last.
-    pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
+    /// What the message with this number is about.
+    pub(super) fn part(parts: &[Part], number: u32) -> String {
+        let at = usize::try_from(number).unwrap_or_default().wrapping_sub(1);
+        match parts.get(at) {
+            None | Some(Part::Frame) => "the whole".to_owned(),
+            Some(Part::Table) => "the table".to_owned(),
+            Some(Part::Set(name)) => format!("set {name}"),
+            Some(Part::Elements(name)) => format!("elements of {name}"),
+            Some(Part::Chain(name)) => format!("chain {name}"),
+            Some(Part::Rule(name, at)) => format!("chain {name}, rule {}", at + 1),
+        }
+    }
+
+    /// What is to be sent, the number of the message whose answer comes last, and what each is about.
+    pub(super) fn finish(mut self) -> (Vec<u8>, u32, Vec<Part>) {
         let (last, at) = (self.last, self.last_at);
         // Flags follow length and type.
         if let Some([low, high]) = self.bytes.get_mut(at + 6..at + 8) {
@@ -75,19 +104,20 @@ impl Transaction {
             [*low, *high] = flags.to_ne_bytes();
         }
         self.control(ControlMessage::BatchEnd);
-        (self.bytes, last)
+        (self.bytes, last, self.parts)
     }
 
     fn control(&mut self, message: ControlMessage) {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
-        self.push(NetfilterMessage::new(header, message), 0);
+        self.push(NetfilterMessage::new(header, message), 0, Part::Frame);
     }
 
-    fn put(&mut self, family: Family, message: NfTablesMessage, flags: u16) {
-        self.push(NetfilterMessage::new(header(family), message), flags);
+    fn put(&mut self, family: Family, message: NfTablesMessage, flags: u16, part: Part) {
+        self.push(NetfilterMessage::new(header(family), message), flags, part);
     }
 
-    fn push(&mut self, message: NetfilterMessage, flags: u16) {
+    fn push(&mut self, message: NetfilterMessage, flags: u16, part: Part) {
+        self.parts.push(part);
         self.last += 1;
         self.last_at = self.bytes.len();
         append(&mut self.bytes, message, flags | NLM_F_REQUEST, self.last);
@@ -95,12 +125,14 @@ impl Transaction {
 
     pub(super) fn add_table(&mut self, family: Family) {
         let attributes = vec![TableAttribute::Name(self.table.into())];
-        self.put(family, NfTablesMessage::NewTable(TableMessage { attributes }), NLM_F_CREATE);
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        self.put(family, message, NLM_F_CREATE, Part::Table);
     }
 
     pub(super) fn delete_table(&mut self, family: Family) {
         let attributes = vec![TableAttribute::Name(self.table.into())];
-        self.put(family, NfTablesMessage::DeleteTable(TableMessage { attributes }), 0);
+        let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
+        self.put(family, message, 0, Part::Table);
     }
 
     pub(super) fn add_set(&mut self, family: Family, set: Set, id: u32) {
@@ -110,15 +142,15 @@ impl Transaction {
             Data::Verdict => (None, Some(VERDICT)),
         };
         let mut description = Vec::new();
-        if set.has_ranges() {
+        let fields = set.fields(family);
+        if fields.len() > 1 {
             let field = |length: &u32| {
                 let length = DefaultNla::new(1, length.to_be_bytes().to_vec());
-                let mut bytes = vec![0; [&length][..].iter().map(|nla| nla.buffer_len()).sum()];
+                let mut bytes = vec![0; length.buffer_len()];
                 length.emit(&mut bytes);
                 DefaultNla::new(1 | netlink_packet_core::NLA_F_NESTED, bytes)
             };
-            let fields = set.fields(family).iter().map(field).collect();
-            description.push(SetDescription::Concat(fields));
+            description.push(SetDescription::Concat(fields.iter().map(field).collect()));
         }
         if set.is_dynamic() {
             description.push(SetDescription::Size(CLIENTS));
@@ -136,7 +168,8 @@ impl Transaction {
         if !description.is_empty() {
             attributes.push(SetAttribute::Description(description));
         }
-        self.put(family, NfTablesMessage::NewSet(SetMessage { attributes }), NLM_F_CREATE);
+        let message = NfTablesMessage::NewSet(SetMessage { attributes });
+        self.put(family, message, NLM_F_CREATE, Part::Set(set.name()));
     }
 
     pub(super) fn add_chain(&mut self, family: Family, name: &str, hook: Option<Hook>) {
@@ -152,26 +185,29 @@ impl Transaction {
             attributes.push(ChainAttribute::Policy(1));
             attributes.push(ChainAttribute::Type(kind.into()));
         }
-        self.put(family, NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE);
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes });
+        self.put(family, message, NLM_F_CREATE, Part::Chain(name.to_owned()));
     }
 
     /// Deletes a chain, whose rules must be gone.
     pub(super) fn delete_chain(&mut self, family: Family, name: &str) {
         let attributes =
             vec![ChainAttribute::Table(self.table.into()), ChainAttribute::Name(name.into())];
-        self.put(family, NfTablesMessage::DeleteChain(ChainMessage { attributes }), 0);
+        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
+        self.put(family, message, 0, Part::Chain(name.to_owned()));
     }
 
     /// Deletes all rules of a chain.
     pub(super) fn delete_rules(&mut self, family: Family, chain: &str) {
         let attributes =
             vec![RuleAttribute::Table(self.table.into()), RuleAttribute::Chain(chain.into())];
-        self.put(family, NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0);
+        let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+        self.put(family, message, 0, Part::Chain(chain.to_owned()));
     }
 
     /// Adds the rules of a chain.
     pub(super) fn add_rules(&mut self, family: Family, name: &str, chain: &Chain) {
-        for rule in &chain.rules {
+        for (at, rule) in chain.rules.iter().enumerate() {
             let expressions = rule.iter().map(|expression| {
                 ListAttribute::from(Expressions::Other {
                     expression_type: expression.name.to_owned(),
@@ -185,7 +221,8 @@ impl Transaction {
                 RuleAttribute::UserData(comment(rule)),
             ];
             let message = NfTablesMessage::NewRule(RuleMessage { attributes });
-            self.put(family, message, NLM_F_CREATE | NLM_F_APPEND);
+            let part = Part::Rule(name.to_owned(), at);
+            self.put(family, message, NLM_F_CREATE | NLM_F_APPEND, part);
         }
     }
 
@@ -211,10 +248,12 @@ impl Transaction {
                     SetElementList::Elements(list.collect()),
                 ];
                 let message = SetElementMessage { attributes };
+                let part = Part::Elements(some[0].0.set.name());
                 if add {
-                    self.put(family, NfTablesMessage::NewSetElement(message), NLM_F_CREATE);
+                    let message = NfTablesMessage::NewSetElement(message);
+                    self.put(family, message, NLM_F_CREATE, part);
                 } else {
-                    self.put(family, NfTablesMessage::DeleteSetElement(message), 0);
+                    self.put(family, NfTablesMessage::DeleteSetElement(message), 0, part);
                 }
             }
         }
@@ -366,48 +405,62 @@ pub(super) fn nftables(message: Message) -> Option<NfTablesMessage> {
     }
 }
 
-/// The elements of a set in an answer.
-pub(super) fn elements(set: Set, message: SetElementMessage) -> Vec<(Key, Value)> {
-    let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
-    });
-    let element = |attribute| match attribute {
-        ListAttribute::Element(attributes) => row(set, attributes),
-        _ => None,
-    };
-    lists.flatten().filter_map(element).collect()
+/// The elements of a set in what a message has.
+pub(super) fn elements(set: Set, payload: &[u8]) -> Result<Vec<(Key, Value)>, DecodeError> {
+    let mut elements = Vec::new();
+    // A header of 4 bytes comes first.
+    for list in parts(payload.get(4..).unwrap_or_default(), 3) {
+        for element in parts(list?, 1) {
+            elements.extend(row(set, element?)?);
+        }
+    }
+    Ok(elements)
 }
 
-fn row(set: Set, attributes: Vec<SetElementAttribute>) -> Option<(Key, Value)> {
+fn row(set: Set, element: &[u8]) -> Result<Option<(Key, Value)>, DecodeError> {
     let (mut key, mut end, mut value) = (None, None, Value::Nothing);
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
-            SetElementAttribute::KeyEnd(nlas) => end = nlas.first().map(bytes_of),
-            SetElementAttribute::Data(DataAttribute::Value(bytes)) => {
-                value = Value::Bytes(bytes.into());
-            }
-            SetElementAttribute::Data(DataAttribute::Verdict(parts)) => value = chain_of(parts),
+    for attribute in NlasIterator::new(element) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            1 => key = bytes_of(attribute.value())?,
+            2 => value = value_of(attribute.value())?,
+            10 => end = bytes_of(attribute.value())?,
             _ => {}
         }
     }
-    Some((Key { set, bytes: key?.into(), end }, value))
+    Ok(key.map(|bytes| (Key { set, bytes, end }, value)))
 }
 
-fn chain_of(parts: Vec<VerdictAttribute>) -> Value {
-    let is_goto = parts.contains(&VerdictAttribute::Code(Verdict::from(GOTO.cast_unsigned())));
-    let chain = parts.into_iter().find_map(|part| match part {
-        VerdictAttribute::Chain(chain) => Some(chain),
-        _ => None,
-    });
+/// What attributes of this kind hold.
+fn parts(
+    attributes: &[u8],
+    kind: u16,
+) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
+    NlasIterator::new(attributes).filter_map(move |attribute| match attribute {
+        Ok(attribute) if attribute.kind() == kind => {
+            // Behind length and kind.
+            let end = usize::from(attribute.length());
+            Some(Ok(attribute.into_inner().get(4..end).unwrap_or_default()))
+        }
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    })
+}
+
+/// The bytes of data.
+fn bytes_of(data: &[u8]) -> Result<Option<Box<[u8]>>, DecodeError> {
+    Ok(parts(data, 1).next().transpose()?.map(Box::from))
+}
+
+fn value_of(data: &[u8]) -> Result<Value, DecodeError> {
+    if let Some(bytes) = bytes_of(data)? {
+        return Ok(Value::Bytes(bytes));
+    }
+    let verdict = parts(data, 2).next().transpose()?.unwrap_or_default();
+    let code = parts(verdict, 1).next().transpose()?;
+    let chain = parts(verdict, 2).next().transpose()?.unwrap_or_default();
+    let chain = String::from_utf8_lossy(chain.strip_suffix(&[0]).unwrap_or(chain)).into_owned();
     // Another verdict is none of ours: it equals nothing that we would write.
-    Value::Chain(chain.filter(|_| is_goto).unwrap_or_default())
-}
-
-fn bytes_of(nla: &DefaultNla) -> Box<[u8]> {
-    use netlink_packet_core::Nla as _;
-    let mut bytes = vec![0; nla.value_len()];
-    nla.emit_value(&mut bytes);
-    bytes.into()
+    let goto = code == Some(&GOTO.to_be_bytes()[..]);
+    Ok(Value::Chain(if goto { chain } else { String::new() }))
 }

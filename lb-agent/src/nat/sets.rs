@@ -111,9 +111,11 @@ impl Set {
             Self::Frontends | Self::Outside => Data::Bytes(20),
             Self::Backends | Self::Affinity => Data::Bytes(family.address_len() + 4),
             Self::Sizes | Self::SizesOutside | Self::Verdicts | Self::Masquerades => Data::Verdict,
-            Self::Members | Self::Hairpin | Self::Addresses | Self::Restricted | Self::Allowed => {
-                Data::None
-            }
+            Self::Members
+            | Self::Hairpin
+            | Self::Addresses
+            | Self::Restricted
+            | Self::Allowed => Data::None,
         }
     }
 
