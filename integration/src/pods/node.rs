@@ -153,6 +153,16 @@ impl Node {
         Pod { place, _pause: None }
     }
 
+    /// Gives it another address, which it has until [`loses`](Self::loses) takes it away.
+    pub fn gets(&self, ip_address: &str) {
+        self.run(|| ip_batch(&format!("address add {} nodad", at_uplink(ip_address))));
+    }
+
+    /// Takes away what [`gets`](Self::gets) gave.
+    pub fn loses(&self, ip_address: &str) {
+        self.run(|| ip_batch(&format!("address del {}", at_uplink(ip_address))));
+    }
+
     /// The ranges of its pods' addresses.
     pub fn pod_ranges(&self) -> [String; 2] {
         let Pair { v4, v6 } = pod_addresses(self.number, 0);
@@ -177,6 +187,9 @@ impl Node {
                     sysctl(&name, "0");
                 }
             }
+            // Each refusal is told, however many there are.
+            sysctl("ipv4/icmp_ratelimit", "0");
+            sysctl("ipv6/icmp/ratelimit", "0");
             // Pods know one way, and it is the right one.
             for device in ["all", "default"] {
                 sysctl(&format!("ipv4/conf/{device}/send_redirects"), "0");
@@ -263,6 +276,11 @@ fn new_namespace(cgroup: &Cgroup) -> (File, Pause) {
         (own_namespace(), pause)
     };
     std::thread::scope(|scope| scope.spawn(body).join()).expect("a namespace can be made")
+}
+
+fn at_uplink(ip_address: &str) -> String {
+    let length = if ip_address.contains(':') { 128 } else { 32 };
+    format!("{ip_address}/{length} dev {UPLINK}")
 }
 
 /// A cgroup beside the lab's.

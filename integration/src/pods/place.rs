@@ -114,6 +114,12 @@ impl Place {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(servers);
     }
 
+    /// How many connections and datagrams its servers have answered.
+    pub fn answered(&self) -> u64 {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.iter().flat_map(Backends::hits).sum()
+    }
+
     /// Asks who serves an address, and sees to it that the answer does not take too long.
     #[track_caller]
     pub fn ask(&self, way: Way, to: SocketAddr) -> io::Result<Asked> {

@@ -120,7 +120,6 @@ fn type_changes_from_external_name_to_node_port_for_other_hosts() {
     });
 }
 
-/// A node whose agent came later than its services, and one whose address did.
 #[test]
 fn addresses_that_the_node_gets_and_loses_for_other_hosts() {
     packets::run("packets-new-address", PODS, |scene| {
@@ -128,12 +127,12 @@ fn addresses_that_the_node_gets_and_loses_for_other_hosts() {
         scene.put(&service(), &endpoints);
         for ip in ["172.18.0.77", "fd00:18::77"] {
             let to = SocketAddr::new(ip.parse().expect("an address"), NODE_PORT);
-            integration::netns::add_address(ip);
+            scene.world.node.gets(ip);
             eventually("NodePorts on a new address", Duration::from_secs(20), || {
                 scene.client.ask(Way::Tcp, to).is_ok()
             });
             reaches(&scene.client, UDP, [to], &["a", "c"]);
-            integration::netns::remove_address(ip);
+            scene.world.node.loses(ip);
             eventually("no NodePorts on an address that is gone", Duration::from_secs(20), || {
                 scene.client.ask_within(Way::Tcp, to, Duration::from_secs(1)).is_err()
             });

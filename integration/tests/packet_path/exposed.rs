@@ -2,7 +2,7 @@
 
 use integration::agent::Agent;
 use integration::etcd::Etcd;
-use integration::kubernetes::{PACKETS, reaches, reaches_as, refused, silent};
+use integration::kubernetes::{PACKETS, nobody, reaches, reaches_as, refused};
 use integration::lab::{self, Lab};
 use integration::packets::nft::tables;
 use integration::packets::outsider;
@@ -81,7 +81,7 @@ fn an_exposed_service_of_a_file() {
         reaches(&gateway.node, WAYS, VIP.at(80), &["a", "b"]);
         let other: [SocketAddr; 1] = ["10.96.0.21:80".parse().expect("an address")];
         reaches(&gateway.node, &WAYS[..1], other, &["a"]);
-        silent(&gateway.client, &WAYS[..1], other);
+        nobody(&gateway.client, &WAYS[..1], other);
 
         // Without anything exposed no packet is looked at any more.
         agent.reload(&services(&[gateway.web(), hidden]));
@@ -126,7 +126,7 @@ fn weights_and_drain_of_an_exposed_service() {
         }
         assert_shares("weights 1 and 3", &counts, &[1, 3]);
 
-        let [a, b] = [0, 1].map(|index| gateway.at(index)[0].to_string());
+        let [a, b] = [0, 1].map(|index| format!("web/{}", gateway.at(index)[0]));
         let lbctl = |arguments: &[&str]| {
             let finished = lab.lbctl(arguments);
             assert_eq!(finished.code, Some(0), "{finished:?}");

@@ -81,11 +81,15 @@ fn invalid_packets_of_endpoints_end_nothing() {
     });
 }
 
-/// New connections by TCP and UDP, from outside and from a guest, all the time.
+/// New connections by TCP and UDP, from outside and from a guest, all the time; and where they go.
 fn traffic(scene: &Scene<'_>) -> (Traffic, Vec<SocketAddr>) {
     let mut traffic = Traffic::default();
     let node_port = scene.world.node.addresses().at(NODE_PORT);
     let cluster = Scene::web().at(80);
+    let all = [node_port, cluster].concat();
+    for to in &all {
+        ["a", "c"].into_iter().for_each(|tag| traffic.joins(*to, tag));
+    }
     for (from, to) in [(&*scene.client, node_port), (&*scene.guest, cluster)] {
         from.run(|| {
             for to in to {
@@ -94,7 +98,7 @@ fn traffic(scene: &Scene<'_>) -> (Traffic, Vec<SocketAddr>) {
             }
         });
     }
-    (traffic, [node_port, cluster].concat())
+    (traffic, all)
 }
 
 #[test]
@@ -102,10 +106,7 @@ fn an_agent_restarts_under_traffic() {
     packets::run("packets-restart", PODS, |scene| {
         let (_pods, endpoints) = pods(scene);
         scene.put(&Scene::web(), &endpoints);
-        let (traffic, all) = traffic(scene);
-        for to in all {
-            ["a", "c"].into_iter().for_each(|tag| traffic.joins(to, tag));
-        }
+        let (traffic, _) = traffic(scene);
         traffic.goes_on(5);
         let ends: [fn(Agent<'_>); 2] =
             [|agent| assert_eq!(agent.stop().code(), Some(0)), |agent| agent.kill9()];
@@ -127,9 +128,6 @@ fn endpoints_change_while_packets_flow() {
         let (_pods, endpoints) = pods(scene);
         scene.put(&Scene::web(), &endpoints);
         let (traffic, all) = traffic(scene);
-        for to in &all {
-            ["a", "c"].into_iter().for_each(|tag| traffic.joins(*to, tag));
-        }
         for turn in 0..12 {
             let (stays, goes) = (turn % 2, ["c", "a"][turn % 2]);
             scene.put(&Scene::web(), &endpoints[stays..=stays]);

@@ -105,7 +105,7 @@ fn unallocated_addresses_of_a_service_range_are_dropped() {
         }
         scene.put(&web, &[endpoint(&a)]);
         for from in [&*scene.client, &scene.guest] {
-            unreachable(from, &PACKETS[..2], free.at(80));
+            unreachable(from, TCP, free.at(80));
         }
         scene.world.api.put(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
