@@ -6,8 +6,9 @@ use integration::kubernetes::{
 };
 use integration::netns;
 use integration::packets::{self, BALANCER, EXTERNAL, NODE_PORT, PODS, Scene};
-use integration::pods::Place;
+use integration::pods::{Place, Way};
 use serde_json::{Value, json};
+use std::io;
 use std::net::SocketAddr;
 
 fn everyone<'a>(scene: &'a Scene<'_>) -> [&'a Place; 3] {
@@ -105,7 +106,11 @@ fn unallocated_addresses_of_a_service_range_are_dropped() {
         }
         scene.put(&web, &[endpoint(&a)]);
         for from in [&*scene.client, &scene.guest] {
-            unreachable(from, TCP, free.at(80));
+            for to in free.at(80) {
+                let error = from.ask(Way::Tcp, to).expect_err("nobody has it").kind();
+                let told = [io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable];
+                assert!(told.contains(&error), "{}: {to}: {error}", from.name());
+            }
         }
         scene.world.api.put(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
