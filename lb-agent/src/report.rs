@@ -8,8 +8,8 @@ use crate::pairs::side_by_side;
 use crate::plan::Planner;
 use crate::source::SourceState;
 use crate::status::{
-    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, ServiceCounts, ServiceStatus,
-    SourceStatus, State, WorkStatus,
+    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, ServiceCounts,
+    ServiceStatus, SourceStatus, State, WorkStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -2,11 +2,11 @@
 
 use super::Failure;
 use crate::config::{Config, PacketPath, Source};
+use crate::nat::Family;
 use crate::nat::contents::Wanted;
 use crate::nat::follow::{self, Inputs};
 use crate::nat::kernel::Nat;
 use crate::nat::preflight::{self, Claim};
-use crate::nat::Family;
 use crate::source::kubernetes::Running;
 use crate::status::PacketPathStatus;
 use anyhow::anyhow;
@@ -17,8 +17,9 @@ use tokio::sync::watch;
 pub(super) enum Prepared {
     /// Nothing.
     Off,
-    /// It serves, once there is something to serve.
-    Later,
+    /// It serves, once there is something to serve, or once it can; for now it can't, if there is a
+    /// reason.
+    Later(Option<String>),
     /// It serves.
     Now(Claim),
 }
@@ -29,7 +30,7 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, Failure> {
     let cluster = config.sources.iter().any(|source| matches!(source, Source::Kubernetes(_)));
     match config.packet_path {
         PacketPath::Off => return Ok(Prepared::Off),
-        PacketPath::Auto if !cluster => return Ok(Prepared::Later),
+        PacketPath::Auto if !cluster => return Ok(Prepared::Later(None)),
         PacketPath::On | PacketPath::Auto => {}
     }
     match preflight::claim() {
@@ -37,7 +38,7 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, Failure> {
         Err(problem) if config.packet_path == PacketPath::On => Err(anyhow!(problem).into()),
         Err(problem) => {
             tracing::warn!("{problem}; going on without");
-            Ok(Prepared::Later)
+            Ok(Prepared::Later(Some(problem)))
         }
     }
 }
@@ -49,10 +50,10 @@ pub(super) fn start(
     clusters: &[Running],
 ) -> watch::Receiver<PacketPathStatus> {
     let (status, told) = watch::channel(PacketPathStatus::default());
-    let claim = match prepared {
+    let (claim, problem) = match prepared {
         Prepared::Off => return told,
-        Prepared::Later => None,
-        Prepared::Now(claim) => Some(claim),
+        Prepared::Later(problem) => (None, problem),
+        Prepared::Now(claim) => (Some(claim), None),
     };
     let facts = clusters.iter().map(|cluster| {
         let mut facts = cluster.facts.clone();
@@ -60,7 +61,7 @@ pub(super) fn start(
         facts.mark_changed();
         facts
     });
-    let inputs = Inputs { wanted, facts: facts.collect(), claim };
+    let inputs = Inputs { wanted, facts: facts.collect(), claim, problem };
     tokio::spawn(follow::follow(inputs, status));
     told
 }

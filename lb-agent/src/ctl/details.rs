@@ -9,8 +9,8 @@ use crate::health::effective::Why;
 use crate::model::{Reach, Rejection, Scope};
 use crate::shown::clean;
 use crate::status::{
-    AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, ServiceStatus, SourceStatus,
-    WorkStatus,
+    AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState, PacketPathStatus,
+    ServiceStatus, SourceStatus, WorkStatus,
 };
 use std::time::SystemTime;
 
@@ -156,6 +156,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
     }
     section(&mut text, "Hooks", &hooks, look);
     named(&mut text, &agent.names, look);
+    packets(&mut text, &agent.packet_path, look);
     text.push_str("\nWork:\n");
     text.push_str(&work(&agent.work));
     lines(&mut text, "Warnings", &agent.warnings);
@@ -222,6 +223,48 @@ fn named(text: &mut String, names: &[NamesStatus], look: Look) {
     }
     section(text, "Names", &table, look);
     lines(text, "Problems with names", &problems);
+}
+
+/// How connections that come as packets fare.
+fn packets(text: &mut String, packets: &PacketPathStatus, look: Look) {
+    let PacketPathStatus {
+        state,
+        since,
+        elements,
+        changes,
+        last_change,
+        repairs,
+        failures,
+        ended_flows,
+        error,
+    } = packets;
+    let state = match state {
+        PacketPathState::Off => "off",
+        PacketPathState::Waiting => "waiting for services",
+        PacketPathState::On => "on",
+        PacketPathState::Unavailable => "unavailable",
+        PacketPathState::Failing => "failing",
+    };
+    let since = since.map_or_else(String::new, |_| {
+        if look.wide {
+            format!(" since {}", moment(*since))
+        } else {
+            format!(" for {}", age(*since, look.now))
+        }
+    });
+    let took = last_change.map_or_else(String::new, |took| format!(", the last in {took:.1?}"));
+    text.push_str("\nPacket path:\n");
+    if matches!(packets.state, PacketPathState::Off) {
+        text.push_str("  off\n");
+        return;
+    }
+    text.push_str(&format!(
+        "  {state}{since}: {elements} elements; changes: {changes}{took}; repairs: {repairs}; \
+         failures: {failures}; UDP flows ended: {ended_flows}\n"
+    ));
+    if let Some(error) = error {
+        text.push_str(&format!("  {error}\n"));
+    }
 }
 
 /// `status` when no agent answers

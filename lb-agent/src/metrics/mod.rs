@@ -12,7 +12,7 @@ mod tally;
 
 use crate::config;
 use crate::pulse::Pulse;
-use crate::status::{Counters, NamesStatus, Published};
+use crate::status::{Counters, NamesStatus, PacketPathStatus, Published};
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::registry::Registry;
 use reading::Reading;
@@ -42,6 +42,8 @@ pub struct Sources {
     pub counters: Arc<dyn Counters>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
+    /// How the packet path fares.
+    pub packets: watch::Receiver<PacketPathStatus>,
     /// Whether the loop still comes round.
     pub pulse: Pulse,
 }

@@ -1,24 +1,28 @@
 //! The rules of a table: what packets go through. They do not grow with what is served, but for a
-//! chain for each number of slots that there is. Pure.
+//! chain for each number of slots that there is, and one for each service whose clients stay with their
+//! backends. Pure.
 //!
 //! New connections only: `filter-*` drop and refuse before anything is translated, `nat-*` translate,
-//! and what follows goes the same way by itself. A pod's or this host's connection finds its
-//! frontend in `frontends`; another's first in `outside`. Either leads to the number of slots, that to
-//! a chain which draws one and finds its backend. A change may come between two looks: the slot that
-//! was drawn may be gone, and the first slot, which every list has, serves then.
+//! and what follows goes the same way by itself. A connection from outside looks for its frontend in
+//! `frontends-outside` first, where those have something else, then like all others in `frontends`, and
+//! goes to a chain that finds a backend. A change may come between two looks: the slot that was drawn
+//! may be gone, and the first slot, which every list has, serves then.
+//!
+//! Each key is made of what a packet has and of numbers, never of what another look-up found: `nft`
+//! shows such rules.
 
 use super::Family;
 use super::expressions::{
     Connection, Expression, FIRST, LOCAL, STATE_NEW, STATUS_DNAT, Side, accept, address, compare,
-    connection, destination_port, dispatch, drop_packet, find, forget, goto, is_in, keep_bits,
-    kind_of_address, mark, masquerade, number_key, protocol, put, random, reject, remember, translate,
+    connection, destination_port, dispatch, drop_packet, find, goto, is_below, is_in, keep_bits,
+    kind_of_address, mark, masquerade, protocol, put, random, reject, remember, translate,
 };
-use super::rows::{DROP, Draw, Key, REFUSE, Value};
+use super::rows::{Draw, octets};
 use super::sets::Set;
 use ipnet::IpNet;
 use lb_common::PROBE_MARK;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 /// What the rules have to know besides the services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,39 +68,18 @@ const BEFORE: i32 = DESTINATION - 10;
 /// Where sources are translated.
 const SOURCE: i32 = 100;
 
-/// Chains that elements lead to.
 const REFUSED: &str = "refuse";
-const DROPPED: &str = "drop";
-const MASQUERADE: &str = "masquerade";
+/// `masquerade` is a word of nft's own.
+const MASQUERADE: &str = "masqueraded";
 const HAIRPIN: &str = "hairpin";
-const UNLESS_POD: &str = "masquerade-unless-pod";
-const IF_LOCAL: &str = "masquerade-if-local";
 
-/// The elements that are always there.
-pub(super) fn fixed_elements() -> Vec<(Key, Value)> {
-    let row = |set, number, chain: &str| (number_key(set, &[number]), Value::Chain(chain.into()));
-    vec![
-        row(Set::Verdicts, REFUSE, REFUSED),
-        row(Set::Verdicts, DROP, DROPPED),
-        row(Set::Masquerades, 0, HAIRPIN),
-        row(Set::Masquerades, 1, UNLESS_POD),
-        row(Set::Masquerades, 2, IF_LOCAL),
-        row(Set::Masquerades, 3, MASQUERADE),
-    ]
-}
+/// The protocols that have ports, as [`crate::model::Protocol`] has them.
+const PROTOCOLS: [u8; 3] = [lb_common::protocol::TCP, lb_common::protocol::UDP, 132];
 
-/// The element that leads to the chain of a draw.
-pub(super) fn draw_element(draw: Draw) -> (Key, Value) {
-    let set = if draw.outside { Set::SizesOutside } else { Set::Sizes };
-    (number_key(set, &[draw.slots, draw.affinity]), Value::Chain(draw_chain(draw)))
-}
-
-fn draw_chain(Draw { outside, slots, affinity }: Draw) -> String {
+/// The name of the chain of a draw.
+pub(super) fn draw_chain(Draw { outside, slots }: Draw) -> String {
     let who = if outside { "outside-" } else { "" };
-    match affinity {
-        0 => format!("draw-{who}{slots}"),
-        seconds => format!("draw-{who}{slots}-stay-{seconds}"),
-    }
+    format!("draw-{who}{slots}")
 }
 
 /// The draw that a chain is for, if it is for one.
@@ -106,11 +89,50 @@ pub(super) fn draw_of(chain: &str) -> Option<Draw> {
         Some(rest) => (true, rest),
         None => (false, rest),
     };
-    let (slots, affinity) = match rest.split_once("-stay-") {
-        Some((slots, seconds)) => (slots, seconds.parse().ok()?),
-        None => (rest, 0),
+    Some(Draw { outside, slots: rest.parse().ok()? })
+}
+
+/// The chain of a service whose clients stay with their backends, each with its weight: first it is
+/// asked whether the client has one that is still among them, then one is drawn and remembered.
+pub(super) fn sticky_chain(
+    family: Family,
+    id: u64,
+    seconds: u32,
+    backends: &[(SocketAddr, u16)],
+) -> Chain {
+    // service (2 registers), client, address, port.
+    let words = family.address_len() / 4;
+    let (client, address_at) = (FIRST + 2, FIRST + 2 + words);
+    let port_at = address_at + words;
+    let [high, low] = [(id >> 32) as u32, id as u32].map(u32::to_ne_bytes);
+    let key = |backend: &SocketAddr| {
+        vec![
+            put(&high, FIRST),
+            put(&low, FIRST + 1),
+            address(family, Side::Source, client),
+            put(&octets(backend.ip()), address_at),
+            put(&backend.port().to_be_bytes(), port_at),
+        ]
     };
-    Some(Draw { outside, slots: slots.parse().ok()?, affinity })
+    let done = || [remember(Set::Affinity, FIRST, seconds), translate(family, address_at, port_at)];
+    let mut rules = Vec::new();
+    for (backend, _) in backends {
+        let known = with(key(backend), [is_in(Set::Affinity, FIRST, true)]);
+        rules.push(with(known, done()));
+    }
+    let mut left: u32 = backends.iter().map(|(_, weight)| u32::from(*weight).max(1)).sum();
+    for (backend, weight) in backends {
+        let weight = u32::from(*weight).max(1);
+        let [order, below] = is_below(FIRST, weight);
+        let drawn = vec![random(left, FIRST), order, below];
+        rules.push(with([drawn, key(backend)].concat(), done()));
+        left = left.saturating_sub(weight).max(1);
+    }
+    // Where nothing more can be remembered, a connection still gets a backend.
+    if let Some((backend, _)) = backends.first() {
+        rules.push(with(key(backend), [translate(family, address_at, port_at)]));
+    }
+    Chain { hook: None, rules }
 }
 
 /// The chains of a table.
@@ -126,38 +148,32 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
     let mut put = |name: &str, hook, rules| {
         chains.insert(name.to_owned(), Chain { hook, rules });
     };
-    put(
-        "filter-prerouting",
-        hook("filter", PREROUTING, BEFORE),
-        builder.filter_prerouting(&pods),
-    );
+    put("filter-prerouting", hook("filter", PREROUTING, BEFORE), builder.filter_prerouting(&pods));
     put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
     put("filter-inside", None, builder.filter_inside(&services));
     put(REFUSED, None, builder.refuse());
-    put(DROPPED, None, vec![vec![drop_packet()]]);
     put("nat-prerouting", hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&pods));
     put("nat-output", hook("nat", OUTPUT, DESTINATION), builder.nat_output());
-    let frontend = builder.frontend(Set::Frontends);
-    put("nat-inside", None, vec![with(frontend, [dispatch(Set::Sizes, builder.slots())])]);
+    put("nat-inside", None, vec![with(builder.key(), [dispatch(Set::Frontends, FIRST)])]);
     put("nat-postrouting", hook("nat", POSTROUTING, SOURCE), builder.nat_postrouting());
     put(MASQUERADE, None, vec![vec![masquerade()]]);
     put(HAIRPIN, None, builder.hairpin());
-    let mut unless_pod = builder.ranges(Side::Source, &pods, &[], HAIRPIN);
+    let mut unless_pod = builder.ranges(Side::Source, &pods, &[], goto(HAIRPIN));
     unless_pod.push(vec![goto(MASQUERADE)]);
-    put(UNLESS_POD, None, unless_pod);
+    put("unless-pod", None, unless_pod);
     let local = vec![
         kind_of_address(Side::Source, FIRST),
         compare(FIRST, true, &LOCAL.to_ne_bytes()),
         goto(MASQUERADE),
     ];
-    put(IF_LOCAL, None, vec![local, vec![goto(HAIRPIN)]]);
+    put("if-local", None, vec![local, vec![goto(HAIRPIN)]]);
     for draw in draws {
         put(&draw_chain(*draw), None, builder.draw(*draw));
     }
     chains
 }
 
-/// Makes rules of a family. The registers: the frontend's key from [`FIRST`], what it leads to after it.
+/// Makes rules of a family. The key of a frontend is in the registers from [`FIRST`].
 #[derive(Clone, Copy)]
 struct Builder {
     family: Family,
@@ -166,21 +182,6 @@ struct Builder {
 }
 
 impl Builder {
-    /// Where what a frontend leads to begins: the pool, 2 registers.
-    const fn pool(self) -> u32 {
-        FIRST + self.words + 2
-    }
-
-    /// Its number of slots, followed by affinity's seconds.
-    const fn slots(self) -> u32 {
-        self.pool() + 2
-    }
-
-    /// Its masquerade rule.
-    const fn masquerade(self) -> u32 {
-        self.pool() + 4
-    }
-
     /// Loads the key of the frontend that a packet comes for.
     fn key(self) -> Rule {
         vec![
@@ -188,11 +189,6 @@ impl Builder {
             protocol(FIRST + self.words),
             destination_port(FIRST + self.words + 1),
         ]
-    }
-
-    /// Loads what the frontend leads to that a packet comes for; ends the rule if there is none.
-    fn frontend(self, set: Set) -> Rule {
-        with(self.key(), [find(set, FIRST, self.pool())])
     }
 
     fn unless_new(self) -> Rule {
@@ -210,63 +206,63 @@ impl Builder {
     }
 
     fn restricted(self) -> Rule {
+        let restricted = with(self.key(), [is_in(Set::Restricted, FIRST, true)]);
         let client = address(self.family, Side::Source, FIRST + self.words + 2);
-        let restricted = is_in(Set::Restricted, FIRST, true);
-        let blocked = is_in(Set::Allowed, FIRST, false);
-        with(self.key(), [client, restricted, blocked, drop_packet()])
+        let blocked = [client, is_in(Set::Allowed, FIRST, false), drop_packet()];
+        with([restricted, self.key()].concat(), blocked)
     }
 
-    /// A rule for each range: from there, or to there, to a chain. `also` has to hold, too.
-    fn ranges(self, side: Side, ranges: &[IpNet], also: &[Expression], chain: &str) -> Vec<Rule> {
+    /// A rule for each range: from there, or to there. `also` has to hold, too.
+    fn ranges(
+        self,
+        side: Side,
+        ranges: &[IpNet],
+        also: &[Expression],
+        verdict: Expression,
+    ) -> Vec<Rule> {
         let rule = |range: &IpNet| {
             let mut rule = vec![address(self.family, side, FIRST)];
             if range.prefix_len() < range.max_prefix_len() {
-                rule.push(keep_bits(FIRST, FIRST, &bytes(range.netmask())));
+                rule.push(keep_bits(FIRST, FIRST, &octets(range.netmask())));
             }
-            rule.push(compare(FIRST, true, &bytes(range.network())));
+            rule.push(compare(FIRST, true, &octets(range.network())));
             rule.extend_from_slice(also);
-            rule.push(goto(chain));
+            rule.push(verdict.clone());
             rule
         };
         ranges.iter().map(rule).collect()
     }
 
+    /// Refuses what is in one set, and drops what is in the other.
+    fn unserved(self, refused: Set, dropped: Set) -> [Rule; 2] {
+        let rule = |set, verdict| with(self.key(), [is_in(set, FIRST, true), verdict]);
+        [rule(refused, goto(REFUSED)), rule(dropped, drop_packet())]
+    }
+
     fn filter_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
-        let outside = || self.frontend(Set::Outside);
         let mut rules = vec![self.unless_new(), self.restricted()];
-        rules.extend(self.ranges(Side::Source, pods, &[], "filter-inside"));
-        rules.push(with(outside(), [dispatch(Set::Verdicts, self.slots())]));
-        rules.push(with(outside(), [accept()]));
+        rules.extend(self.ranges(Side::Source, pods, &[], goto("filter-inside")));
+        rules.extend(self.unserved(Set::RefusedOutside, Set::DroppedOutside));
         rules.push(vec![goto("filter-inside")]);
         rules
     }
 
     fn filter_output(self) -> Vec<Rule> {
-        vec![
-            self.unless_new(),
-            self.unless_probe(),
-            self.restricted(),
-            vec![goto("filter-inside")],
-        ]
+        vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto("filter-inside")]]
     }
 
     fn filter_inside(self, services: &[IpNet]) -> Vec<Rule> {
-        let frontend = || self.frontend(Set::Frontends);
         // Who listens on such an address is on this host.
         let not_here = [
             kind_of_address(Side::Destination, FIRST),
             compare(FIRST, false, &LOCAL.to_ne_bytes()),
         ];
-        let known = [
-            address(self.family, Side::Destination, FIRST),
-            is_in(Set::Addresses, FIRST, true),
-        ];
-        let mut rules = vec![
-            with(frontend(), [dispatch(Set::Verdicts, self.slots())]),
-            with(frontend(), [accept()]),
-            [&known[..], &not_here, &[goto(REFUSED)]].concat(),
-        ];
-        rules.extend(self.ranges(Side::Destination, services, &not_here, DROPPED));
+        let known =
+            [address(self.family, Side::Destination, FIRST), is_in(Set::Addresses, FIRST, true)];
+        let mut rules = self.unserved(Set::Refused, Set::Dropped).to_vec();
+        rules.push(with(self.key(), [is_in(Set::Served, FIRST, true), accept()]));
+        rules.push([&known[..], &not_here, &[goto(REFUSED)]].concat());
+        rules.extend(self.ranges(Side::Destination, services, &not_here, drop_packet()));
         rules
     }
 
@@ -279,10 +275,8 @@ impl Builder {
     }
 
     fn nat_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
-        let outside = || self.frontend(Set::Outside);
-        let mut rules = self.ranges(Side::Source, pods, &[], "nat-inside");
-        rules.push(with(outside(), [dispatch(Set::SizesOutside, self.slots())]));
-        rules.push(with(outside(), [accept()]));
+        let mut rules = self.ranges(Side::Source, pods, &[], goto("nat-inside"));
+        rules.push(with(self.key(), [dispatch(Set::Outside, FIRST)]));
         rules.push(vec![goto("nat-inside")]);
         rules
     }
@@ -293,16 +287,28 @@ impl Builder {
 
     /// By what the connection was before it was translated: is it one of ours, and which.
     fn nat_postrouting(self) -> Vec<Rule> {
-        vec![vec![
-            connection(self.family, Connection::Status, FIRST),
-            keep_bits(FIRST, FIRST, &STATUS_DNAT.to_ne_bytes()),
-            compare(FIRST, false, &0u32.to_ne_bytes()),
-            connection(self.family, Connection::Destination, FIRST),
-            connection(self.family, Connection::Protocol, FIRST + self.words),
-            connection(self.family, Connection::DestinationPort, FIRST + self.words + 1),
-            find(Set::Frontends, FIRST, self.pool()),
-            dispatch(Set::Masquerades, self.masquerade()),
-        ]]
+        let ways = [
+            (Set::Always, MASQUERADE),
+            (Set::UnlessPod, "unless-pod"),
+            (Set::IfLocal, "if-local"),
+            (Set::Served, HAIRPIN),
+        ];
+        let rule = |number: u8, set, chain| {
+            vec![
+                connection(self.family, Connection::Status, FIRST),
+                keep_bits(FIRST, FIRST, &STATUS_DNAT.to_ne_bytes()),
+                compare(FIRST, false, &0u32.to_ne_bytes()),
+                protocol(FIRST),
+                compare(FIRST, true, &[number]),
+                connection(self.family, Connection::Destination, FIRST),
+                connection(self.family, Connection::Protocol, FIRST + self.words),
+                connection(self.family, Connection::DestinationPort, FIRST + self.words + 1),
+                is_in(set, FIRST, true),
+                goto(chain),
+            ]
+        };
+        let rules = |number| ways.iter().map(move |(set, chain)| rule(number, *set, chain));
+        PROTOCOLS.into_iter().flat_map(rules).collect()
     }
 
     fn hairpin(self) -> Vec<Rule> {
@@ -315,64 +321,21 @@ impl Builder {
     }
 
     fn draw(self, draw: Draw) -> Vec<Rule> {
-        let set = if draw.outside { Set::Outside } else { Set::Frontends };
-        let frontend = || self.frontend(set);
-        // The slot stands behind the pool, and what they lead to takes the slot's place.
-        let target = self.slots();
-        let found = [
-            find(Set::Backends, self.pool(), target),
-            translate(self.family, target, target + self.words),
-        ];
-        let mut rules = Vec::new();
-        if draw.affinity != 0 {
-            // The service, whatever the list, and its client.
-            let who = [
-                keep_bits(self.pool(), FIRST, &service_mask()),
-                address(self.family, Side::Source, FIRST + 2),
+        let set = if draw.outside { Set::BackendsOutside } else { Set::Backends };
+        let slot = FIRST + self.words + 2;
+        let rule = |slots| {
+            let found = [
+                random(slots, slot),
+                find(set, FIRST, FIRST),
+                translate(self.family, FIRST, FIRST + self.words),
             ];
-            let seconds = draw.affinity;
-            let remember = || remember(Set::Affinity, FIRST, target, seconds);
-            let translate = || translate(self.family, target, target + self.words);
-            let mut known = with(frontend(), who.clone());
-            known.extend([
-                find(Set::Affinity, FIRST, target),
-                is_in(Set::Members, self.pool(), true),
-                remember(),
-                translate(),
-            ]);
-            rules.push(known);
-            let mut first = with(frontend(), who);
-            first.extend([
-                random(draw.slots, target),
-                find(Set::Backends, self.pool(), target),
-                forget(Set::Affinity, FIRST, target),
-                remember(),
-                translate(),
-            ]);
-            rules.push(first);
-        }
-        let drawn = with(frontend(), [random(draw.slots, target)]);
-        rules.push(with(drawn, found.clone()));
-        let first = with(frontend(), [put(&0u32.to_ne_bytes(), target)]);
-        rules.push(with(first, found));
-        rules.push(vec![drop_packet()]);
-        rules
+            with(self.key(), found)
+        };
+        vec![rule(draw.slots), rule(1), vec![drop_packet()]]
     }
-}
-
-/// All bits of a pool but the one that tells the lists apart.
-fn service_mask() -> [u8; 8] {
-    (!1u64).to_ne_bytes()
 }
 
 fn with<const N: usize>(mut rule: Rule, more: [Expression; N]) -> Rule {
     rule.extend(more);
     rule
-}
-
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
 }

@@ -1,7 +1,7 @@
 //! What a family's table should hold, all services together, and what a change adds and removes. Pure.
 
 use super::Family;
-use super::chains::{draw_element, fixed_elements};
+use super::chains::{Chain, Chains};
 use super::rows::{Draw, Key, Rows, Value, rows, service_id};
 use crate::desired::{Desired, Entry};
 use crate::model::{Service, ServiceName};
@@ -28,6 +28,19 @@ pub struct Change {
     pub removed: Vec<(Key, Value)>,
     /// To be added.
     pub added: Vec<(Key, Value)>,
+    /// Chains of services that are others than before, or gone.
+    pub chains: Vec<ChainChange>,
+}
+
+/// A chain of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainChange {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there already.
+    pub known: bool,
+    /// What it is to be; `None`: gone.
+    pub now: Option<Chain>,
 }
 
 /// What a family's table should hold.
@@ -37,6 +50,8 @@ pub struct Contents {
     services: Services,
     /// Each with the number of those who want it.
     elements: HashMap<Key, (Value, u32)>,
+    /// The chains that services have of their own.
+    chains: Chains,
     /// Those that were ever used: packets may be on their way through a chain.
     draws: BTreeSet<Draw>,
     /// Who has which id.
@@ -61,11 +76,11 @@ impl Wanted {
 impl Contents {
     /// What an empty table holds.
     pub fn new(family: Family) -> Self {
-        let elements = fixed_elements().into_iter().map(|(key, value)| (key, (value, 1)));
         Self {
             family,
             services: Services::new(),
-            elements: elements.collect(),
+            elements: HashMap::new(),
+            chains: Chains::new(),
             draws: BTreeSet::new(),
             ids: HashMap::new(),
             refused: BTreeMap::new(),
@@ -75,6 +90,11 @@ impl Contents {
     /// Whose table it is.
     pub const fn family(&self) -> Family {
         self.family
+    }
+
+    /// The chains that services have of their own.
+    pub const fn chains(&self) -> &Chains {
+        &self.chains
     }
 
     /// The ways in which connections find their slots.
@@ -100,25 +120,31 @@ impl Contents {
     /// Takes what is to be served now, and tells what that changes. What is the very same as before
     /// is not looked at.
     pub fn update(&mut self, services: &Services) -> Change {
-        let differs = |pair: (Option<(&ServiceName, &Arc<Service>)>, Option<(&ServiceName, _)>)| {
-            match pair {
+        let differs =
+            |pair: (Option<(&ServiceName, &Arc<Service>)>, Option<(&ServiceName, _)>)| match pair {
                 (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
-                (before, now) => before.map(|(name, _)| name).or(now.map(|(name, _)| name)).cloned(),
-            }
-        };
-        let changed: Vec<_> =
-            side_by_side(&self.services, services).filter_map(differs).collect();
-        let mut before = BTreeMap::new();
+                (before, now) => {
+                    before.map(|(name, _)| name).or(now.map(|(name, _)| name)).cloned()
+                }
+            };
+        let changed: Vec<_> = side_by_side(&self.services, services).filter_map(differs).collect();
+        let mut before = HashMap::new();
+        let mut chains_before = Chains::new();
         for name in &changed {
             let Some(service) = self.services.remove(name) else { continue };
             let refused = self.refused.remove(name).is_some();
             if !refused {
                 self.ids.remove(&service_id(name));
-                for (key, _) in rows(name, &service, self.family).elements {
+                let rows = rows(name, &service, self.family);
+                for (key, _) in rows.elements {
                     self.drop_one(key, &mut before);
+                }
+                for name in rows.chains.into_keys() {
+                    chains_before.extend(self.chains.remove_entry(&name));
                 }
             }
         }
+        let mut touched = BTreeSet::new();
         for name in changed {
             let Some(service) = services.get(&name) else { continue };
             self.services.insert(name.clone(), Arc::clone(service));
@@ -127,28 +153,29 @@ impl Contents {
                 continue;
             }
             self.ids.insert(service_id(&name), name.clone());
-            let Rows { elements, draws } = rows(&name, service, self.family);
+            let Rows { elements, draws, chains } = rows(&name, service, self.family);
             for (key, value) in elements {
                 self.add_one(key, value, &mut before);
             }
-            for draw in draws {
-                if self.draws.insert(draw) {
-                    let (key, value) = draw_element(draw);
-                    self.add_one(key, value, &mut before);
-                }
+            self.draws.extend(draws);
+            for (name, chain) in chains {
+                touched.insert(name.clone());
+                self.chains.insert(name, chain);
             }
         }
-        self.change(before)
+        touched.extend(chains_before.keys().cloned());
+        let chain = |name: String| {
+            let (before, now) = (chains_before.get(&name), self.chains.get(&name));
+            let (known, now) = (before.is_some(), now.cloned());
+            (before != now.as_ref()).then_some(ChainChange { name, known, now })
+        };
+        let chains = touched.into_iter().filter_map(chain).collect();
+        Change { chains, ..self.change(before) }
     }
 
-    /// Takes over ways that a table has: what they lead to may be wanted yet.
+    /// Takes over ways that a table has: packets may be on them, and services that are late need them.
     pub fn adopt(&mut self, draws: impl IntoIterator<Item = Draw>) {
-        for draw in draws {
-            if self.draws.insert(draw) {
-                let (key, value) = draw_element(draw);
-                self.elements.insert(key, (value, 1));
-            }
-        }
+        self.draws.extend(draws);
     }
 
     /// All elements.
@@ -173,7 +200,7 @@ impl Contents {
         change
     }
 
-    fn drop_one(&mut self, key: Key, before: &mut BTreeMap<Key, Option<Value>>) {
+    fn drop_one(&mut self, key: Key, before: &mut HashMap<Key, Option<Value>>) {
         let Some((value, count)) = self.elements.get_mut(&key) else { return };
         before.entry(key.clone()).or_insert_with(|| Some(value.clone()));
         *count -= 1;
@@ -182,7 +209,7 @@ impl Contents {
         }
     }
 
-    fn add_one(&mut self, key: Key, value: Value, before: &mut BTreeMap<Key, Option<Value>>) {
+    fn add_one(&mut self, key: Key, value: Value, before: &mut HashMap<Key, Option<Value>>) {
         let known = self.elements.get_mut(&key);
         before.entry(key.clone()).or_insert_with(|| known.as_ref().map(|(value, _)| value.clone()));
         match known {
@@ -191,7 +218,7 @@ impl Contents {
         }
     }
 
-    fn change(&self, before: BTreeMap<Key, Option<Value>>) -> Change {
+    fn change(&self, before: HashMap<Key, Option<Value>>) -> Change {
         let mut change = Change::default();
         for (key, before) in before {
             let now = self.elements.get(&key).map(|(value, _)| value);
@@ -212,6 +239,6 @@ impl Contents {
 impl Change {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.added.is_empty()
+        self.removed.is_empty() && self.added.is_empty() && self.chains.is_empty()
     }
 }

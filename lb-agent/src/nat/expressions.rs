@@ -3,7 +3,6 @@
 //! Numbers of attributes and keys are those of `linux/netfilter/nf_tables.h`.
 
 use super::Family;
-use super::rows::Key;
 use super::sets::Set;
 use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED};
 
@@ -147,10 +146,21 @@ pub(super) fn dispatch(set: Set, from: u32) -> Expression {
     find(set, from, VERDICT)
 }
 
-/// A random number below `below`, plus `offset`, into a register.
+/// A random number below `below` into a register.
 pub(super) fn random(below: u32, to: u32) -> Expression {
     let attributes = vec![number(1, to), number(2, below), number(3, 1)];
     Expression { name: "numgen", attributes }
+}
+
+/// Goes on if the number in a register is below `below`.
+pub(super) fn is_below(from: u32, below: u32) -> [Expression; 2] {
+    // Bytes are compared one after the other, so the highest has to be the first.
+    let order = vec![number(1, from), number(2, from), number(3, 1), number(4, 4), number(5, 4)];
+    let compare = vec![number(1, from), number(2, 2), value(3, &below.to_be_bytes())];
+    [
+        Expression { name: "byteorder", attributes: order },
+        Expression { name: "cmp", attributes: compare },
+    ]
 }
 
 /// Puts these bytes into registers.
@@ -210,35 +220,19 @@ pub(super) fn masquerade() -> Expression {
 /// Refuses with a TCP reset, or by ICMP: port unreachable.
 pub(super) fn reject(family: Family, reset: bool) -> Expression {
     let code = if family.is_v4() { 3 } else { 4 };
-    let attributes = if reset {
-        vec![number(1, 1)]
-    } else {
-        vec![number(1, 0), DefaultNla::new(2, vec![code])]
-    };
+    let attributes =
+        if reset { vec![number(1, 1)] } else { vec![number(1, 0), DefaultNla::new(2, vec![code])] };
     Expression { name: "reject", attributes }
 }
 
-/// Forgets the key in the registers from `key`; `data` is where its data would be.
-pub(super) fn forget(set: Set, key: u32, data: u32) -> Expression {
-    let attributes = vec![text(1, set.name()), number(3, 2), number(4, key), number(5, data)];
-    Expression { name: "dynset", attributes }
-}
-
-/// Remembers data under a key for so many seconds from now.
-pub(super) fn remember(set: Set, key: u32, data: u32, seconds: u32) -> Expression {
+/// Remembers the key in the registers from `key` for so many seconds from now.
+pub(super) fn remember(set: Set, key: u32, seconds: u32) -> Expression {
     let milliseconds = u64::from(seconds) * 1000;
     let attributes = vec![
         text(1, set.name()),
         number(3, 1),
         number(4, key),
-        number(5, data),
         DefaultNla::new(6, milliseconds.to_be_bytes().to_vec()),
     ];
     Expression { name: "dynset", attributes }
-}
-
-/// A key of one number.
-pub(super) fn number_key(set: Set, numbers: &[u32]) -> Key {
-    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
-    Key { set, bytes: bytes.into(), end: None }
 }

@@ -6,14 +6,16 @@
 //! in one transaction for each family, so that no packet sees half of it.
 
 use super::Family;
-use super::chains::{Chains, Surroundings, chains};
-use super::contents::{Change, Contents, Wanted};
+use super::chains::{Chains, Surroundings, chains, draw_of};
+use super::contents::{Change, Contents, Services, Wanted};
+use super::flows::Flows;
 use super::kernel::{Nat, NatError};
 use super::preflight::{self, Claim};
-use super::rows::{Key, Value};
+use super::rows::{Draw, Key, Value};
+use crate::model::{Protocol, Service};
 use crate::source::kubernetes::cluster::Facts;
 use crate::status::{PacketPathState, PacketPathStatus};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
@@ -38,13 +40,15 @@ pub struct Inputs {
     /// The packet path, if it is to serve from the start; else it is claimed when there is something
     /// for it to serve.
     pub claim: Option<Claim>,
+    /// Why it can't be claimed, where that was tried.
+    pub problem: Option<String>,
 }
 
 /// Keeps the tables until nobody hears of it any more or what is to be served has no sender left.
 /// Needs a multi-threaded runtime.
 pub async fn follow(inputs: Inputs, status: watch::Sender<PacketPathStatus>) {
-    let Inputs { mut wanted, mut facts, claim } = inputs;
-    let mut keeper = Keeper::new(claim);
+    let Inputs { mut wanted, mut facts, claim, problem } = inputs;
+    let mut keeper = Keeper::new(claim, problem);
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -107,13 +111,17 @@ struct Keeper {
     read: Option<Instant>,
     /// Whether somebody has changed something since.
     suspicious: bool,
+    /// The services with UDP that flows were last looked through for.
+    udp: Services,
+    /// Whether they are to be looked through again: some may have begun meanwhile.
+    again: bool,
     status: PacketPathStatus,
 }
 
 struct Table {
     contents: Contents,
-    /// The chains that it has, if it is as it should be.
-    chains: Option<Chains>,
+    /// The draws that it has chains for, if it is as it should be.
+    draws: Option<BTreeSet<Draw>>,
 }
 
 /// Why a table is read.
@@ -128,10 +136,13 @@ enum Why {
 // === impl Keeper ===
 
 impl Keeper {
-    fn new(claim: Option<Claim>) -> Self {
-        let table = |family| Table { contents: Contents::new(family), chains: None };
-        let waits = claim.is_some();
-        let state = if waits { PacketPathState::Waiting } else { PacketPathState::Off };
+    fn new(claim: Option<Claim>, problem: Option<String>) -> Self {
+        let table = |family| Table { contents: Contents::new(family), draws: None };
+        let state = match (&claim, &problem) {
+            (Some(_), _) => PacketPathState::Waiting,
+            (None, Some(_)) => PacketPathState::Unavailable,
+            (None, None) => PacketPathState::Off,
+        };
         Self {
             nat: None,
             tables: Family::ALL.map(table),
@@ -142,7 +153,9 @@ impl Keeper {
             generation: None,
             read: None,
             suspicious: false,
-            status: PacketPathStatus { state, ..PacketPathStatus::default() },
+            udp: Services::new(),
+            again: false,
+            status: PacketPathStatus { state, error: problem, ..PacketPathStatus::default() },
         }
     }
 
@@ -154,7 +167,7 @@ impl Keeper {
         }
         if completed {
             // What was kept because it might only be late can go now.
-            self.tables.iter_mut().for_each(|table| table.chains = None);
+            self.tables.iter_mut().for_each(|table| table.draws = None);
         }
         self.work(Why::Unknown);
     }
@@ -187,7 +200,7 @@ impl Keeper {
             return;
         }
         self.around = around;
-        self.tables.iter_mut().for_each(|table| table.chains = None);
+        self.tables.iter_mut().for_each(|table| table.draws = None);
         if self.status.since.is_some() {
             self.work(Why::Unknown);
         }
@@ -199,9 +212,13 @@ impl Keeper {
         if (self.status.since.is_none() && self.status.error.is_none()) || !self.is_claimed() {
             return;
         }
-        if self.tables.iter().any(|table| table.chains.is_none()) {
+        if self.tables.iter().any(|table| table.draws.is_none()) {
             self.work(Why::Unknown);
             return;
+        }
+        if self.again {
+            self.again = false;
+            self.end_flows();
         }
         match self.nat().and_then(|nat| nat.generation()) {
             Ok(generation) if self.generation == Some(generation) && !self.suspicious => {}
@@ -211,7 +228,7 @@ impl Keeper {
                 if self.read.is_none_or(|read| read.elapsed() >= READ) {
                     self.read = Some(Instant::now());
                     self.suspicious = false;
-                    self.tables.iter_mut().for_each(|table| table.chains = None);
+                    self.tables.iter_mut().for_each(|table| table.draws = None);
                     self.work(Why::Suspicious);
                 }
             }
@@ -235,12 +252,54 @@ impl Keeper {
                 self.status.state = PacketPathState::On;
                 self.status.elements = self.elements();
                 self.status.error = None;
+                self.look_through_flows();
                 if changed {
                     self.status.changes += 1;
                     self.status.last_change = Some(begin.elapsed());
                 }
             }
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Ends flows that lead nowhere, if what UDP services come to has changed.
+    fn look_through_flows(&mut self) {
+        let is_udp = |service: &Service| {
+            service.frontends.keys().any(|frontend| frontend.protocol == Protocol::Udp)
+        };
+        let udp = self.wanted.services.iter().filter(|(_, service)| is_udp(service));
+        let udp: Services =
+            udp.map(|(name, service)| (name.clone(), Arc::clone(service))).collect();
+        let pairs = || udp.iter().zip(&self.udp);
+        let same = udp.len() == self.udp.len()
+            && pairs()
+                .all(|((name, now), (known, before))| name == known && Arc::ptr_eq(now, before));
+        if !same {
+            self.udp = udp;
+            self.again = true;
+            self.end_flows();
+        }
+    }
+
+    fn end_flows(&mut self) {
+        let flows = Flows::of(&self.udp);
+        if flows.is_empty() {
+            return;
+        }
+        let Some(nat) = &self.nat else { return };
+        let mut ended = 0;
+        for family in Family::ALL {
+            match nat.end_stale(family, &flows) {
+                Ok(count) => ended += count,
+                Err(error) => {
+                    self.failed(&error);
+                    return;
+                }
+            }
+        }
+        if ended > 0 {
+            tracing::info!(ended, "ended UDP flows that led nowhere any more");
+            self.status.ended_flows += ended;
         }
     }
 
@@ -258,7 +317,7 @@ impl Keeper {
             tracing::error!(error = text, "the packet path is not as it should be; trying again");
         }
         self.status.error = Some(text);
-        self.tables.iter_mut().for_each(|table| table.chains = None);
+        self.tables.iter_mut().for_each(|table| table.draws = None);
     }
 
     fn nat(&mut self) -> Result<&Nat, NatError> {
@@ -307,35 +366,36 @@ impl Table {
         for (name, other) in self.contents.refused() {
             tracing::debug!(%name, %other, "services that can't be told apart");
         }
-        match self.chains.take() {
-            Some(known) if change.is_empty() => {
-                self.chains = Some(known);
-                Ok(false)
+        let Some(known) = self.draws.take() else {
+            let found = nat.find(family)?;
+            if !wanted.complete {
+                self.contents.adopt(found.draws());
             }
-            Some(known) => {
-                let wanted = chains(family, around, self.contents.draws());
-                let new = |(name, _): &(&String, _)| !known.contains_key(*name);
-                let new = wanted.iter().filter(new).map(|(name, chain)| (name.clone(), chain.clone()));
-                nat.apply(family, &new.collect(), &change)?;
-                self.chains = Some(wanted);
-                Ok(true)
+            let mut change = self.contents.difference(&found.elements);
+            let mut chains = chains(family, around, self.contents.draws());
+            let own = self.contents.chains().iter();
+            chains.extend(own.map(|(name, chain)| (name.clone(), chain.clone())));
+            if !wanted.complete {
+                keep_the_rest(&mut change);
             }
-            None => {
-                let found = nat.find(family)?;
-                if !wanted.complete {
-                    self.contents.adopt(found.draws());
-                }
-                let mut change = self.contents.difference(&found.elements);
-                if !wanted.complete {
-                    keep_the_rest(&mut change);
-                }
-                let wanted = chains(family, around, self.contents.draws());
-                let all = || self.contents.all();
-                let done = nat.bring(family, &found, &wanted, &change, all)?;
-                self.chains = Some(wanted);
-                Ok(done)
-            }
+            let keep = !wanted.complete;
+            let done = nat.bring(family, &found, &chains, &change, keep, || self.contents.all())?;
+            self.draws = Some(self.contents.draws().clone());
+            return Ok(done);
+        };
+        if change.is_empty() {
+            self.draws = Some(known);
+            return Ok(false);
         }
+        let draws = self.contents.draws();
+        let mut new = Chains::new();
+        if draws.len() > known.len() {
+            new = chains(family, around, draws);
+            new.retain(|name, _| draw_of(name).is_some_and(|draw| !known.contains(&draw)));
+        }
+        nat.apply(family, &new, &change)?;
+        self.draws = Some(draws.clone());
+        Ok(true)
     }
 }
 

@@ -3,21 +3,22 @@
 //! In the network namespace that the thread is in which opens it. Blocks, for as long as the kernel
 //! takes.
 
-use super::chains::{Chains, Hook, Surroundings, chains, draw_of, fixed_elements};
+use super::chains::{Chains, Hook, Surroundings, chains, draw_of, sticky_chain};
 use super::contents::Change;
 use super::messages::{self, Message, Transaction};
 use super::rows::{Draw, Key, Value};
 use super::sets::{Data, Set};
 use super::{Family, TABLE};
-use netlink_packet_core::{NetlinkBuffer, NetlinkPayload};
+use netlink_packet_core::{DecodeError, DefaultNla, NetlinkBuffer, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, GenAttribute, Hook as HookAttribute, HookNumber, NfTablesMessage,
-    RuleAttribute, SetAttribute, TableAttribute,
+    ChainAttribute, GenAttribute, Hook as HookAttribute, HookNumber, NfTablesMessage, SetAttribute,
+    TableAttribute,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr as Address;
 
 /// The longest answer that the kernel puts into one read.
 const ANSWER: usize = 1 << 17;
@@ -130,28 +131,36 @@ impl Nat {
                 found.take_chain(&message.attributes);
             }
         })?;
-        self.ask("listing rules", &messages::list_rules(family), |message| {
-            if let NfTablesMessage::NewRule(message) = message {
-                found.take_rule(message.attributes);
+        let chains = &mut found.chains;
+        self.list("listing rules", &messages::list_rules(family), |payload| {
+            if let Some((chain, comment)) = messages::rule(payload)? {
+                chains.entry(chain).or_default().comments.push(comment);
             }
+            Ok(())
         })?;
         for set in Set::ALL.into_iter().filter(|set| !set.is_dynamic()) {
             if !found.sets.contains_key(set.name()) {
                 continue;
             }
-            self.list(family, set, &mut found.elements)?;
+            let elements = &mut found.elements;
+            self.list("listing elements", &messages::list_elements(family, set), |payload| {
+                elements.extend(messages::elements(set, payload)?);
+                Ok(())
+            })?;
         }
         Ok(found)
     }
 
     /// Brings a family's table from what was found there to these chains and elements, in one
-    /// transaction. `change` is what `found` lacks and has too much. Returns whether anything was done.
+    /// transaction. `change` is what `found` lacks and has too much; chains that are not wanted stay if
+    /// `keep` says so. Returns whether anything was done.
     pub fn bring(
         &self,
         family: Family,
         found: &Found,
         chains: &Chains,
         change: &Change,
+        keep: bool,
         all: impl FnOnce() -> Vec<(Key, Value)>,
     ) -> Result<bool, NatError> {
         let mut transaction = Transaction::new();
@@ -181,7 +190,7 @@ impl Nat {
         }
         transaction.delete_elements(family, &change.removed);
         transaction.add_elements(family, &change.added);
-        let gone = || found.chains.keys().filter(|name| !chains.contains_key(*name));
+        let gone = || found.chains.keys().filter(|name| !keep && !chains.contains_key(*name));
         for name in gone() {
             transaction.delete_rules(family, name);
         }
@@ -199,24 +208,44 @@ impl Nat {
     /// transaction, so that nobody ever sees it.
     pub fn try_out(&self, family: Family) -> Result<(), NatError> {
         let mut transaction = Transaction::about("lb-preflight");
-        let draws = [0, 1].map(|affinity| Draw { outside: false, slots: 2, affinity });
-        let chains = chains(family, &Surroundings::default(), &draws.into());
-        load(&mut transaction, family, &chains, &fixed_elements());
+        let draw = Draw { outside: false, slots: 2 };
+        let mut chains = chains(family, &Surroundings::default(), &[draw].into());
+        let address = Address::new(family.unspecified(), 1);
+        chains.insert("stay".to_owned(), sticky_chain(family, 1, 1, &[(address, 1)]));
+        load(&mut transaction, family, &chains, &[]);
         transaction.delete_table(family);
         self.commit("trying a table", transaction)
     }
 
-    /// Changes a table that is as it was left: adds chains, then removes and adds elements.
+    /// Changes a table that is as it was left: adds the chains `new`, and does what `change` says.
     pub fn apply(&self, family: Family, new: &Chains, change: &Change) -> Result<(), NatError> {
         let mut transaction = Transaction::new();
+        let of_services = || change.chains.iter().filter_map(|one| Some((one, one.now.as_ref()?)));
         for (name, chain) in new {
             transaction.add_chain(family, name, chain.hook);
+        }
+        for (one, chain) in of_services() {
+            if one.known {
+                transaction.delete_rules(family, &one.name);
+            } else {
+                transaction.add_chain(family, &one.name, chain.hook);
+            }
         }
         for (name, chain) in new {
             transaction.add_rules(family, name, chain);
         }
+        for (one, chain) in of_services() {
+            transaction.add_rules(family, &one.name, chain);
+        }
         transaction.delete_elements(family, &change.removed);
         transaction.add_elements(family, &change.added);
+        let gone = || change.chains.iter().filter(|one| one.now.is_none());
+        for one in gone() {
+            transaction.delete_rules(family, &one.name);
+        }
+        for one in gone() {
+            transaction.delete_chain(family, &one.name);
+        }
         if transaction.is_empty() {
             return Ok(());
         }
@@ -290,25 +319,51 @@ impl Nat {
         })
     }
 
-    /// Reads the elements of a set. There are many, so they are not made into messages first.
-    fn list(
+    /// Shows what is in each message of an answer. There are many, so they are not made into the
+    /// library's messages first.
+    pub(super) fn list(
         &self,
-        family: Family,
-        set: Set,
-        elements: &mut HashMap<Key, Value>,
+        step: &'static str,
+        request: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), NatError> {
-        let step = "listing elements";
         let garbled = |reason: String| NatError::Garbled { step, reason };
-        self.send(step, &messages::list_elements(family, set))?;
-        self.receive_raw(step, |header, payload| match header {
-            DONE => Ok(true),
-            ERROR => Err(garbled("it is an error".to_owned())),
-            _ => {
-                let found = messages::elements(set, payload);
-                elements.extend(found.map_err(|error| garbled(error.to_string()))?);
-                Ok(false)
+        self.send(step, request)?;
+        self.receive_each(step, |bytes| {
+            let message = NetlinkBuffer::new(bytes);
+            match message.message_type() {
+                DONE => Ok(true),
+                ERROR => Err(garbled("it is an error".to_owned())),
+                _ => {
+                    take(message.payload()).map_err(|error| garbled(error.to_string()))?;
+                    Ok(false)
+                }
             }
         })
+    }
+
+    /// Ends a connection; whether it was still there.
+    pub(super) fn end(
+        &self,
+        step: &'static str,
+        family: Family,
+        name: Vec<DefaultNla>,
+    ) -> Result<bool, NatError> {
+        self.send(step, &messages::end_connection(family, name))?;
+        let mut there = true;
+        self.receive(step, |message| {
+            if let NetlinkPayload::Error(error) = &message.payload
+                && error.code.is_some()
+            {
+                there = false;
+                let source = error.to_io();
+                if source.kind() != io::ErrorKind::NotFound {
+                    return Err(NatError::Refused { step, part: "to end it".to_owned(), source });
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(there)
     }
 
     fn send(&self, step: &'static str, bytes: &[u8]) -> Result<(), NatError> {
@@ -330,18 +385,6 @@ impl Nat {
         self.receive_each(step, |bytes| {
             let garbled = |reason: String| NatError::Garbled { step, reason };
             take(Message::deserialize(bytes).map_err(|error| garbled(error.to_string()))?)
-        })
-    }
-
-    /// The same with the type of each message and what is in it.
-    fn receive_raw(
-        &self,
-        step: &'static str,
-        mut take: impl FnMut(u16, &[u8]) -> Result<bool, NatError>,
-    ) -> Result<(), NatError> {
-        self.receive_each(step, |bytes| {
-            let message = NetlinkBuffer::new(bytes);
-            take(message.message_type(), message.payload())
         })
     }
 
@@ -369,12 +412,7 @@ impl Nat {
     }
 }
 
-fn load(
-    transaction: &mut Transaction,
-    family: Family,
-    chains: &Chains,
-    elements: &[(Key, Value)],
-) {
+fn load(transaction: &mut Transaction, family: Family, chains: &Chains, elements: &[(Key, Value)]) {
     transaction.add_table(family);
     for (id, set) in (1..).zip(Set::ALL) {
         transaction.add_set(family, set, id);
@@ -411,9 +449,9 @@ impl Found {
             (None, None) => true,
             (Some(_), None) => false,
             (found, Some(wanted)) => {
-                let wanted = wanted.hook.map(|Hook { kind, number, priority }| {
-                    (kind.to_owned(), number, priority)
-                });
+                let wanted = wanted
+                    .hook
+                    .map(|Hook { kind, number, priority }| (kind.to_owned(), number, priority));
                 *found == wanted
             }
         };
@@ -461,20 +499,6 @@ impl Found {
         });
         if let Some(name) = name.filter(|_| table.is_some_and(|table| table == TABLE)) {
             self.chains.entry(name.clone()).or_default().hook = hook;
-        }
-    }
-
-    fn take_rule(&mut self, attributes: Vec<RuleAttribute>) {
-        let (mut chain, mut comment) = (None, Vec::new());
-        for attribute in attributes {
-            match attribute {
-                RuleAttribute::Chain(text) => chain = Some(text),
-                RuleAttribute::UserData(bytes) => comment = bytes,
-                _ => {}
-            }
-        }
-        if let Some(chain) = chain {
-            self.chains.entry(chain).or_default().comments.push(comment);
         }
     }
 }

@@ -1,26 +1,28 @@
 //! Netlink messages about a table: what is asked, what is changed, what is answered. No I/O.
 
 use super::chains::{Chain, Hook, Rule};
+use super::conntrack::Connection;
 use super::expressions::GOTO;
 use super::rows::{Key, Value};
-use super::sets::{CLIENTS, Data, Set};
+use super::sets::{CLIENTS, Data, Field, Set};
 use super::{Family, TABLE};
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP,
-    NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DecodeError, DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage,
-    Hook as HookAttribute, HookNumber, InetHookNumber, ListAttribute, NfTablesMessage,
-    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList,
-    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage, Verdict,
-    VerdictAttribute,
+    ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage, Hook as HookAttribute,
+    HookNumber, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage, SetFlags,
+    SetMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 
 /// The subsystem that a transaction is for, as its header says it.
 const NFTABLES: u16 = 10;
@@ -138,17 +140,20 @@ impl Transaction {
     pub(super) fn add_set(&mut self, family: Family, set: Set, id: u32) {
         let (length, kind) = match set.data(family) {
             Data::None => (None, None),
-            Data::Bytes(length) => (Some(length), Some(data_type(family, set))),
+            Data::Bytes(length) => {
+                (Some(length), Some(joined(family, &[Field::Address, Field::Port])))
+            }
             Data::Verdict => (None, Some(VERDICT)),
         };
         let mut description = Vec::new();
-        let fields = set.fields(family);
+        let fields = set.fields();
         if fields.len() > 1 {
-            let field = |length: &u32| {
+            let field = |field: &Field| {
+                let length = field.length(family);
                 let length = DefaultNla::new(1, length.to_be_bytes().to_vec());
                 let mut bytes = vec![0; length.buffer_len()];
                 length.emit(&mut bytes);
-                DefaultNla::new(1 | netlink_packet_core::NLA_F_NESTED, bytes)
+                DefaultNla::new(1 | NLA_F_NESTED, bytes)
             };
             description.push(SetDescription::Concat(fields.iter().map(field).collect()));
         }
@@ -159,7 +164,7 @@ impl Transaction {
             SetAttribute::Table(self.table.into()),
             SetAttribute::Name(set.name().into()),
             SetAttribute::Flags(flags(family, set)),
-            SetAttribute::KeyType(key_type(family, set)),
+            SetAttribute::KeyType(joined(family, set.fields())),
             SetAttribute::KeyLen(set.key_len(family)),
             SetAttribute::Id(id),
         ];
@@ -282,35 +287,22 @@ pub(super) fn flags(family: Family, set: Set) -> SetFlags {
     let mut flags = SetFlags::empty();
     flags.set(SetFlags::Map, set.data(family) != Data::None);
     flags.set(SetFlags::Interval, set.has_ranges());
-    flags.set(SetFlags::Concat, set.fields(family).len() > 1);
+    flags.set(SetFlags::Concat, set.fields().len() > 1);
     flags.set(SetFlags::Timeout | SetFlags::Eval, set.is_dynamic());
     flags
 }
 
-fn joined(types: &[u32]) -> u32 {
-    types.iter().fold(0, |joined, one| (joined << 6) | one)
+fn joined(family: Family, fields: &[Field]) -> u32 {
+    fields.iter().fold(0, |joined, field| (joined << 6) | type_of(family, *field))
 }
 
-fn key_type(family: Family, set: Set) -> u32 {
-    let address = if family.is_v4() { ADDRESS_V4 } else { ADDRESS_V6 };
-    joined(&match set {
-        Set::Frontends | Set::Outside | Set::Restricted => vec![address, PROTOCOL, PORT],
-        Set::Backends => vec![NUMBER; 3],
-        Set::Members => vec![NUMBER, NUMBER, address, PORT],
-        Set::Hairpin => vec![address; 2],
-        Set::Addresses => vec![address],
-        Set::Allowed => vec![address, PROTOCOL, PORT, address],
-        Set::Sizes | Set::SizesOutside => vec![NUMBER; 2],
-        Set::Verdicts | Set::Masquerades => vec![NUMBER],
-        Set::Affinity => vec![NUMBER, NUMBER, address],
-    })
-}
-
-fn data_type(family: Family, set: Set) -> u32 {
-    let address = if family.is_v4() { ADDRESS_V4 } else { ADDRESS_V6 };
-    match set {
-        Set::Backends | Set::Affinity => joined(&[address, PORT]),
-        _ => joined(&[NUMBER; 5]),
+const fn type_of(family: Family, field: Field) -> u32 {
+    match field {
+        Field::Address if family.is_v4() => ADDRESS_V4,
+        Field::Address => ADDRESS_V6,
+        Field::Protocol => PROTOCOL,
+        Field::Port => PORT,
+        Field::Number => NUMBER,
     }
 }
 
@@ -405,6 +397,18 @@ pub(super) fn nftables(message: Message) -> Option<NfTablesMessage> {
     }
 }
 
+/// The chain of a rule and what it is known by.
+pub(super) fn rule(payload: &[u8]) -> Result<Option<(String, Vec<u8>)>, DecodeError> {
+    let attributes = payload.get(4..).unwrap_or_default();
+    let chain = parts(attributes, 2).next().transpose()?;
+    let comment = parts(attributes, 7).next().transpose()?.unwrap_or_default();
+    Ok(chain.map(|chain| (text_of(chain), comment.to_vec())))
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+}
+
 /// The elements of a set in what a message has.
 pub(super) fn elements(set: Set, payload: &[u8]) -> Result<Vec<(Key, Value)>, DecodeError> {
     let mut elements = Vec::new();
@@ -432,10 +436,7 @@ fn row(set: Set, element: &[u8]) -> Result<Option<(Key, Value)>, DecodeError> {
 }
 
 /// What attributes of this kind hold.
-fn parts(
-    attributes: &[u8],
-    kind: u16,
-) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
+fn parts(attributes: &[u8], kind: u16) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
     NlasIterator::new(attributes).filter_map(move |attribute| match attribute {
         Ok(attribute) if attribute.kind() == kind => {
             // Behind length and kind.
@@ -459,8 +460,72 @@ fn value_of(data: &[u8]) -> Result<Value, DecodeError> {
     let verdict = parts(data, 2).next().transpose()?.unwrap_or_default();
     let code = parts(verdict, 1).next().transpose()?;
     let chain = parts(verdict, 2).next().transpose()?.unwrap_or_default();
-    let chain = String::from_utf8_lossy(chain.strip_suffix(&[0]).unwrap_or(chain)).into_owned();
+    let chain = text_of(chain);
     // Another verdict is none of ours: it equals nothing that we would write.
     let goto = code == Some(&GOTO.to_be_bytes()[..]);
     Ok(Value::Chain(if goto { chain } else { String::new() }))
+}
+
+/// UDP's number.
+pub(super) const UDP_FLOW: u8 = 17;
+
+/// Asks for the connections of a family.
+pub(super) fn list_connections(family: Family) -> Vec<u8> {
+    let message = NetfilterMessage::new(header(family), ConntrackMessage::Get(Vec::new()));
+    let mut bytes = Vec::new();
+    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, 1);
+    bytes
+}
+
+/// Ends a connection that is told by this.
+pub(super) fn end_connection(family: Family, name: Vec<DefaultNla>) -> Vec<u8> {
+    let name = name.into_iter().map(ConntrackAttribute::Other).collect();
+    let message = NetfilterMessage::new(header(family), ConntrackMessage::Delete(name));
+    let mut bytes = Vec::new();
+    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK, 1);
+    bytes
+}
+
+/// A connection, in what a message has.
+pub(super) fn connection(payload: &[u8]) -> Result<Option<Connection>, DecodeError> {
+    let mut connection = Connection::default();
+    for attribute in NlasIterator::new(payload.get(4..).unwrap_or_default()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            // As its first packet was.
+            1 => {
+                let (_, destination, protocol, port) = ends(attribute.value())?;
+                connection.destination = destination;
+                connection.protocol = protocol;
+                connection.port = port;
+                let tuple = DefaultNla::new(1 | NLA_F_NESTED, attribute.value().to_vec());
+                connection.name.push(tuple);
+            }
+            2 => connection.answers = ends(attribute.value())?.0,
+            // Its number and its zone.
+            kind @ (12 | 18) => {
+                connection.name.push(DefaultNla::new(kind, attribute.value().to_vec()));
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(connection))
+}
+
+/// Source, destination, protocol and port of a direction.
+type Ends = (Option<IpAddr>, Option<IpAddr>, Option<u8>, Option<u16>);
+
+fn ends(tuple: &[u8]) -> Result<Ends, DecodeError> {
+    let addresses = parts(tuple, 1).next().transpose()?.unwrap_or_default();
+    let protocol = parts(tuple, 2).next().transpose()?.unwrap_or_default();
+    let address = |v4, v6| -> Result<Option<IpAddr>, DecodeError> {
+        let v4 = parts(addresses, v4).next().transpose()?;
+        let v6 = parts(addresses, v6).next().transpose()?;
+        let v4 = v4.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(IpAddr::from);
+        Ok(v4.or(v6.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from)))
+    };
+    let number = parts(protocol, 1).next().transpose()?.and_then(|bytes| bytes.first().copied());
+    let port = parts(protocol, 3).next().transpose()?;
+    let port = port.and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?)));
+    Ok((address(1, 3)?, address(2, 4)?, number, port))
 }

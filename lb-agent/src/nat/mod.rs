@@ -8,8 +8,10 @@
 //! that lead nowhere any more, [`follow`] drives both beside the agent's loop.
 
 pub mod chains;
+mod conntrack;
 pub mod contents;
 mod expressions;
+pub mod flows;
 pub mod follow;
 pub mod kernel;
 mod messages;
@@ -17,6 +19,8 @@ pub mod preflight;
 pub mod rows;
 pub mod sets;
 pub mod slots;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The name of both tables.
 pub const TABLE: &str = "lb";
@@ -42,6 +46,14 @@ impl Family {
     /// Bytes of an address.
     pub const fn address_len(self) -> u32 {
         if self.is_v4() { 4 } else { 16 }
+    }
+
+    /// An address of it that is nobody's.
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
     }
 
     /// nftables' word for it.

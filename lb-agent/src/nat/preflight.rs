@@ -22,9 +22,11 @@ const NAME: &str = "lb-agent/packet-path";
 pub fn claim() -> Result<Claim, String> {
     let name = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixListener::bind_addr(&name));
     let name = name.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => "the packet path of this network namespace is another agent's: \
+        io::ErrorKind::AddrInUse => {
+            "the packet path of this network namespace is another agent's: \
              stop that one, or set `packet_path: off` here"
-            .to_owned(),
+                .to_owned()
+        }
         _ => format!("the packet path can't be claimed: {error}; set `packet_path: off`"),
     })?;
     for family in Family::ALL {

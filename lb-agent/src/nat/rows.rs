@@ -1,20 +1,17 @@
-//! Which elements a service is in the table of a family. Pure.
+//! Which elements and chains a service is in the table of a family. Pure.
 
 use super::Family;
+use super::chains::{Chains, draw_chain, sticky_chain};
 use super::sets::Set;
 use super::slots::slots;
 use crate::model::{
-    AdminState, Exposure, Frontend, Masquerade, NoBackend, Passage, Reach, Service, ServiceName,
+    AdminState, Backend, Exposure, Frontend, Masquerade, NoBackend, Passage, Reach, Service,
+    ServiceName,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
-
-/// In place of a number of slots: the connection is refused.
-pub const REFUSE: u32 = u32::MAX;
-/// In place of a number of slots: the packet is dropped.
-pub const DROP: u32 = u32::MAX - 1;
 
 /// A key of a set or map. Numbers are in the host's order, what packets have in the network's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,12 +38,10 @@ pub enum Value {
 /// How a connection finds its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Draw {
-    /// For those who are neither a pod nor this host.
+    /// For those outside.
     pub outside: bool,
     /// Out of so many.
     pub slots: u32,
-    /// Seconds that a client stays with its backend; 0: it does not.
-    pub affinity: u32,
 }
 
 /// What a service comes to.
@@ -56,36 +51,45 @@ pub struct Rows {
     pub elements: Vec<(Key, Value)>,
     /// How its connections draw.
     pub draws: BTreeSet<Draw>,
+    /// Chains of its own.
+    pub chains: Chains,
 }
 
-/// What a service is known by in the tables: the same after each start of the same agent. The last
-/// bit tells its lists apart and is 0 here.
+/// A list of backends.
+struct List {
+    addresses: Vec<SocketAddr>,
+    /// For each slot, the place of its backend.
+    slots: Vec<usize>,
+    /// What becomes of connections if there is none.
+    none: NoBackend,
+    /// The chain of its own that finds a backend, if clients stay with theirs.
+    sticky: Option<String>,
+}
+
+/// What a service is known by where clients stay with their backends: the same after each start of the
+/// same agent.
 pub fn service_id(name: &ServiceName) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
-    hasher.finish() & !1
+    hasher.finish()
 }
 
 /// The elements of a service in a family's table.
 pub fn rows(name: &ServiceName, service: &Service, family: Family) -> Rows {
-    let served = |(frontend, exposure): (&Frontend, &Exposure)| {
-        let ip = frontend.address.ip();
-        let passage = exposure.passage().filter(|_| ip.is_ipv4() == family.is_v4())?;
-        // No packet comes for a loopback address, and none is sent to another host from there.
-        (!ip.is_loopback()).then_some((*frontend, exposure.reach, passage))
-    };
-    let frontends: Vec<_> = service.frontends.iter().filter_map(served).collect();
     let mut builder = Builder {
         id: service_id(name),
         service,
         family,
-        affinity: service.affinity.map_or(0, |affinity| affinity.timeout_seconds),
         lists: BTreeMap::new(),
         singles: BTreeSet::new(),
         rows: Rows::default(),
     };
-    for (frontend, inside, passage) in frontends {
-        builder.frontend(&frontend, inside, passage);
+    for (frontend, exposure) in &service.frontends {
+        let ip = frontend.address.ip();
+        // No packet comes for a loopback address, and none is sent to another host from there.
+        if ip.is_ipv4() == family.is_v4() && !ip.is_loopback() {
+            builder.frontend(frontend, exposure);
+        }
     }
     builder.rows
 }
@@ -94,38 +98,34 @@ struct Builder<'s> {
     id: u64,
     service: &'s Service,
     family: Family,
-    affinity: u32,
-    /// The lists that are in use, with what stands in place of their number of slots.
-    lists: BTreeMap<Reach, u32>,
+    /// The lists that are in use.
+    lists: BTreeMap<Reach, List>,
     /// What is there, of what may be asked for twice.
     singles: BTreeSet<Key>,
     rows: Rows,
 }
 
 impl Builder<'_> {
-    fn frontend(&mut self, frontend: &Frontend, inside: Reach, passage: Passage) {
+    fn frontend(&mut self, frontend: &Frontend, exposure: &Exposure) {
+        let Some(passage) = exposure.passage() else { return };
+        let Passage { outside, masquerade, restricted, whole_address } = passage;
         let key = frontend_key(frontend);
-        let rule = masquerade_code(passage.masquerade);
-        let lists = [
-            (Set::Frontends, Some(inside)),
-            (Set::Outside, Some(passage.outside).filter(|reach| *reach != inside)),
-        ];
-        for (set, reach) in lists {
-            let Some(reach) = reach else { continue };
-            let slots = self.list(reach);
-            let pool = self.pool(reach).to_ne_bytes();
-            let numbers = [slots, self.affinity, rule].map(u32::to_ne_bytes).concat();
-            self.put(set, key.clone(), Value::Bytes([&pool[..], &numbers].concat().into()));
-            if ![0, DROP, REFUSE].contains(&slots) {
-                let outside = set == Set::Outside;
-                self.rows.draws.insert(Draw { outside, slots, affinity: self.affinity });
-            }
+        self.put(Set::Served, &key, Value::Nothing);
+        self.way(&key, exposure.reach, false);
+        if outside != exposure.reach {
+            self.way(&key, outside, true);
         }
-        if passage.whole_address {
-            self.put(Set::Addresses, octets(frontend.address.ip()), Value::Nothing);
+        match masquerade {
+            Masquerade::Never => {}
+            Masquerade::UnlessPod => self.put(Set::UnlessPod, &key, Value::Nothing),
+            Masquerade::IfLocal => self.put(Set::IfLocal, &key, Value::Nothing),
+            Masquerade::Always => self.put(Set::Always, &key, Value::Nothing),
         }
-        if passage.restricted {
-            self.put(Set::Restricted, key.clone(), Value::Nothing);
+        if whole_address {
+            self.put_once(Set::Addresses, octets(frontend.address.ip()));
+        }
+        if restricted {
+            self.put(Set::Restricted, &key, Value::Nothing);
             let own = |range: &&IpNet| range.addr().is_ipv4() == self.family.is_v4();
             let own: Vec<IpNet> = self.service.source_ranges.iter().filter(own).copied().collect();
             for range in IpNet::aggregate(&own) {
@@ -137,68 +137,82 @@ impl Builder<'_> {
         }
     }
 
-    /// The number of slots of a list, or what becomes of connections if it has none. Puts it in the
-    /// tables when it is first asked for.
-    fn list(&mut self, reach: Reach) -> u32 {
-        if let Some(slots) = self.lists.get(&reach) {
-            return *slots;
+    /// Where a frontend leads.
+    fn way(&mut self, key: &[u8], reach: Reach, outside: bool) {
+        let List { addresses, slots, none, sticky } = match self.lists.remove(&reach) {
+            Some(list) => list,
+            None => self.list(reach),
+        };
+        let pick = |inside, out| if outside { out } else { inside };
+        let chain = match &sticky {
+            Some(chain) => Some(chain.clone()),
+            None => u32::try_from(slots.len()).ok().filter(|slots| *slots > 0).map(|slots| {
+                let draw = Draw { outside, slots };
+                self.rows.draws.insert(draw);
+                draw_chain(draw)
+            }),
+        };
+        match (chain, none) {
+            (Some(chain), _) => {
+                self.put(pick(Set::Frontends, Set::Outside), key, Value::Chain(chain));
+            }
+            (None, NoBackend::Refuse) => {
+                self.put(pick(Set::Refused, Set::RefusedOutside), key, Value::Nothing);
+            }
+            (None, NoBackend::Unreachable) => {
+                self.put(pick(Set::Dropped, Set::DroppedOutside), key, Value::Nothing);
+            }
+            (None, NoBackend::Pass) => {}
         }
+        if sticky.is_none() {
+            for (slot, at) in (0u32..).zip(&slots) {
+                let key = [key, &slot.to_ne_bytes()].concat();
+                let target = Value::Bytes(target(&addresses[*at]).into());
+                self.put(pick(Set::Backends, Set::BackendsOutside), &key, target);
+            }
+        }
+        self.lists.insert(reach, List { addresses, slots, none, sticky });
+    }
+
+    fn list(&mut self, reach: Reach) -> List {
         let service = self.service;
-        let backends = service.backends_of(self.family.is_v4(), reach);
-        let ready = |(address, backend): (&SocketAddr, &crate::model::Backend)| {
+        let ready = |(address, backend): (&SocketAddr, &Backend)| {
             (backend.state == AdminState::Ready).then_some((*address, backend.weight))
         };
+        let backends = service.backends_of(self.family.is_v4(), reach);
         let (addresses, weights): (Vec<_>, Vec<_>) = backends.filter_map(ready).unzip();
-        let slots = slots(&weights);
-        let pool = self.pool(reach).to_ne_bytes();
-        for (slot, at) in (0u32..).zip(&slots) {
-            let key = [&pool[..], &slot.to_ne_bytes()].concat();
-            self.put(Set::Backends, key, Value::Bytes(target(&addresses[*at]).into()));
-        }
         for address in &addresses {
             let octets = octets(address.ip());
-            self.put(Set::Hairpin, [&octets[..], &octets].concat(), Value::Nothing);
-            if self.affinity != 0 {
-                let key = [&pool[..], &target(address)].concat();
-                self.put(Set::Members, key, Value::Nothing);
-            }
+            self.put_once(Set::Hairpin, [&octets[..], &octets].concat());
         }
         let none = match reach {
             Reach::Cluster => service.no_backend,
             Reach::Node => service.no_node_backend,
         };
-        let slots = match (slots.len(), none) {
-            (0, NoBackend::Pass) => 0,
-            (0, NoBackend::Unreachable) => DROP,
-            (0, NoBackend::Refuse) => REFUSE,
-            // More backends than a packet path could ever have.
-            (count, _) => u32::try_from(count).unwrap_or(DROP),
-        };
-        self.lists.insert(reach, slots);
-        slots
+        let sticky = service.affinity.filter(|_| !addresses.is_empty()).map(|affinity| {
+            let list = match reach {
+                Reach::Cluster => "cluster",
+                Reach::Node => "node",
+            };
+            let name = format!("stay-{:016x}-{list}", self.id);
+            let weighted: Vec<_> = addresses.iter().copied().zip(weights.iter().copied()).collect();
+            let chain = sticky_chain(self.family, self.id, affinity.timeout_seconds, &weighted);
+            self.rows.chains.insert(name.clone(), chain);
+            name
+        });
+        List { slots: slots(&weights), addresses, none, sticky }
     }
 
-    fn pool(&self, reach: Reach) -> u64 {
-        self.id | u64::from(reach == Reach::Node)
+    fn put(&mut self, set: Set, bytes: &[u8], value: Value) {
+        self.rows.elements.push((Key { set, bytes: bytes.into(), end: None }, value));
     }
 
-    fn put(&mut self, set: Set, bytes: Vec<u8>, value: Value) {
+    /// An address may be there for several ports, and a backend in both lists.
+    fn put_once(&mut self, set: Set, bytes: Vec<u8>) {
         let key = Key { set, bytes: bytes.into(), end: None };
-        // An address may be there for several ports, and a backend in both lists.
-        if matches!(set, Set::Addresses | Set::Hairpin) && !self.singles.insert(key.clone()) {
-            return;
+        if self.singles.insert(key.clone()) {
+            self.rows.elements.push((key, Value::Nothing));
         }
-        self.rows.elements.push((key, value));
-    }
-}
-
-/// The number of a masquerade rule in the tables.
-pub const fn masquerade_code(masquerade: Masquerade) -> u32 {
-    match masquerade {
-        Masquerade::Never => 0,
-        Masquerade::UnlessPod => 1,
-        Masquerade::IfLocal => 2,
-        Masquerade::Always => 3,
     }
 }
 
@@ -221,7 +235,8 @@ fn padded(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// The bytes of an address.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

@@ -3,16 +3,33 @@
 use super::Family;
 
 /// A set or map of a table. Fields of keys and data are padded to 4 bytes each, as registers are.
+/// "Outside" is for those who are neither a pod nor this host, where they find something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Set {
-    /// address, protocol, port -> pool (8), slots, affinity's seconds, masquerade rule.
+    /// address, protocol, port -> the chain that finds a backend.
     Frontends,
-    /// The same for those who are neither a pod nor this host, where that differs.
+    /// The same for those outside.
     Outside,
-    /// pool (8), slot -> address, port.
+    /// address, protocol, port, slot -> address, port.
     Backends,
-    /// pool (8), address, port: who is in the pool of a service with affinity.
-    Members,
+    /// The same for those outside.
+    BackendsOutside,
+    /// address, protocol, port of everything that is known.
+    Served,
+    /// Connections to these are refused,
+    Refused,
+    /// those from outside,
+    RefusedOutside,
+    /// or dropped,
+    Dropped,
+    /// those from outside.
+    DroppedOutside,
+    /// Clients of these are masqueraded,
+    Always,
+    /// unless they are pods,
+    UnlessPod,
+    /// or if they are this host.
+    IfLocal,
     /// address, address: the same one, twice.
     Hairpin,
     /// address: other ports of it are refused.
@@ -21,15 +38,7 @@ pub enum Set {
     Restricted,
     /// and those with a source in this range.
     Allowed,
-    /// slots, affinity's seconds -> the chain that draws.
-    Sizes,
-    /// The same for what is in `outside`.
-    SizesOutside,
-    /// slots -> what becomes of a connection that is not served.
-    Verdicts,
-    /// masquerade rule -> its chain.
-    Masquerades,
-    /// service (8), client -> address, port; written by the packets themselves.
+    /// service (8), client, address, port: who stays where; written by the packets themselves.
     Affinity,
 }
 
@@ -49,19 +58,23 @@ pub const CLIENTS: u32 = 262_144;
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Frontends,
         Self::Outside,
         Self::Backends,
-        Self::Members,
+        Self::BackendsOutside,
+        Self::Served,
+        Self::Refused,
+        Self::RefusedOutside,
+        Self::Dropped,
+        Self::DroppedOutside,
+        Self::Always,
+        Self::UnlessPod,
+        Self::IfLocal,
         Self::Hairpin,
         Self::Addresses,
         Self::Restricted,
         Self::Allowed,
-        Self::Sizes,
-        Self::SizesOutside,
-        Self::Verdicts,
-        Self::Masquerades,
         Self::Affinity,
     ];
 
@@ -69,53 +82,59 @@ impl Set {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Frontends => "frontends",
-            Self::Outside => "outside",
+            Self::Outside => "frontends-outside",
             Self::Backends => "backends",
-            Self::Members => "members",
+            Self::BackendsOutside => "backends-outside",
+            Self::Served => "served",
+            Self::Refused => "refused",
+            Self::RefusedOutside => "refused-outside",
+            Self::Dropped => "dropped",
+            Self::DroppedOutside => "dropped-outside",
+            Self::Always => "masqueraded",
+            Self::UnlessPod => "masqueraded-unless-pod",
+            Self::IfLocal => "masqueraded-if-local",
             Self::Hairpin => "hairpin",
             Self::Addresses => "addresses",
             Self::Restricted => "restricted",
             Self::Allowed => "allowed",
-            Self::Sizes => "sizes",
-            Self::SizesOutside => "sizes-outside",
-            Self::Verdicts => "verdicts",
-            Self::Masquerades => "masquerades",
             Self::Affinity => "affinity",
         }
     }
 
-    /// The lengths of the fields of its keys, unpadded.
-    pub fn fields(self, family: Family) -> Vec<u32> {
-        let address = family.address_len();
+    /// The fields of its keys.
+    pub fn fields(self) -> &'static [Field] {
+        use Field::{Address, Number, Port, Protocol};
         match self {
-            Self::Frontends | Self::Outside | Self::Restricted => vec![address, 1, 2],
-            Self::Backends => vec![4, 4, 4],
-            Self::Members => vec![4, 4, address, 2],
-            Self::Hairpin => vec![address, address],
-            Self::Addresses => vec![address],
-            Self::Allowed => vec![address, 1, 2, address],
-            Self::Sizes | Self::SizesOutside => vec![4, 4],
-            Self::Verdicts | Self::Masquerades => vec![4],
-            Self::Affinity => vec![4, 4, address],
+            Self::Backends | Self::BackendsOutside => &[Address, Protocol, Port, Number],
+            Self::Hairpin => &[Address, Address],
+            Self::Addresses => &[Address],
+            Self::Allowed => &[Address, Protocol, Port, Address],
+            Self::Affinity => &[Number, Number, Address, Address, Port],
+            Self::Frontends
+            | Self::Outside
+            | Self::Served
+            | Self::Refused
+            | Self::RefusedOutside
+            | Self::Dropped
+            | Self::DroppedOutside
+            | Self::Always
+            | Self::UnlessPod
+            | Self::IfLocal
+            | Self::Restricted => &[Address, Protocol, Port],
         }
     }
 
     /// The length of its keys in bytes.
     pub fn key_len(self, family: Family) -> u32 {
-        self.fields(family).iter().map(|length| length.next_multiple_of(4)).sum()
+        self.fields().iter().map(|field| field.length(family).next_multiple_of(4)).sum()
     }
 
     /// What it leads to.
-    pub fn data(self, family: Family) -> Data {
+    pub const fn data(self, family: Family) -> Data {
         match self {
-            Self::Frontends | Self::Outside => Data::Bytes(20),
-            Self::Backends | Self::Affinity => Data::Bytes(family.address_len() + 4),
-            Self::Sizes | Self::SizesOutside | Self::Verdicts | Self::Masquerades => Data::Verdict,
-            Self::Members
-            | Self::Hairpin
-            | Self::Addresses
-            | Self::Restricted
-            | Self::Allowed => Data::None,
+            Self::Frontends | Self::Outside => Data::Verdict,
+            Self::Backends | Self::BackendsOutside => Data::Bytes(family.address_len() + 4),
+            _ => Data::None,
         }
     }
 
@@ -127,5 +146,30 @@ impl Set {
     /// Whether packets write it.
     pub const fn is_dynamic(self) -> bool {
         matches!(self, Self::Affinity)
+    }
+}
+
+/// A field of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// An address of the family.
+    Address,
+    /// A protocol's number.
+    Protocol,
+    /// A port.
+    Port,
+    /// A number in the host's order.
+    Number,
+}
+
+impl Field {
+    /// Its length in bytes, unpadded.
+    pub const fn length(self, family: Family) -> u32 {
+        match self {
+            Self::Address => family.address_len(),
+            Self::Protocol => 1,
+            Self::Port => 2,
+            Self::Number => 4,
+        }
     }
 }

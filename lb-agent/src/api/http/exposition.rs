@@ -18,8 +18,8 @@ use tokio::task::spawn_blocking;
 struct Shared(Arc<str>);
 
 pub(super) fn routes(parts: &Parts, settings: config::Metrics) -> Router {
-    let Parts { published, counters, names, pulse, .. } = parts.clone();
-    let metrics = Metrics::new(Sources { published, counters, names, pulse }, settings);
+    let Parts { published, counters, names, packets, pulse, .. } = parts.clone();
+    let metrics = Metrics::new(Sources { published, counters, names, packets, pulse }, settings);
     Router::new().route("/metrics", get(metrics_text)).with_state(metrics)
 }
 

@@ -7,7 +7,8 @@ use super::families::{Families, plain};
 use super::process::Process;
 use super::tally::Tally;
 use crate::status::{
-    AgentStatus, Counters, NamesKind, NamesStatus, ServiceStatus, SourceStatus, State, TableStatus,
+    AgentStatus, Counters, NamesKind, NamesStatus, PacketPathState, PacketPathStatus,
+    ServiceStatus, SourceStatus, State, TableStatus,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -24,6 +25,7 @@ const PART: usize = 256;
 pub(super) struct Reading {
     agent: AgentStatus,
     names: Vec<NamesStatus>,
+    packets: PacketPathStatus,
     stuck: bool,
     loop_age: Duration,
     lost_events: Option<u64>,
@@ -49,6 +51,7 @@ impl Reading {
         let agent = published.agent.clone();
         Ok(Self {
             names: sources.names.borrow().clone(),
+            packets: sources.packets.borrow().clone(),
             stuck: sources.pulse.complaint().is_some(),
             loop_age: sources.pulse.age(),
             lost_events: counters.lost_events()?,
@@ -154,6 +157,29 @@ impl Reading {
         families.gauge("lb_names_up", help, each(|names| names.error.is_none().into()))
     }
 
+    fn packets(&self, families: &mut Families<'_>) -> fmt::Result {
+        let packets = &self.packets;
+        let one = |value: u64| [([], value)];
+        let help = "Whether connections that come as packets are served: 1 or 0.";
+        let on = matches!(packets.state, PacketPathState::On | PacketPathState::Failing);
+        families.gauge("lb_packet_path_on", help, one(on.into()))?;
+        let help = "Whether nothing is wrong with the packet path: 1 or 0.";
+        families.gauge("lb_packet_path_up", help, one(packets.error.is_none().into()))?;
+        let help = "Elements in the tables of the packet path.";
+        families.gauge("lb_packet_path_elements", help, one(packets.elements as u64))?;
+        let help = "Changes of the tables of the packet path.";
+        families.counter("lb_packet_path_changes", help, one(packets.changes))?;
+        let help = "How often somebody else had changed these tables, and they were put right.";
+        families.counter("lb_packet_path_repairs", help, one(packets.repairs))?;
+        let help = "Changes of these tables that failed and were tried again.";
+        families.counter("lb_packet_path_failures", help, one(packets.failures))?;
+        let help = "UDP flows that were ended because they led nowhere.";
+        families.counter("lb_packet_path_ended_flows", help, one(packets.ended_flows))?;
+        let help = "How long the last change of these tables took.";
+        let took = packets.last_change.map(|took| ([], took.as_secs_f64()));
+        families.gauge_f64("lb_packet_path_last_change_seconds", help, took)
+    }
+
     fn tables(&self, families: &mut Families<'_>) -> fmt::Result {
         let each = |value: fn(&TableStatus) -> Option<u64>| {
             let of = move |table: &'_ TableStatus| value(table);
@@ -177,6 +203,7 @@ impl Collector for Reading {
         self.agent(&mut families)?;
         self.sources(&mut families)?;
         self.names(&mut families)?;
+        self.packets(&mut families)?;
         self.tables(&mut families)?;
         self.services.encode(&mut families)?;
         self.process.encode(&mut families)

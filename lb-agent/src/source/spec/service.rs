@@ -7,8 +7,8 @@ use super::health;
 use super::vip::{Asked, Port, Vip, read_ports, read_vip};
 use crate::claims::Claims;
 use crate::model::{
-    Affinity, Client, Frontend, HealthPolicy, NoBackend, ParseError, Passage, Policy, Protocol, Scope,
-    Service, ServiceName, Way, parse_socket_addr,
+    Affinity, Client, Frontend, HealthPolicy, NoBackend, ParseError, Passage, Policy, Protocol,
+    Scope, Service, ServiceName, Way, parse_socket_addr,
 };
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
