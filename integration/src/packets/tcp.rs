@@ -1,4 +1,5 @@
-//! A TCP segment that comes late: what a busy endpoint may send into a connection, written by hand.
+//! A TCP segment outside its connection's window, as an endpoint may send one now and then, written by
+//! hand.
 
 use crate::sctp::{payload, raw};
 use crate::wait::wait_for;
@@ -31,10 +32,10 @@ impl Tap {
         Self { socket, at }
     }
 
-    /// Waits for data of this client's, and sends it a segment whose data it has had long ago, which
-    /// acknowledges what it has sent.
+    /// Waits for data of this client's, and sends it a segment far beyond its window, which acknowledges
+    /// what it has sent.
     #[track_caller]
-    pub fn send_late(&self, client: SocketAddr) {
+    pub fn send_astray(&self, client: SocketAddr) {
         let mut buffer = [0; 2048];
         let (sequence, acknowledged) = wait_for("data of the client's", DEADLINE, || {
             let (length, sender) = self.socket.recv_from(&mut buffer).ok()?;
@@ -47,7 +48,7 @@ impl Tap {
             (ours && sender.ip() == client.ip() && data > 0)
                 .then_some((word(8)?, word(4)?.wrapping_add(data)))
         });
-        let segment = self.segment(client, sequence.wrapping_sub(1_000_000_000), acknowledged);
+        let segment = self.segment(client, sequence.wrapping_add(1_000_000_000), acknowledged);
         let to = SocketAddr::new(client.ip(), 0);
         self.socket.send_to(&segment, to).expect("there is a way to the client");
     }
@@ -62,7 +63,7 @@ impl Tap {
         segment.extend([(HEADER as u8 / 4) << 4, ACK | PSH]);
         segment.extend(1024u16.to_be_bytes());
         segment.extend([0; 4]);
-        segment.extend(b"late");
+        segment.extend(b"lost");
         let checksum = checksum(self.at.ip(), client.ip(), &segment);
         segment[16..18].copy_from_slice(&checksum.to_be_bytes());
         segment

@@ -74,7 +74,7 @@ fn invalid_packets_of_endpoints_end_nothing() {
             let tap = pods[1].run(|| Tap::at(at));
             for _ in 0..3 {
                 assert!(call.echoes("before"), "{to}");
-                tap.send_late(call.seen);
+                tap.send_astray(call.seen);
                 assert!(call.echoes("after"), "{to}: the connection is cut off");
             }
         }

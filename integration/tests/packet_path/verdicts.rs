@@ -2,7 +2,6 @@
 
 use integration::kubernetes::{
     PACKETS, SCTP, Svc, TCP, UDP, endpoint, reaches, reaches_as, refused, rejected, silent,
-    unreachable,
 };
 use integration::netns;
 use integration::packets::{self, BALANCER, EXTERNAL, NODE_PORT, PODS, Scene};
