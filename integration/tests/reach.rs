@@ -6,7 +6,7 @@ use integration::dataplane::Dataplane;
 use integration::lab;
 use integration::server::Backends;
 use lb_agent::model::{
-    Backend, Exposure, Frontend, Lists, NoBackend, Policy, Protocol, Reach, Scope, Service,
+    Backend, Exposure, Frontend, Lists, NoBackend, Policy, Protocol, Reach, Service,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ fn service(protocol: Protocol, backends: &[(SocketAddr, Lists)]) -> Service {
         frontends: frontends
             .map(|(text, reach)| {
                 let frontend = Frontend::new(addr(text).ip(), addr(text).port(), protocol);
-                (frontend, Exposure { scope: Scope::Everywhere, reach })
+                (frontend, Exposure { reach, ..Exposure::default() })
             })
             .collect(),
         backends: backends.iter().map(backend).collect(),

@@ -320,7 +320,7 @@ impl Service {
         &self,
         v4: bool,
         reach: Reach,
-    ) -> impl Iterator<Item = (&SocketAddr, &Backend)> {
+    ) -> impl Iterator<Item = (&SocketAddr, &Backend)> + use<'_> {
         self.backends
             .iter()
             .filter(move |(a, backend)| a.is_ipv4() == v4 && backend.lists.contains(reach))

@@ -149,7 +149,7 @@ fn ip(v6: bool, net: u8, host: u8) -> IpAddr {
 fn any_exposure() -> impl Strategy<Value = Exposure> {
     let scope = prop_oneof![Just(Scope::Everywhere), Just(Scope::Host)];
     let reach = prop_oneof![2 => Just(Reach::Cluster), 1 => Just(Reach::Node)];
-    (scope, reach).prop_map(|(scope, reach)| Exposure { scope, reach })
+    (scope, reach).prop_map(|(scope, reach)| Exposure { scope, reach, ..Exposure::default() })
 }
 
 fn any_service() -> impl Strategy<Value = Service> {
@@ -179,6 +179,7 @@ fn any_service() -> impl Strategy<Value = Service> {
                 .then_some(Affinity { client: Client::Netns, timeout_seconds: affinity }),
             no_backend: NoBackend::Refuse,
             no_node_backend: Default::default(),
+            source_ranges: Vec::new(),
             backends_from: Vec::new(),
             health: Default::default(),
         },
@@ -266,6 +267,7 @@ fn full_service(frontends: u8, backends: u8) -> Service {
         affinity: None,
         no_backend: NoBackend::Refuse,
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         backends_from: Vec::new(),
         health: Default::default(),
     }

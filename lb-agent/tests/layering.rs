@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 52] = [
+const PURE: [&str; 60] = [
     "api::page::view",
     "claims",
     "config",
@@ -37,6 +37,14 @@ const PURE: [&str; 52] = [
     "metrics::tally",
     "model",
     "names::records",
+    "nat::chains",
+    "nat::contents",
+    "nat::expressions",
+    "nat::flows",
+    "nat::messages",
+    "nat::rows",
+    "nat::sets",
+    "nat::slots",
     "pairs",
     "plan",
     "shown",
@@ -116,7 +124,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 9] = [
+const ONLY: [(&str, &[&str]); 12] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -125,6 +133,9 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("hickory_server", &["names::dns"]),
     ("kube", &["source::kubernetes"]),
     ("rtnetlink", &["addresses"]),
+    ("netlink_packet_core", &["nat"]),
+    ("netlink_packet_netfilter", &["nat"]),
+    ("netlink_sys", &["nat"]),
     (
         "prometheus_client",
         &["kubeproxy::metrics", "kubeproxy::process", "kubeproxy::servers", "metrics"],
@@ -132,13 +143,14 @@ const ONLY: [(&str, &[&str]); 9] = [
 ];
 
 /// Who must not know whom.
-const APART: [(&str, &str); 6] = [
+const APART: [(&str, &str); 7] = [
     ("source", "crate::dataplane"),
     ("dataplane", "crate::source"),
     ("names", "crate::dataplane"),
     ("names", "crate::source"),
     ("etcd", "crate::source"),
     ("kubeproxy", "crate::dataplane"),
+    ("nat", "crate::dataplane"),
 ];
 
 #[test]

@@ -16,6 +16,7 @@ fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
         affinity: None,
         no_backend: NoBackend::Refuse,
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         backends_from: Vec::new(),
         health: Default::default(),
     })

@@ -3,7 +3,7 @@
 use super::answer::{Caller, Dialled, Kind, ListName, Verdict};
 use super::endpoints::Lists;
 use super::view::Match;
-use crate::model::{AdminState, Frontend, NoBackend, Reach, Scope, Service as Served};
+use crate::model::{AdminState, Frontend, NoBackend, Protocol, Reach, Scope, Service as Served};
 use crate::source::kubernetes::objects::{Family, Service, Traffic};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,8 +43,12 @@ pub(super) fn at_connect(
     to: Frontend,
 ) -> (Verdict, String, bool) {
     let Some(served) = served else {
-        let why = "only some clients may use this address (loadBalancerSourceRanges), which is told by \
-                   their packets' source: the call is left alone, and the packets are looked at";
+        let why = if to.protocol == Protocol::Sctp {
+            "SCTP does not show in a connect: the call is left alone, and the packets are translated"
+        } else {
+            "only some clients may use this address (loadBalancerSourceRanges), which is told by their \
+             packets' source: the call is left alone, and the packets are dropped or translated"
+        };
         return (Verdict::LeftAlone, why.to_owned(), true);
     };
     let exposure = served.frontends.get(&to).copied().unwrap_or_default();
@@ -117,7 +121,7 @@ pub(super) fn not_a_service(
     if let Some(key) = of(|service| &service.cluster_ips) {
         let why = format!(
             "{address} is the ClusterIP of {key}, which has no port {}/{}: the call is left alone, and \
-             packets are to be refused",
+             packets are refused",
             to.address.port(),
             to.protocol
         );
@@ -126,7 +130,7 @@ pub(super) fn not_a_service(
     if is_in_service_range(address) {
         let why = format!(
             "{address} is in a ServiceCIDR and no Service has it: the call is left alone, and packets \
-             are to be dropped"
+             are dropped"
         );
         return (why, true);
     }

@@ -5,7 +5,7 @@ use super::endpoints::look;
 use super::manifests::Objects;
 use super::verdict::{at_connect, dialled, from_outside, not_a_service};
 use crate::desired::{self, Desired, Input};
-use crate::model::{Frontend, Rejection, Scope};
+use crate::model::{Frontend, Rejection, Scope, Service as Served};
 use crate::source::kubernetes::cluster::{
     Change, Cluster, NodePortAddresses, NodePorts, Parts, Pods, Settings,
 };
@@ -159,6 +159,10 @@ impl View {
         answer.endpoints = lists.used(list);
         answer.left_out = lists.left_out(list);
         let served = owner.map(|(_, entry)| &*entry.effective);
+        let at_connect_too = |service: &&Served| {
+            service.frontends.get(&to).is_some_and(|exposure| exposure.is_for_sockets())
+        };
+        let served = served.filter(at_connect_too);
         (answer.verdict, answer.why, answer.by_packet) = match from {
             Caller::Outside => from_outside(&found, &lists, list, to),
             Caller::Pod | Caller::Node => at_connect(&found, served, from, to),

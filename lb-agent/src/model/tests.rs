@@ -68,6 +68,7 @@ fn a_snapshot_survives_json() {
         affinity: Some(Affinity { client: Client::Uid, timeout_seconds: 9 }),
         no_backend: NoBackend::Pass,
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         health: HealthPolicy {
             slow_start: std::time::Duration::from_secs(9),
             ..Default::default()

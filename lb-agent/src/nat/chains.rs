@@ -13,9 +13,10 @@
 
 use super::Family;
 use super::expressions::{
-    Connection, Expression, FIRST, LOCAL, STATE_NEW, STATUS_DNAT, Side, accept, address, compare,
-    connection, destination_port, dispatch, drop_packet, find, goto, is_below, is_in, keep_bits,
-    kind_of_address, mark, masquerade, protocol, put, random, reject, remember, translate,
+    Connection, Expression, FIRST, LOCAL, STATE_INVALID, STATE_NEW, STATUS_DNAT, Side, accept,
+    address, compare, connection, destination_port, dispatch, drop_packet, find, goto, is_below,
+    is_in, keep_bits, kind_of_address, mark, masquerade, protocol, put, random, reject, remember,
+    source_port, translate,
 };
 use super::rows::{Draw, octets};
 use super::sets::Set;
@@ -60,6 +61,7 @@ pub type Rule = Vec<Expression>;
 pub type Chains = BTreeMap<String, Chain>;
 
 const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 /// Where destinations are translated, and before that.
@@ -150,6 +152,7 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
     };
     put("filter-prerouting", hook("filter", PREROUTING, BEFORE), builder.filter_prerouting(&pods));
     put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
+    put("filter-forward", hook("filter", FORWARD, 0), builder.filter_forward());
     put("filter-inside", None, builder.filter_inside(&services));
     put(REFUSED, None, builder.refuse());
     put("nat-prerouting", hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&pods));
@@ -249,6 +252,21 @@ impl Builder {
 
     fn filter_output(self) -> Vec<Rule> {
         vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto("filter-inside")]]
+    }
+
+    /// What a backend sends and connection tracking does not know is not translated back. The client would
+    /// refuse it, and with that end the connection that it belongs to.
+    fn filter_forward(self) -> Vec<Rule> {
+        vec![vec![
+            connection(self.family, Connection::State, FIRST),
+            keep_bits(FIRST, FIRST, &STATE_INVALID.to_ne_bytes()),
+            compare(FIRST, false, &0u32.to_ne_bytes()),
+            address(self.family, Side::Source, FIRST),
+            protocol(FIRST + self.words),
+            source_port(FIRST + self.words + 1),
+            is_in(Set::Targets, FIRST, true),
+            drop_packet(),
+        ]]
     }
 
     fn filter_inside(self, services: &[IpNet]) -> Vec<Rule> {

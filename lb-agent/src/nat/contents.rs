@@ -242,3 +242,6 @@ impl Change {
         self.removed.is_empty() && self.added.is_empty() && self.chains.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ const VERDICT: u32 = 0;
 pub(super) const FIRST: u32 = 8;
 
 /// Bits of the state of a connection.
+pub(super) const STATE_INVALID: u32 = 1;
 pub(super) const STATE_NEW: u32 = 8;
 /// The bit of a connection's status that says that its destination was translated.
 pub(super) const STATUS_DNAT: u32 = 32;
@@ -71,6 +72,11 @@ pub(super) fn address(family: Family, side: Side, to: u32) -> Expression {
         (Family::V6, Side::Destination) => 24,
     };
     payload(1, offset, family.address_len(), to)
+}
+
+/// The source port into a register.
+pub(super) fn source_port(to: u32) -> Expression {
+    payload(2, 0, 2, to)
 }
 
 /// The destination port into a register.

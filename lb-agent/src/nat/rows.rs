@@ -5,8 +5,8 @@ use super::chains::{Chains, draw_chain, sticky_chain};
 use super::sets::Set;
 use super::slots::slots;
 use crate::model::{
-    AdminState, Backend, Exposure, Frontend, Masquerade, NoBackend, Passage, Reach, Service,
-    ServiceName,
+    AdminState, Backend, Exposure, Frontend, Masquerade, NoBackend, Passage, Protocol, Reach,
+    Service, ServiceName,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,12 +105,17 @@ struct Builder<'s> {
     rows: Rows,
 }
 
-impl Builder<'_> {
+impl<'s> Builder<'s> {
     fn frontend(&mut self, frontend: &Frontend, exposure: &Exposure) {
         let Some(passage) = exposure.passage() else { return };
         let Passage { outside, masquerade, restricted, whole_address } = passage;
-        let key = frontend_key(frontend);
+        let key = tuple(&frontend.address, frontend.protocol);
         self.put(Set::Served, &key, Value::Nothing);
+        let reaches = BTreeSet::from([exposure.reach, outside]);
+        let led_to: Vec<_> = reaches.iter().flat_map(|reach| self.backends(*reach)).collect();
+        for (address, _) in led_to {
+            self.put_once(Set::Targets, tuple(address, frontend.protocol));
+        }
         self.way(&key, exposure.reach, false);
         if outside != exposure.reach {
             self.way(&key, outside, true);
@@ -175,11 +180,11 @@ impl Builder<'_> {
     }
 
     fn list(&mut self, reach: Reach) -> List {
-        let service = self.service;
         let ready = |(address, backend): (&SocketAddr, &Backend)| {
             (backend.state == AdminState::Ready).then_some((*address, backend.weight))
         };
-        let backends = service.backends_of(self.family.is_v4(), reach);
+        let service = self.service;
+        let backends = self.backends(reach);
         let (addresses, weights): (Vec<_>, Vec<_>) = backends.filter_map(ready).unzip();
         for address in &addresses {
             let octets = octets(address.ip());
@@ -203,11 +208,18 @@ impl Builder<'_> {
         List { slots: slots(&weights), addresses, none, sticky }
     }
 
+    fn backends(
+        &self,
+        reach: Reach,
+    ) -> impl Iterator<Item = (&'s SocketAddr, &'s Backend)> + use<'s> {
+        self.service.backends_of(self.family.is_v4(), reach)
+    }
+
     fn put(&mut self, set: Set, bytes: &[u8], value: Value) {
         self.rows.elements.push((Key { set, bytes: bytes.into(), end: None }, value));
     }
 
-    /// An address may be there for several ports, and a backend in both lists.
+    /// An address may be there for several ports, and a backend in both lists or for several frontends.
     fn put_once(&mut self, set: Set, bytes: Vec<u8>) {
         let key = Key { set, bytes: bytes.into(), end: None };
         if self.singles.insert(key.clone()) {
@@ -216,10 +228,11 @@ impl Builder<'_> {
     }
 }
 
-fn frontend_key(frontend: &Frontend) -> Vec<u8> {
-    let mut key = octets(frontend.address.ip());
-    key.extend([frontend.protocol.number(), 0, 0, 0]);
-    key.extend(padded(frontend.address.port()));
+/// Address, protocol, port.
+fn tuple(address: &SocketAddr, protocol: Protocol) -> Vec<u8> {
+    let mut key = octets(address.ip());
+    key.extend([protocol.number(), 0, 0, 0]);
+    key.extend(padded(address.port()));
     key
 }
 

@@ -32,6 +32,8 @@ pub enum Set {
     IfLocal,
     /// address, address: the same one, twice.
     Hairpin,
+    /// address, protocol, port of every backend.
+    Targets,
     /// address: other ports of it are refused.
     Addresses,
     /// address, protocol, port: only some clients may use it,
@@ -58,7 +60,7 @@ pub const CLIENTS: u32 = 262_144;
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Frontends,
         Self::Outside,
         Self::Backends,
@@ -72,6 +74,7 @@ impl Set {
         Self::UnlessPod,
         Self::IfLocal,
         Self::Hairpin,
+        Self::Targets,
         Self::Addresses,
         Self::Restricted,
         Self::Allowed,
@@ -94,6 +97,7 @@ impl Set {
             Self::UnlessPod => "masqueraded-unless-pod",
             Self::IfLocal => "masqueraded-if-local",
             Self::Hairpin => "hairpin",
+            Self::Targets => "targets",
             Self::Addresses => "addresses",
             Self::Restricted => "restricted",
             Self::Allowed => "allowed",
@@ -120,6 +124,7 @@ impl Set {
             | Self::Always
             | Self::UnlessPod
             | Self::IfLocal
+            | Self::Targets
             | Self::Restricted => &[Address, Protocol, Port],
         }
     }

@@ -64,6 +64,7 @@ fn say(source: &watch::Sender<SourceState>, services: &[(&str, &str, &[&str])]) 
             affinity: None,
             no_backend: Default::default(),
             no_node_backend: Default::default(),
+            source_ranges: Vec::new(),
             health: Default::default(),
         };
         (name.parse().unwrap(), Arc::new(service))
@@ -297,9 +298,8 @@ async fn backends_that_left_one_list_are_spared() {
         let backends = lists.iter().map(|(address, lists)| {
             (address.parse().unwrap(), Backend { lists: *lists, ..Backend::default() })
         });
-        let frontend = |text: &str, reach| {
-            (text.parse().unwrap(), Exposure { scope: Scope::Everywhere, reach })
-        };
+        let frontend =
+            |text: &str, reach| (text.parse().unwrap(), Exposure { reach, ..Exposure::default() });
         let frontends =
             [frontend("10.96.0.1:53", Reach::Node), frontend("10.0.0.9:53", Reach::Cluster)];
         let service = Service {
@@ -310,6 +310,7 @@ async fn backends_that_left_one_list_are_spared() {
             affinity: None,
             no_backend: Default::default(),
             no_node_backend: Default::default(),
+            source_ranges: Vec::new(),
             health: Default::default(),
         };
         Snapshot {

@@ -19,6 +19,7 @@ fn desired(services: &[(&str, AdminState)], complete: bool) -> Desired {
             affinity: None,
             no_backend: Default::default(),
             no_node_backend: Default::default(),
+            source_ranges: Vec::new(),
             backends_from: Vec::new(),
             health: Default::default(),
         };

@@ -11,8 +11,9 @@ use lb_agent::model::{
 use lb_agent::monitor::SharedBoard;
 use lb_agent::pulse::Pulse;
 use lb_agent::status::{
-    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus, Published,
-    ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus, WorkStatus,
+    AgentStatus, BackendStatus, Counters, FrontendStatus, HookStatus, NamesStatus,
+    PacketPathStatus, Published, ServiceCounts, ServiceStatus, SourceStatus, State, TableStatus,
+    WorkStatus,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -203,6 +204,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
             last_error: None,
         },
         names: Vec::new(),
+        packet_path: PacketPathStatus::default(),
         warnings: Vec::new(),
         rejections: Vec::new(),
     }
@@ -228,6 +230,8 @@ pub(crate) struct Agent {
     publish: watch::Sender<Arc<Published>>,
     /// How the keepers of names fare.
     pub(crate) names: watch::Sender<Vec<NamesStatus>>,
+    /// How the packet path fares.
+    pub(crate) packets: watch::Sender<PacketPathStatus>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
     dir: tempfile::TempDir,
 }
@@ -245,6 +249,7 @@ impl Agent {
             runtime: Runtime::new().unwrap(),
             publish: watch::channel(Arc::new(published)).0,
             names: watch::channel(Vec::new()).0,
+            packets: watch::Sender::default(),
             running: None,
             dir: tempfile::tempdir().unwrap(),
         };
@@ -273,6 +278,7 @@ impl Agent {
             leases: self.leases.clone(),
             admin: Arc::new(admin),
             names: self.names.subscribe(),
+            packets: self.packets.subscribe(),
             pulse: Pulse::default(),
             inspector: Arc::new(Inspector::new(self.dir.path(), self.publish.subscribe())),
         };

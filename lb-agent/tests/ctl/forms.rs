@@ -2,7 +2,7 @@
 
 use crate::fixture::{Agent, rejection};
 use lb_agent::model::{Lists, NoBackend, Reach};
-use lb_agent::status::{NamesKind, NamesStatus};
+use lb_agent::status::{NamesKind, NamesStatus, PacketPathState, PacketPathStatus};
 use std::time::{Duration, SystemTime};
 
 /// `lbctl` with these arguments prints exactly `expected` and succeeds. `THEN` stands for the moment
@@ -319,6 +319,16 @@ fn status() {
         ..NamesStatus::new(NamesKind::Dns, "127.0.0.1:5354".to_owned())
     };
     agent.names.send_replace(vec![zone, dns]);
+    agent.packets.send_replace(PacketPathStatus {
+        state: PacketPathState::On,
+        since: Some(SystemTime::now() - Duration::from_secs(7230)),
+        elements: 37,
+        changes: 5,
+        last_change: Some(Duration::from_micros(1234)),
+        repairs: 1,
+        ended_flows: 2,
+        ..PacketPathStatus::default()
+    });
     prints(
         &agent,
         "status",
@@ -345,6 +355,9 @@ Names:
 
 Problems with names:
   zone: service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up
+
+Packet path:
+  on for 2h: 37 elements; changes: 5, the last in 1.2ms; repairs: 1; failures: 0; UDP flows ended: 2
 
 Work:
   Rounds:          3

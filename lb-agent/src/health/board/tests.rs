@@ -17,6 +17,7 @@ fn service(backends: &[SocketAddr], health: HealthPolicy) -> Arc<Service> {
         affinity: None,
         no_backend: NoBackend::Refuse,
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         health,
     })
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::health::effective::{FULL, Health, Why};
-use crate::model::{AdminState, Exposure, Frontend, HealthPolicy, Rule, Scope};
+use crate::model::{AdminState, Exposure, Frontend, HealthPolicy, Rule};
 use Lists::{Both, Cluster, Node};
 
 const UP: Member = Member {
@@ -22,7 +22,7 @@ fn weighing(weight: u16) -> Member {
 fn service(reaches: &[Reach]) -> Service {
     let frontend = |(port, reach): (u16, &Reach)| {
         let frontend: Frontend = format!("10.96.0.1:{port}").parse().unwrap();
-        (frontend, Exposure { scope: Scope::Everywhere, reach: *reach })
+        (frontend, Exposure { reach: *reach, ..Exposure::default() })
     };
     Service {
         frontends: (1..).zip(reaches).map(frontend).collect(),
@@ -32,6 +32,7 @@ fn service(reaches: &[Reach]) -> Service {
         affinity: None,
         no_backend: Default::default(),
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         health: HealthPolicy { rule: Rule::default(), ..HealthPolicy::default() },
     }
 }

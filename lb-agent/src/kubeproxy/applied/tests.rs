@@ -46,6 +46,7 @@ pub(in crate::kubeproxy) fn published(
         hooks: Vec::new(),
         sources: vec![source],
         names: Vec::new(),
+        packet_path: Default::default(),
         work: WorkStatus { rounds, last_round_micros: 1500, last_error, ..WorkStatus::default() },
         warnings: Vec::new(),
         rejections: Vec::new(),

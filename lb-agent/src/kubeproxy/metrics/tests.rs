@@ -1,7 +1,7 @@
 //! The text, as a scraper reads it.
 
 use super::*;
-use crate::model::{Backend, Exposure, HealthPolicy, Lists, NoBackend, Policy, Scope};
+use crate::model::{Backend, Exposure, HealthPolicy, Lists, NoBackend, Policy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ fn totals_never_go_back() {
 #[test]
 fn services_without_local_endpoints_are_counted_by_family() {
     let service = |(lists, state)| {
-        let exposure = Exposure { scope: Scope::Everywhere, reach: Reach::Node };
+        let exposure = Exposure { reach: Reach::Node, ..Exposure::default() };
         let frontends = ["10.0.0.1:80", "[fd00::1]:80"];
         let backend = Backend { lists, state, ..Backend::default() };
         Service {
@@ -131,6 +131,7 @@ fn services_without_local_endpoints_are_counted_by_family() {
             affinity: None,
             no_backend: NoBackend::default(),
             no_node_backend: NoBackend::Unreachable,
+            source_ranges: Vec::new(),
             health: HealthPolicy::default(),
         }
     };

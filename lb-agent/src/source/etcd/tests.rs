@@ -289,6 +289,7 @@ fn service(frontends: &[&str], backends: &[&str]) -> Arc<Service> {
         affinity: None,
         no_backend: Default::default(),
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         health: Default::default(),
     })
 }

@@ -27,6 +27,8 @@ pub(in super::super) fn settings() -> Settings {
         node: "here".to_owned(),
         node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
         scope: Scope::Everywhere,
+        pods: Pods::Ranges(vec!["10.0.0.0/8".parse().unwrap()]),
+        masquerade_all: false,
     }
 }
 
@@ -126,7 +128,7 @@ fn lines(name: &str, service: &model::Service) -> Vec<String> {
         line.push_str(if exposure.scope == Scope::Host { " host" } else { "" });
         line
     };
-    service.frontends.iter().map(line).collect()
+    service.socket_frontends().map(line).collect()
 }
 
 /// A Service in namespace `ns` with one address, 10.96.0.1, and port 80 with no name; `spec` is laid

@@ -1,3 +1,5 @@
+mod packets;
+
 use super::super::cluster::tests::{Lab, listed, node, service, settings, slice};
 use super::*;
 use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, Settings};

@@ -1,0 +1,157 @@
+//! Whatever happens: a table that follows the changes holds what one that is filled anew holds.
+
+use super::*;
+use crate::model::{
+    AdminState, Affinity, Backend, Client, Exposure, HealthPolicy, Lists, Masquerade, NoBackend,
+    Passage, Policy, Reach, Way,
+};
+use proptest::prelude::*;
+use std::net::SocketAddr;
+
+/// A table that takes changes as the kernel does.
+#[derive(Debug, Default, PartialEq)]
+struct Held {
+    elements: HashMap<Key, Value>,
+    chains: Chains,
+}
+
+impl Held {
+    fn apply(&mut self, change: Change) {
+        for ChainChange { name, known, now } in change.chains {
+            let before = match now {
+                Some(chain) => self.chains.insert(name, chain),
+                None => self.chains.remove(&name),
+            };
+            assert_eq!(before.is_some(), known);
+        }
+        for (key, value) in change.removed {
+            assert_eq!(self.elements.remove(&key), Some(value), "only what is there is removed");
+        }
+        for (key, value) in change.added {
+            assert_eq!(self.elements.insert(key, value), None, "only what is not there is added");
+        }
+    }
+}
+
+fn backend() -> impl Strategy<Value = (u8, Backend)> {
+    let lists = prop_oneof![Just(Lists::Cluster), Just(Lists::Node), Just(Lists::Both)];
+    (0u8..5, 1u16..4, any::<bool>(), lists).prop_map(|(number, weight, ready, lists)| {
+        let state = if ready { AdminState::Ready } else { AdminState::Drain };
+        (number, Backend { weight, state, lists, ..Backend::default() })
+    })
+}
+
+fn exposure() -> impl Strategy<Value = Exposure> {
+    let reach = || prop_oneof![Just(Reach::Cluster), Just(Reach::Node)];
+    let masquerade = prop_oneof![
+        Just(Masquerade::Never),
+        Just(Masquerade::UnlessPod),
+        Just(Masquerade::IfLocal),
+        Just(Masquerade::Always)
+    ];
+    (reach(), reach(), masquerade, any::<[bool; 3]>()).prop_map(
+        |(reach, outside, masquerade, [restricted, whole_address, packets])| {
+            let passage = Passage { outside, masquerade, restricted, whole_address };
+            let way = if packets { Way::Packets(passage) } else { Way::Both(passage) };
+            Exposure { reach, way, ..Exposure::default() }
+        },
+    )
+}
+
+fn service(number: u8) -> impl Strategy<Value = Service> {
+    let frontends = prop::collection::btree_map(0u16..3, exposure(), 0..3);
+    let backends = prop::collection::vec(backend(), 0..6);
+    let none = || {
+        prop_oneof![Just(NoBackend::Refuse), Just(NoBackend::Unreachable), Just(NoBackend::Pass)]
+    };
+    (frontends, backends, any::<bool>(), none(), none()).prop_map(
+        move |(frontends, backends, sticky, no_backend, no_node_backend)| {
+            let frontend = |port: u16, v4: bool| {
+                let ip =
+                    if v4 { format!("10.96.0.{number}") } else { format!("[fd00:96::{number}]") };
+                format!("{ip}:{}/udp", port + 80).parse().unwrap()
+            };
+            let address = |number: u8, v4: bool| -> SocketAddr {
+                let ip =
+                    if v4 { format!("10.1.0.{number}") } else { format!("[fd00:1::{number}]") };
+                format!("{ip}:53").parse().unwrap()
+            };
+            Service {
+                frontends: frontends
+                    .into_iter()
+                    .flat_map(|(port, e)| [true, false].map(|v4| (frontend(port, v4), e)))
+                    .collect(),
+                backends: backends
+                    .into_iter()
+                    .flat_map(|(n, b)| [true, false].map(|v4| (address(n, v4), b.clone())))
+                    .collect(),
+                backends_from: Vec::new(),
+                policy: Policy::Random,
+                affinity: sticky.then_some(Affinity { client: Client::Netns, timeout_seconds: 60 }),
+                no_backend,
+                no_node_backend,
+                health: HealthPolicy::default(),
+                source_ranges: vec!["198.51.100.0/24".parse().unwrap()],
+            }
+        },
+    )
+}
+
+/// Services as they follow each other; what is not there is gone.
+fn history() -> impl Strategy<Value = Vec<Vec<Option<Service>>>> {
+    let moment = (0u8..4).map(|number| prop::option::of(service(number))).collect::<Vec<_>>();
+    prop::collection::vec(moment, 1..8)
+}
+
+proptest! {
+    #[test]
+    fn changes_come_to_the_same_as_beginning_anew(history in history()) {
+        for family in Family::ALL {
+            let mut contents = Contents::new(family);
+            let mut held = Held::default();
+            for moment in &history {
+                let services: Services = (0..).zip(moment).filter_map(|(number, service): (u8, _)| {
+                    let name = format!("s{number}").parse().unwrap();
+                    Some((name, Arc::new(service.clone()?)))
+                }).collect();
+                held.apply(contents.update(&services));
+                let mut fresh = Contents::new(family);
+                let mut anew = Held::default();
+                anew.apply(fresh.update(&services));
+                prop_assert_eq!(&held, &anew);
+                let difference = contents.difference(&held.elements);
+                prop_assert!(difference.is_empty(), "{:?}", difference);
+                prop_assert_eq!(contents.all().len(), held.elements.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_found_is_brought_to_what_is_wanted() {
+    let read = |backends: &str| {
+        let claims = crate::claims::Claims {
+            ranges: None,
+            host_addresses: Vec::new(),
+            strict: false,
+            exec: false,
+        };
+        let text = format!(
+            "services: [{{name: a, expose: true, frontends: ['10.96.0.1:80'], backends: [{backends}]}}]"
+        );
+        crate::source::spec::translate("x", &text, &claims, true).unwrap().snapshot.services
+    };
+    let mut before = Contents::new(Family::V4);
+    before.update(&read("'10.1.0.1:80', '10.1.0.2:80'"));
+    let mut held: HashMap<_, _> = before.all().into_iter().collect();
+    let mut after = Contents::new(Family::V4);
+    after.update(&read("'10.1.0.1:80', '10.1.0.3:80'"));
+    let change = after.difference(&held);
+    // One slot, and what its backend is masqueraded by if it asks itself.
+    assert_eq!((change.removed.len(), change.added.len()), (2, 2), "{change:?}");
+    for (key, _) in change.removed {
+        held.remove(&key);
+    }
+    held.extend(change.added);
+    assert_eq!(held, after.all().into_iter().collect());
+}
