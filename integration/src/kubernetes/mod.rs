@@ -51,10 +51,11 @@ pub fn run(name: &str, test: impl FnOnce(&mut World<'_>) + Send) {
     run_with(name, "localhost_node_ports: true", test);
 }
 
-/// [`run`] with these settings of the source: `localhost_node_ports: true, ...`.
+/// [`run`] with these settings of the source: `localhost_node_ports: true, ...`. What is not translated
+/// when it connects is not translated at all.
 #[track_caller]
 pub fn run_with(name: &str, settings: &str, test: impl FnOnce(&mut World<'_>) + Send) {
-    lab::run(name, |lab| test(&mut World::start(lab, "", settings)));
+    lab::run(name, |lab| test(&mut World::start(lab, "packet_path: off", settings)));
 }
 
 // === impl World ===

@@ -179,7 +179,7 @@ fn switched_off_it_touches_nothing() {
         assert_eq!(tables(), all);
         assert_eq!(scene.said()["state"], "off");
         let status = scene.world.lab.lbctl(&["status"]);
-        assert!(status.stdout.contains("packet path"), "{}", status.stdout);
+        assert!(status.stdout.contains("Packet path:\n  off\n"), "{}", status.stdout);
     });
 }
 
@@ -203,7 +203,7 @@ fn a_second_agent_in_the_namespace_leaves_packets_alone() {
         let said = said(&lab);
         assert_eq!(said["state"], "unavailable", "{said}");
         let status = lab.lbctl(&["status"]);
-        assert!(status.stdout.contains("packet path"), "{}", status.stdout);
+        assert!(status.stdout.contains("another agent's"), "{}", status.stdout);
         let dialled = thread::scope(|scope| {
             let dial = || {
                 lab.cgroup().enter();
