@@ -216,6 +216,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
         admin: Arc::new(admin),
         names: names.status(),
         packets: packets.clone(),
+        wanted: reconciler.packets(),
         pulse: reconciler.pulse(),
         inspector: Arc::clone(&inspector),
     };

@@ -2,6 +2,7 @@
 
 use super::{Failure, Parts, unknown_service};
 use crate::model::Frontend;
+use crate::nat::said::said;
 use crate::status::ServiceStatus;
 use crate::trace::TraceError;
 use crate::trace::line::Filter;
@@ -52,6 +53,7 @@ pub(super) async fn explain(
     let frontend: Frontend = address.parse().map_err(bad)?;
     let published = shared.now();
     let inspector = Arc::clone(&shared.inspector);
+    let by_packets = said(&frontend, &shared.wanted.borrow(), &shared.packets.borrow());
     let explained = shared.read_kernel(move |counters| {
         let mut services: Vec<ServiceStatus> = Vec::with_capacity(published.state.services.len());
         for service in &published.state.services {
@@ -61,7 +63,9 @@ pub(super) async fn explain(
             }
             services.push(service);
         }
-        inspector.explain(frontend, &services, &published.agent.rejections)
+        let mut explained = inspector.explain(frontend, &services, &published.agent.rejections)?;
+        explained.notes.extend(by_packets);
+        Ok(explained)
     });
     Ok(Json(explained.await?).into_response())
 }

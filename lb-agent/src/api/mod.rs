@@ -36,6 +36,7 @@ use crate::admin::{Admin, Change};
 use crate::inspect::Inspector;
 use crate::leases::Leases;
 use crate::metrics::own::{self, ErrorKind};
+use crate::nat::contents::Wanted;
 use crate::pulse::Pulse;
 use crate::status::{
     AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
@@ -75,8 +76,10 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// How the writers of names do.
     pub names: watch::Receiver<Vec<NamesStatus>>,
-    /// How the packet path fares.
+    /// How the packet path fares,
     pub packets: watch::Receiver<PacketPathStatus>,
+    /// and what it is to serve.
+    pub wanted: watch::Receiver<Arc<Wanted>>,
     /// Whether the loop still comes round.
     pub pulse: Pulse,
     /// Looks into the kernel.

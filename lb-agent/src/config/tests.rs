@@ -2,7 +2,7 @@ use super::*;
 use crate::etcd::{Settings, Tls, User};
 use crate::model::Scope;
 use crate::source::etcd::layout::LayoutKind;
-use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts};
+use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, Pods};
 use std::time::Duration;
 
 fn read(text: &str) -> Result<Config, Vec<Rejection>> {
@@ -38,6 +38,7 @@ sources:
   - file: /other.yaml
     allow_exec: true
 names: {hosts: /etc/hosts}
+packet_path: on
 services: []
 "#,
     )
@@ -78,6 +79,7 @@ services: []
             }),
         ],
         names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
+        packet_path: PacketPath::On,
         has_services: true,
     };
     assert_eq!(config, expected);
@@ -354,9 +356,21 @@ fn a_cluster_is_read() {
             "{node_port_addresses: [10.0.0.1/16]}",
             KubernetesSource {
                 node_ports: NodePorts { addresses: ranges, localhost: true },
-                ..defaults
+                ..defaults.clone()
             },
         ),
+        (
+            "{pod_ranges: [10.244.0.0/16, \"fd00::/48\"], masquerade_all: true}",
+            KubernetesSource {
+                pods: Pods::Ranges(vec![
+                    "10.244.0.0/16".parse().unwrap(),
+                    "fd00::/48".parse().unwrap(),
+                ]),
+                masquerade_all: true,
+                ..defaults.clone()
+            },
+        ),
+        ("{pod_ranges: node}", KubernetesSource { pods: Pods::OfNode, ..defaults }),
     ] {
         assert_eq!(read(text).unwrap().sources, sources(expected), "{text}");
     }

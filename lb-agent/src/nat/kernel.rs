@@ -255,11 +255,23 @@ impl Nat {
     /// Removes a family's table. Returns whether there was one.
     pub fn remove(&self, family: Family) -> Result<bool, NatError> {
         let mut exists = false;
-        self.ask("listing tables", &messages::list_tables(family), |message| {
+        let listed = self.ask("listing tables", &messages::list_tables(family), |message| {
             if let NfTablesMessage::NewTable(message) = message {
                 exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
             }
-        })?;
+        });
+        match listed {
+            // A kernel without nf_tables has none.
+            Err(NatError::Refused { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                ) =>
+            {
+                return Ok(false);
+            }
+            listed => listed?,
+        }
         if exists {
             let mut transaction = Transaction::new();
             transaction.delete_table(family);

@@ -17,6 +17,7 @@ pub mod kernel;
 mod messages;
 pub mod preflight;
 pub mod rows;
+pub mod said;
 pub mod sets;
 pub mod slots;
 

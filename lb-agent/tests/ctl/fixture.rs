@@ -279,6 +279,7 @@ impl Agent {
             admin: Arc::new(admin),
             names: self.names.subscribe(),
             packets: self.packets.subscribe(),
+            wanted: watch::Sender::default().subscribe(),
             pulse: Pulse::default(),
             inspector: Arc::new(Inspector::new(self.dir.path(), self.publish.subscribe())),
         };

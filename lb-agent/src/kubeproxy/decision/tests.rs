@@ -31,6 +31,9 @@ fn nothing_given_is_kube_proxys_default() {
         node_ports: NodePorts { addresses: NodePortAddresses::All, localhost: true },
         scope: Scope::Everywhere,
         exclude_cgroups: Vec::new(),
+        packet_path: PacketPath::Auto,
+        pods: Pods::Unknown,
+        masquerade_all: false,
         healthz: address("0.0.0.0:10256"),
         metrics: address("127.0.0.1:10249"),
         hard_fail: false,
@@ -120,7 +123,7 @@ fn beside_a_file_most_flags_do_not_count() {
         "--exclude-cgroup=/b",
         "-v=4",
     ];
-    let text = "hostnameOverride: other\nmode: nftables\niptables: {masqueradeAll: true}\nx: 1";
+    let text = "hostnameOverride: other\nmode: nftables\niptables: {masqueradeBit: 3}\nx: 1";
     let decided = by_file(text, &arguments).unwrap();
     assert_eq!(decided.node.as_deref(), Some("worker-1"));
     assert_eq!((decided.mode, decided.oom_score_adj), (Mode::Nftables, -999));
@@ -132,7 +135,7 @@ fn beside_a_file_most_flags_do_not_count() {
         [
             "config.conf:6:4: unknown field `x` is ignored; remove it",
             "the file of --config counts, not --proxy-mode, --oom-score-adj; set it there",
-            "accepted without effect (docs/kubernetes.md says why): iptables.masqueradeAll",
+            "accepted without effect (docs/kubernetes.md says why): iptables.masqueradeBit",
         ]
     );
     let file_name = by_file("hostnameOverride: other", &["--hostname-override="]).unwrap();
@@ -156,8 +159,7 @@ fn what_kubeadm_passes_is_told_in_one_line() {
     let arguments = ["--config=/x", "--hostname-override=n1"];
     let text = "clusterCIDR: 10.244.0.0/16\nconntrack: {maxPerCore: 1, min: 131072}\nportRange: ''";
     let decided = by_file(text, &arguments).unwrap();
-    let line =
-        "accepted without effect (docs/kubernetes.md says why): clusterCIDR, conntrack.maxPerCore";
+    let line = "accepted without effect (docs/kubernetes.md says why): conntrack.maxPerCore";
     assert_eq!(decided.warnings, [line]);
 }
 
@@ -202,4 +204,32 @@ fn mistakes() {
     }
     let text = "mode: userspace\nbindAddress: x\nwinkernel: {sourceVip: 10.0.0.1}";
     assert_eq!(by_file(text, &[]).unwrap_err().len(), 3, "all are named");
+}
+
+#[test]
+fn how_pods_are_told() {
+    let ranges = |texts: &[&str]| Pods::Ranges(texts.iter().map(|t| t.parse().unwrap()).collect());
+    for (arguments, expected) in [
+        (vec!["--cluster-cidr=10.244.0.0/16"], ranges(&["10.244.0.0/16"])),
+        (
+            vec!["--cluster-cidr=10.244.0.0/16, fd00::/48", "--detect-local-mode=ClusterCIDR"],
+            ranges(&["10.244.0.0/16", "fd00::/48"]),
+        ),
+        (vec!["--cluster-cidr="], Pods::Unknown),
+        (vec!["--detect-local-mode=NodeCIDR", "--cluster-cidr=10.0.0.0/8"], Pods::OfNode),
+        (vec!["--detect-local-mode=BridgeInterface"], Pods::Unknown),
+    ] {
+        assert_eq!(by_flags(&arguments).unwrap().pods, expected, "{arguments:?}");
+    }
+    let problems = by_flags(&["--cluster-cidr=10.244.0.0"]).unwrap_err();
+    assert!(problems[0].starts_with("`clusterCIDR`: `10.244.0.0` is not a range"), "{problems:?}");
+    for (arguments, expected) in [
+        (vec!["--masquerade-all"], true),
+        (vec!["--masquerade-all", "--proxy-mode=nftables"], false),
+    ] {
+        assert_eq!(by_flags(&arguments).unwrap().masquerade_all, expected, "{arguments:?}");
+    }
+    let off = by_flags(&["--packet-path=off"]).unwrap();
+    assert_eq!(off.packet_path, PacketPath::Off);
+    assert!(by_flags(&["--packet-path=no"]).is_err());
 }

@@ -11,6 +11,8 @@ async fn a_watch_that_fails_is_shown() {
         node: "n1".to_owned(),
         node_ports: config.node_ports.clone(),
         scope: config.scope,
+        pods: config.pods.clone(),
+        masquerade_all: false,
     };
     let state = SourceState::new(name, None);
     let follower = Follower {

@@ -11,7 +11,7 @@ fn what_the_node_object_says() {
     let facts = |lab: &mut Lab| lab.cluster.facts().node.clone().unwrap();
     lab.put(&object);
     let expected =
-        NodeFacts { addresses: vec!["192.0.2.1".parse().unwrap()], zone: None, leaving: false };
+        NodeFacts { addresses: vec!["192.0.2.1".parse().unwrap()], ..NodeFacts::default() };
     assert_eq!(facts(&mut lab), expected);
     let leading = "`192.0.2.010` has leading zeros, which some programs take for octal numbers; \
                    write it as 192.0.2.10";

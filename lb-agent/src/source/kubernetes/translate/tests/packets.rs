@@ -41,7 +41,7 @@ fn decided(services: &Services, address: &str, from: From, pods_known: bool) -> 
     }
 }
 
-type Services = std::collections::BTreeMap<ServiceName, Arc<model::Service>>;
+type Services = BTreeMap<ServiceName, Arc<model::Service>>;
 
 fn services(settings: Settings, spec: Value, slices: &[Value]) -> Services {
     let mut object = service("a", spec);
@@ -50,7 +50,9 @@ fn services(settings: Settings, spec: Value, slices: &[Value]) -> Services {
     object["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.1" }] } });
     let mut lab = lab(settings);
     lab.put(&object);
-    slices.iter().for_each(|slice| drop(lab.put(slice)));
+    for slice in slices {
+        lab.put(slice);
+    }
     lab.cluster.snapshot().unwrap().services.clone()
 }
 
