@@ -101,6 +101,14 @@ impl<'a> Scene<'a> {
                 ip_batch(&format!("route add default via {v4}\nroute add default via {v6}"));
             });
         }
+        // A device may take a second to carry; a packet lost meanwhile would pass for one dropped.
+        for from in [&*client, &*guest] {
+            for to in stranger.addresses().at(PROBE_PORT) {
+                eventually(&format!("{} to have a way to {to}", from.name()), DEADLINE, || {
+                    from.ask_within(Way::Unconnected, to, PATIENCE).is_ok()
+                });
+            }
+        }
         Self { stranger, guest, client, far, world, turn: Cell::new(2000) }
     }
 
