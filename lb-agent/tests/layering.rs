@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 61] = [
+const PURE: [&str; 62] = [
     "api::page::view",
     "claims",
     "config",
@@ -41,6 +41,7 @@ const PURE: [&str; 61] = [
     "nat::contents",
     "nat::expressions",
     "nat::flows",
+    "nat::found",
     "nat::messages",
     "nat::rows",
     "nat::said",

@@ -22,7 +22,7 @@ fn the_explanation_is_what_the_tables_say() {
             let mut view = view(node, zone);
             let desired = view.desired().clone();
             for entry in desired.services.values() {
-                for frontend in entry.service.frontends.keys() {
+                for (frontend, _) in entry.service.socket_frontends() {
                     let answer = view.explain(*frontend, Caller::Node);
                     let led_to = entry.service.backends_for(frontend);
                     let ready: Vec<_> = led_to

@@ -3,22 +3,27 @@
 use super::Family;
 use super::flows::{Flow, Flows};
 use super::kernel::{Nat, NatError};
-use super::messages::{self, UDP_FLOW};
+use super::messages::{append, header, parts};
+use netlink_packet_core::{
+    DecodeError, DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator,
+};
+use netlink_packet_netfilter::NetfilterMessage;
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use std::net::{IpAddr, SocketAddr};
 
 impl Nat {
     /// Ends the UDP flows of a family that lead nowhere. Returns how many there were.
     pub fn end_stale(&self, family: Family, flows: &Flows) -> Result<u64, NatError> {
         let mut doomed = Vec::new();
-        self.list("listing connections", &messages::list_connections(family), |payload| {
-            let Some(connection) = messages::connection(payload)? else { return Ok(()) };
+        self.list("listing connections", &list_connections(family), |payload| {
+            let connection = connection(payload)?;
             let stale = || {
                 let (address, port) = (connection.destination?, connection.port?);
                 let destination = SocketAddr::new(address, port);
                 let flow = Flow { destination, answers: connection.answers? };
                 Some(flows.is_stale(&flow))
             };
-            if connection.protocol == Some(UDP_FLOW) && stale() == Some(true) {
+            if connection.protocol == Some(lb_common::protocol::UDP) && stale() == Some(true) {
                 doomed.push(connection.name);
             }
             Ok(())
@@ -33,12 +38,73 @@ impl Nat {
 
 /// A connection as far as it matters.
 #[derive(Debug, Default)]
-pub(super) struct Connection {
-    pub(super) protocol: Option<u8>,
-    pub(super) destination: Option<IpAddr>,
-    pub(super) port: Option<u16>,
+struct Connection {
+    protocol: Option<u8>,
+    destination: Option<IpAddr>,
+    port: Option<u16>,
     /// Where answers come from.
-    pub(super) answers: Option<IpAddr>,
+    answers: Option<IpAddr>,
     /// What the kernel tells it by.
-    pub(super) name: Vec<netlink_packet_core::DefaultNla>,
+    name: Vec<DefaultNla>,
+}
+
+/// Asks for the connections of a family.
+fn list_connections(family: Family) -> Vec<u8> {
+    let message = NetfilterMessage::new(header(family), ConntrackMessage::Get(Vec::new()));
+    let mut bytes = Vec::new();
+    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, 1);
+    bytes
+}
+
+/// Ends a connection that is told by this.
+pub(super) fn end_connection(family: Family, name: Vec<DefaultNla>) -> Vec<u8> {
+    let name = name.into_iter().map(ConntrackAttribute::Other).collect();
+    let message = NetfilterMessage::new(header(family), ConntrackMessage::Delete(name));
+    let mut bytes = Vec::new();
+    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK, 1);
+    bytes
+}
+
+/// A connection, in what a message has.
+fn connection(payload: &[u8]) -> Result<Connection, DecodeError> {
+    let mut connection = Connection::default();
+    for attribute in NlasIterator::new(payload.get(4..).unwrap_or_default()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            // As its first packet was.
+            1 => {
+                let (_, destination, protocol, port) = ends(attribute.value())?;
+                connection.destination = destination;
+                connection.protocol = protocol;
+                connection.port = port;
+                let tuple = DefaultNla::new(1 | NLA_F_NESTED, attribute.value().to_vec());
+                connection.name.push(tuple);
+            }
+            2 => connection.answers = ends(attribute.value())?.0,
+            // Its number and its zone.
+            kind @ (12 | 18) => {
+                connection.name.push(DefaultNla::new(kind, attribute.value().to_vec()));
+            }
+            _ => {}
+        }
+    }
+    Ok(connection)
+}
+
+/// Source, destination, protocol and port of a direction.
+type Ends = (Option<IpAddr>, Option<IpAddr>, Option<u8>, Option<u16>);
+
+fn ends(tuple: &[u8]) -> Result<Ends, DecodeError> {
+    let addresses = parts(tuple, 1).next().transpose()?.unwrap_or_default();
+    let protocol = parts(tuple, 2).next().transpose()?.unwrap_or_default();
+    let address = |v4, v6| -> Result<Option<IpAddr>, DecodeError> {
+        let v4 = parts(addresses, v4).next().transpose()?;
+        let v6 = parts(addresses, v6).next().transpose()?;
+        let v4 = v4.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(IpAddr::from);
+        Ok(v4.or(v6.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from)))
+    };
+    let number = parts(protocol, 1).next().transpose()?.and_then(|bytes| bytes.first().copied());
+    let port = parts(protocol, 3).next().transpose()?;
+    let port = port.and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?)));
+    Ok((address(1, 3)?, address(2, 4)?, number, port))
 }

@@ -120,14 +120,11 @@ impl Contents {
     /// Takes what is to be served now, and tells what that changes. What is the very same as before
     /// is not looked at.
     pub fn update(&mut self, services: &Services) -> Change {
-        let differs =
-            |pair: (Option<(&ServiceName, &Arc<Service>)>, Option<(&ServiceName, _)>)| match pair {
-                (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
-                (before, now) => {
-                    before.map(|(name, _)| name).or(now.map(|(name, _)| name)).cloned()
-                }
-            };
-        let changed: Vec<_> = side_by_side(&self.services, services).filter_map(differs).collect();
+        let pairs = side_by_side(&self.services, services).filter_map(|pair| match pair {
+            (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
+            (before, now) => before.or(now).map(|(name, _)| name.clone()),
+        });
+        let changed: Vec<_> = pairs.collect();
         let mut before = HashMap::new();
         let mut chains_before = Chains::new();
         for name in &changed {

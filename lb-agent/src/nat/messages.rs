@@ -1,7 +1,6 @@
 //! Netlink messages about a table: what is asked, what is changed, what is answered. No I/O.
 
 use super::chains::{Chain, Hook, Rule};
-use super::conntrack::Connection;
 use super::expressions::GOTO;
 use super::rows::{Key, Value};
 use super::sets::{CLIENTS, Data, Field, Set};
@@ -10,7 +9,6 @@ use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE,
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage, Hook as HookAttribute,
     HookNumber, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
@@ -22,7 +20,6 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::IpAddr;
 
 /// The subsystem that a transaction is for, as its header says it.
 const NFTABLES: u16 = 10;
@@ -366,7 +363,7 @@ fn dump(family: Family, message: NfTablesMessage) -> Vec<u8> {
     bytes
 }
 
-fn header(family: Family) -> NetfilterHeader {
+pub(super) fn header(family: Family) -> NetfilterHeader {
     let family = match family {
         Family::V4 => NetfilterProtoFamily::IPv4,
         Family::V6 => NetfilterProtoFamily::IPv6,
@@ -374,7 +371,7 @@ fn header(family: Family) -> NetfilterHeader {
     NetfilterHeader::new(family, 0, 0)
 }
 
-fn append(bytes: &mut Vec<u8>, message: NetfilterMessage, flags: u16, number: u32) {
+pub(super) fn append(bytes: &mut Vec<u8>, message: NetfilterMessage, flags: u16, number: u32) {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = number;
@@ -436,7 +433,10 @@ fn row(set: Set, element: &[u8]) -> Result<Option<(Key, Value)>, DecodeError> {
 }
 
 /// What attributes of this kind hold.
-fn parts(attributes: &[u8], kind: u16) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
+pub(super) fn parts(
+    attributes: &[u8],
+    kind: u16,
+) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
     NlasIterator::new(attributes).filter_map(move |attribute| match attribute {
         Ok(attribute) if attribute.kind() == kind => {
             // Behind length and kind.
@@ -464,68 +464,4 @@ fn value_of(data: &[u8]) -> Result<Value, DecodeError> {
     // Another verdict is none of ours: it equals nothing that we would write.
     let goto = code == Some(&GOTO.to_be_bytes()[..]);
     Ok(Value::Chain(if goto { chain } else { String::new() }))
-}
-
-/// UDP's number.
-pub(super) const UDP_FLOW: u8 = 17;
-
-/// Asks for the connections of a family.
-pub(super) fn list_connections(family: Family) -> Vec<u8> {
-    let message = NetfilterMessage::new(header(family), ConntrackMessage::Get(Vec::new()));
-    let mut bytes = Vec::new();
-    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, 1);
-    bytes
-}
-
-/// Ends a connection that is told by this.
-pub(super) fn end_connection(family: Family, name: Vec<DefaultNla>) -> Vec<u8> {
-    let name = name.into_iter().map(ConntrackAttribute::Other).collect();
-    let message = NetfilterMessage::new(header(family), ConntrackMessage::Delete(name));
-    let mut bytes = Vec::new();
-    append(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK, 1);
-    bytes
-}
-
-/// A connection, in what a message has.
-pub(super) fn connection(payload: &[u8]) -> Result<Option<Connection>, DecodeError> {
-    let mut connection = Connection::default();
-    for attribute in NlasIterator::new(payload.get(4..).unwrap_or_default()) {
-        let attribute = attribute?;
-        match attribute.kind() {
-            // As its first packet was.
-            1 => {
-                let (_, destination, protocol, port) = ends(attribute.value())?;
-                connection.destination = destination;
-                connection.protocol = protocol;
-                connection.port = port;
-                let tuple = DefaultNla::new(1 | NLA_F_NESTED, attribute.value().to_vec());
-                connection.name.push(tuple);
-            }
-            2 => connection.answers = ends(attribute.value())?.0,
-            // Its number and its zone.
-            kind @ (12 | 18) => {
-                connection.name.push(DefaultNla::new(kind, attribute.value().to_vec()));
-            }
-            _ => {}
-        }
-    }
-    Ok(Some(connection))
-}
-
-/// Source, destination, protocol and port of a direction.
-type Ends = (Option<IpAddr>, Option<IpAddr>, Option<u8>, Option<u16>);
-
-fn ends(tuple: &[u8]) -> Result<Ends, DecodeError> {
-    let addresses = parts(tuple, 1).next().transpose()?.unwrap_or_default();
-    let protocol = parts(tuple, 2).next().transpose()?.unwrap_or_default();
-    let address = |v4, v6| -> Result<Option<IpAddr>, DecodeError> {
-        let v4 = parts(addresses, v4).next().transpose()?;
-        let v6 = parts(addresses, v6).next().transpose()?;
-        let v4 = v4.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(IpAddr::from);
-        Ok(v4.or(v6.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from)))
-    };
-    let number = parts(protocol, 1).next().transpose()?.and_then(|bytes| bytes.first().copied());
-    let port = parts(protocol, 3).next().transpose()?;
-    let port = port.and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?)));
-    Ok((address(1, 3)?, address(2, 4)?, number, port))
 }

@@ -13,6 +13,7 @@ pub mod contents;
 mod expressions;
 pub mod flows;
 pub mod follow;
+pub mod found;
 pub mod kernel;
 mod messages;
 pub mod preflight;

@@ -67,7 +67,7 @@ impl Native {
         let before = unit.declared.take();
         let remembered = self.remembered.remove(&name);
         let last_good = match value {
-            Some(value) => Some(unit::LastGood::Value(value)),
+            Some(value) => Some(unit::LastGood::Value(Box::new(value))),
             None => before
                 .as_ref()
                 .and_then(|before| before.last_good.clone())

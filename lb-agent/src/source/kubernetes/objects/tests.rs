@@ -33,7 +33,7 @@ fn what_is_wrong_with_a_service() {
         (
             json!({ "ports": [port, { "name": "x", "port": 1, "protocol": "Tcp" }] }),
             1,
-            vec!["port `x`: protocol `Tcp` is not known; use TCP or UDP"],
+            vec!["port `x`: protocol `Tcp` is not known; use TCP, UDP or SCTP"],
         ),
         (
             json!({ "ports": [port, { "name": "good", "port": 81 }, { "name": "a/b", "port": 82 }] }),
@@ -217,7 +217,7 @@ fn what_is_wrong_with_a_slice() {
         [
             "port `a`: 0 is not a port; use 1 to 65535",
             "port `b`: 70000 is not a port; use 1 to 65535",
-            "port `c`: protocol `QUIC` is not known; use TCP or UDP",
+            "port `c`: protocol `QUIC` is not known; use TCP, UDP or SCTP",
             "port ``: 5 has no name, so no port of a Service leads to it; write \"\"",
         ]
     );

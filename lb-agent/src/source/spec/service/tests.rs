@@ -72,7 +72,7 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
             format!("{front}    colour: red"),
             "4:5",
             "unknown field `colour`; use `name`, `frontends`, `vip`, `ports`, `backends`, \
-             `backends_from`, `policy`, `affinity`, `no_backend`, `checks`,",
+             `backends_from`, `policy`, `affinity`, `expose`, `no_backend`, `checks`,",
         ),
         (
             format!("{front}    backends: [{{address: \"10.0.0.1:80\", weight: 0}}]"),

@@ -218,7 +218,7 @@ fn unknown_fields_cost_nothing_but_a_warning() {
             "/lb/backends/web/a (revision 2): unknown field `colour` is ignored; use `address`, \
              `host`, `port`, `weight`, `state`, `zone`, `priority` or `registered_by`",
             "/lb/services/web (revision 1): unknown field `colour` is ignored; use `name`, \
-             `frontends`, `vip`, `ports`, `backends`, `backends_from`, `policy`, `affinity`, \
+             `frontends`, `vip`, `ports`, `backends`, `backends_from`, `policy`, `affinity`, `expose`, \
              `no_backend`, `checks`, `ejection`, `panic_threshold`, `min_zone_healthy`, \
              `slow_start` or `on_removal`",
         ]

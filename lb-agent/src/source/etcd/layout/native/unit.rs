@@ -35,7 +35,7 @@ pub(super) struct Declared {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum LastGood {
     /// A value.
-    Value(Declaration),
+    Value(Box<Declaration>),
     /// What came out of one before the agent started.
     Cached(Arc<Service>),
 }

@@ -1,0 +1,106 @@
+//! A table as the kernel has it, as far as it can be compared with what it should be. No I/O.
+
+use super::chains::{Chains, Hook, draw_of};
+use super::rows::{Draw, Key, Value};
+use super::sets::{Data, Set};
+use super::{Family, TABLE, messages};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, Hook as HookAttribute, HookNumber, SetAttribute,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// A table as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Whether it is there.
+    pub exists: bool,
+    /// Lengths of keys and data, and flags, of each set. Verdicts have no length.
+    pub(super) sets: BTreeMap<String, (u32, u32, u32)>,
+    pub(super) chains: BTreeMap<String, FoundChain>,
+    /// The elements, but for those that packets write.
+    pub elements: HashMap<Key, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FoundChain {
+    hook: Option<(String, u32, i32)>,
+    /// What each rule is known by.
+    pub(super) comments: Vec<Vec<u8>>,
+}
+
+// === impl Found ===
+
+impl Found {
+    /// The ways to slots that it has.
+    pub fn draws(&self) -> impl Iterator<Item = Draw> {
+        self.chains.keys().filter_map(|name| draw_of(name))
+    }
+
+    /// Whether the table has the sets that it needs and no others, and no chain that packets come into
+    /// in another way than they should.
+    pub(super) fn fits(&self, family: Family, chains: &Chains) -> bool {
+        let wanted = Set::ALL.into_iter().map(|set| {
+            let data = match set.data(family) {
+                Data::Bytes(length) => length,
+                Data::None | Data::Verdict => 0,
+            };
+            let flags = messages::flags(family, set).bits();
+            (set.name().to_owned(), (set.key_len(family), data, flags))
+        });
+        let hook = |name: &String, chain: &FoundChain| match (&chain.hook, chains.get(name)) {
+            (None, None) => true,
+            (Some(_), None) => false,
+            (found, Some(wanted)) => {
+                let wanted = wanted
+                    .hook
+                    .map(|Hook { kind, number, priority }| (kind.to_owned(), number, priority));
+                *found == wanted
+            }
+        };
+        self.exists
+            && self.sets == wanted.collect()
+            && self.chains.iter().all(|(name, chain)| hook(name, chain))
+    }
+
+    pub(super) fn take_set(&mut self, attributes: &[SetAttribute]) {
+        let (mut name, mut key, mut data, mut flags) = (None, 0, 0, 0);
+        let verdict = attributes.contains(&SetAttribute::DataType(messages::VERDICT));
+        for attribute in attributes {
+            match attribute {
+                SetAttribute::Name(text) => name = Some(text.clone()),
+                SetAttribute::KeyLen(length) => key = *length,
+                SetAttribute::DataLen(length) if !verdict => data = *length,
+                SetAttribute::Flags(bits) => flags = bits.bits(),
+                _ => {}
+            }
+        }
+        self.sets.extend(name.map(|name| (name, (key, data, flags))));
+    }
+
+    pub(super) fn take_chain(&mut self, attributes: &[ChainAttribute]) {
+        let (mut table, mut name, mut kind, mut place) = (None, None, None, None);
+        for attribute in attributes {
+            match attribute {
+                ChainAttribute::Table(text) => table = Some(text),
+                ChainAttribute::Name(text) => name = Some(text),
+                ChainAttribute::Type(text) => kind = Some(text),
+                ChainAttribute::Hook(parts) => place = Some(parts),
+                _ => {}
+            }
+        }
+        let hook = place.map(|parts| {
+            let (mut number, mut priority) = (u32::MAX, 0);
+            for part in parts {
+                match part {
+                    HookAttribute::Number(HookNumber::Inet(hook)) => number = u32::from(*hook),
+                    HookAttribute::Priority(value) => priority = value.cast_signed(),
+                    _ => {}
+                }
+            }
+            (kind.cloned().unwrap_or_default(), number, priority)
+        });
+        if let Some(name) = name.filter(|_| table.is_some_and(|table| table == TABLE)) {
+            self.chains.entry(name.clone()).or_default().hook = hook;
+        }
+    }
+}
