@@ -10,7 +10,7 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 SHORT := connections,degraded,fixtures,no_backend,pods,scope,tcp,udp,unanswered
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-probes install clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,10 @@ test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trac
 	$(CARGO) test -p integration --lib -- exposition
 	$(CARGO) test -p integration --test observe --test events
 
+test-packet-path: setup ## what comes in packets from other hosts and from guests, by real packets (root)
+	$(CARGO) build -p lb-agent --bins
+	$(CARGO) test -p integration --test packet_path
+
 kernels: ## the tests in other kernels, emulated (KERNELS=5.10,6.1 TESTS=tcp,udp JSON=1 UPDATE=1; root)
 	@sh lb-bpf/setup.sh kernels
 	@$(CARGO) build -p integration --bin kernels
@@ -93,6 +97,10 @@ bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 s
 bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, with 10,000 services (JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-kubernetes $(if $(JSON),--json)
+
+bench-packets: setup ## the first packet from another host, by the number of services (JSON=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench-packets $(if $(JSON),--json)
 
 bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins

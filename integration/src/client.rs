@@ -153,7 +153,8 @@ fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     }
 }
 
-fn parse_greeting(line: &str) -> io::Result<(String, SocketAddr)> {
+/// Who a greeting is from, and the client's address in it.
+pub(crate) fn parse_greeting(line: &str) -> io::Result<(String, SocketAddr)> {
     let (tag, seen) = line.split_once(' ').ok_or_else(|| not_a_greeting(line))?;
     let seen = seen.parse().map_err(|_| not_a_greeting(line))?;
     Ok((tag.to_owned(), seen))

@@ -66,6 +66,11 @@ impl Lab {
         }
     }
 
+    /// Another lab, with everything of its own but the calling thread: for another host's agent.
+    pub fn another(name: &str) -> Self {
+        Self::create(name)
+    }
+
     /// The cgroup whose sockets are translated.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup

@@ -5,8 +5,8 @@
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
 //! [`client`] dials them, [`traffic`] without end; [`browser`] and [`screen`] are what people look at;
 //! [`etcd`] is the store, [`large`] one with very much in it; [`apiserver`] is a Kubernetes cluster's,
-//! [`pods`] are nodes and pods with namespaces of their own, [`kubernetes`] is all of that together. A
-//! fixture that can't be set up panics with the reason: a test that can't run has failed.
+//! [`pods`] are nodes and pods with namespaces of their own, [`kubernetes`] is all of that together,
+//! [`packets`] with those who ask from outside. A fixture that can't be set up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod apiserver;
@@ -24,10 +24,12 @@ pub mod kubernetes;
 pub mod lab;
 pub mod large;
 pub mod netns;
+pub mod packets;
 pub mod pods;
 pub mod process;
 pub mod router;
 pub mod screen;
+pub mod sctp;
 pub mod server;
 pub mod soak;
 pub mod spec;

@@ -47,6 +47,12 @@ pub fn add_route(network: &str, via: &str) {
     ip(&["route", "add", network, "via", via]);
 }
 
+/// Tells whoever the calling thread's namespace would forward for that there is no way to an address.
+pub fn add_unreachable(ip_address: &str) {
+    let family = if ip_address.contains(':') { "-6" } else { "-4" };
+    ip(&[family, "route", "add", "unreachable", ip_address]);
+}
+
 /// Sets `net.<name>` of the calling thread's namespace, `name` written with slashes.
 pub fn sysctl(name: &str, value: &str) {
     fs::write(format!("/proc/sys/net/{name}"), value)

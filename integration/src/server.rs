@@ -1,8 +1,8 @@
 //! Backends that say who they are. A TCP backend greets each connection with one line, its tag and
 //! the client's address as it sees it, and then echoes; a UDP backend answers each datagram with
-//! such a line and the datagram.
+//! such a line and the datagram; an SCTP backend answers requests for a connection with it.
 
-use crate::sys;
+use crate::{sctp, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read as _, Write as _};
@@ -31,6 +31,8 @@ pub enum Kind {
     Mptcp,
     /// UDP.
     Udp,
+    /// SCTP, as far as [`sctp`] goes.
+    Sctp,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ struct Backend {
 enum Door {
     Stream(TcpListener),
     Datagram(UdpSocket),
+    Raw(sctp::Listener),
 }
 
 // === impl Backends ===
@@ -160,6 +163,7 @@ impl Backend {
         let address = match &door {
             Door::Stream(listener) => listener.local_addr(),
             Door::Datagram(socket) => socket.local_addr(),
+            Door::Raw(_) => Ok(address),
         };
         let address = address.expect("a bound socket has an address");
         Self { address, tag: tag.to_owned(), door, hits: AtomicU64::new(0) }
@@ -188,6 +192,11 @@ impl Backend {
                     let _ = socket.send_to(&answer, peer);
                 }
             }
+            Door::Raw(listener) => {
+                while listener.answer(|peer| self.greeting(peer)) {
+                    self.hits.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
     }
 
@@ -205,6 +214,7 @@ impl Door {
             Kind::Tcp => (Type::STREAM, Protocol::TCP),
             Kind::Mptcp => (Type::STREAM, Protocol::MPTCP),
             Kind::Udp => (Type::DGRAM, Protocol::UDP),
+            Kind::Sctp => return sctp::Listener::at(address).map(Self::Raw),
         };
         let socket = Socket::new(domain, form.nonblocking(), Some(protocol))?;
         socket.set_reuse_address(kind != Kind::Udp)?;
@@ -223,6 +233,7 @@ impl Door {
         match self {
             Self::Stream(listener) => listener.as_fd(),
             Self::Datagram(socket) => socket.as_fd(),
+            Self::Raw(listener) => listener.as_fd(),
         }
     }
 }

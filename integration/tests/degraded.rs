@@ -38,6 +38,7 @@ fn service(backends: &[SocketAddr]) -> Service {
         affinity: None,
         no_backend: Default::default(),
         no_node_backend: Default::default(),
+        source_ranges: Vec::new(),
         health: Default::default(),
     }
 }

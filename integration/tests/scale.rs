@@ -1,6 +1,6 @@
 //! 100,000 backends in 10,000 services, from one file in both spellings of a backend, from a
 //! store, and from a cluster: how long the agent takes to load and publish them, how much memory it keeps, and what one
-//! changed backend, an unchanged file and doing nothing cost then. `cargo test --release` judges
+//! changed backend, an unchanged file and doing nothing cost then; and the same of what packets meet. `cargo test --release` judges
 //! times; a debug build only prints them.
 
 use integration::agent::Agent;
@@ -8,6 +8,9 @@ use integration::client::dial;
 use integration::kubernetes::large::{FromMemory, Large as LargeCluster, publish_from_memory};
 use integration::lab::{self, Lab};
 use integration::large::{Large, Seen, percentile};
+use integration::packets::measure::{changed, loaded};
+use integration::packets::{outsider, said};
+use integration::pods::Node;
 use integration::process::Memory;
 use integration::server::Backends;
 use integration::wait::wait_for;
@@ -51,6 +54,12 @@ const CLUSTER_ROUNDS: usize = 5;
 /// server of the tests takes to tell it is in there, too.
 const CLUSTER_SEEN: Duration = Duration::from_millis(5);
 const CLUSTER_MEMORY_KB: u64 = 250_000;
+
+/// From the start of the agent until connections from other hosts are translated.
+const PACKETS_LOAD: Duration = Duration::from_secs(5);
+/// From a changed endpoint in the API server to a connection from another host that sees it, in the
+/// median.
+const PACKETS_SEEN: Duration = Duration::from_millis(20);
 
 /// Each of these wants the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -168,6 +177,39 @@ fn a_cluster_in_pages() {
         let Memory { now, peak } = Memory::of(agent.pid());
         print(&format!("cluster in pages: {now} kB resident, at most {peak} kB so far"));
         assert!(peak < CLUSTER_MEMORY_KB, "at most {peak} kB, not less than {CLUSTER_MEMORY_KB}");
+    });
+}
+
+#[test]
+fn packets_from_other_hosts() {
+    alone("scale-packets", |lab| {
+        let node = Node::here(lab, "near");
+        let client = outsider(&node, lab, 9, "client");
+        let large = LargeCluster::fill(lab);
+        let begun = Instant::now();
+        let (agent, ready) = large.start_agent_with("packet_path: on");
+        let loaded = loaded(&client, begun, large.probe());
+        print(&format!("packets: start to ready {ready:.0?}, to packets translated {loaded:.0?}"));
+        print(&format!("packets: {}", said(lab)));
+        let turns = if cfg!(debug_assertions) { 20 } else { CHANGES };
+        let seen: Vec<Duration> = (1..=turns)
+            .map(|turn| {
+                let asked = large.move_to(turn % 2);
+                changed(&client, asked, large.probe(), ["0", "1"][turn % 2])
+            })
+            .collect();
+        let (median, most) = (percentile(seen.clone(), 0.5), percentile(seen, 0.99));
+        print(&format!("packets: change to connect, median {median:.2?}, p99 {most:.2?}"));
+        let Memory { now, peak } = Memory::of(agent.pid());
+        print(&format!("packets: {now} kB resident, at most {peak} kB so far"));
+        assert_eq!(said(lab)["repairs"], 0);
+        if !cfg!(debug_assertions) {
+            assert!(loaded < PACKETS_LOAD, "loaded after {loaded:?}, not {PACKETS_LOAD:?}");
+            assert!(
+                median < PACKETS_SEEN,
+                "a change is seen after {median:?}, not {PACKETS_SEEN:?}"
+            );
+        }
     });
 }
 

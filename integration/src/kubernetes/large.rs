@@ -22,7 +22,7 @@ use lb_agent::source::kubernetes::cluster::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The service that is changed, beside the many, and where its endpoints are.
@@ -36,6 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// An API server with many services, each with a slice of endpoints.
 pub struct Large<'a> {
     lab: &'a Lab,
+    services: u32,
     api: ApiServer,
     _servers: Backends,
 }
@@ -55,15 +56,19 @@ impl<'a> Large<'a> {
     /// Starts an API server and fills it. To be called within [`crate::lab::run`].
     #[track_caller]
     pub fn fill(lab: &'a Lab) -> Self {
-        SERVERS.iter().for_each(|server| netns::add_address(server));
-        let servers = [0, 1].map(|index| (address_of(index), index.to_string()));
-        let servers = Backends::start(Kind::Tcp, servers);
+        Self::fill_with(lab, SERVICES)
+    }
+
+    /// [`fill`](Self::fill) with this number of services beside the one that is changed.
+    #[track_caller]
+    pub fn fill_with(lab: &'a Lab, services: u32) -> Self {
+        let servers = serve();
         let api = ApiServer::start();
         api.put(node());
-        api.put_all((0..SERVICES).map(service));
-        api.put_all((0..SERVICES).map(slice));
-        api.put_all([probe(), probe_slice(0)]);
-        Self { lab, api, _servers: servers }
+        api.put_all((0..services).map(service));
+        api.put_all((0..services).map(slice));
+        api.put_all([probe(services), probe_slice(0)]);
+        Self { lab, services, api, _servers: servers }
     }
 
     /// From now on, lists come in pages, as from servers that can't stream them.
@@ -75,8 +80,14 @@ impl<'a> Large<'a> {
     /// to read the objects, to publish the tables and to attach the programs.
     #[track_caller]
     pub fn start_agent(&self) -> (Agent<'a>, Duration) {
+        self.start_agent_with("")
+    }
+
+    /// [`start_agent`](Self::start_agent) with further top-level settings.
+    #[track_caller]
+    pub fn start_agent_with(&self, top: &str) -> (Agent<'a>, Duration) {
         self.lab.set_settings(&format!(
-            "sources:\n  - kubernetes: {{server: \"{}\", node: {}}}\n",
+            "{top}\nsources:\n  - kubernetes: {{server: \"{}\", node: {}}}\n",
             self.api.url(),
             NEAR.0,
         ));
@@ -88,10 +99,21 @@ impl<'a> Large<'a> {
     /// Moves the probe's only endpoint to the other server, and waits until connects go there.
     #[track_caller]
     pub fn change(&self, turn: usize) -> Seen {
-        let change = probe_slice(turn % 2);
+        let asked = self.move_to(turn % 2);
+        seen(asked, Instant::now(), self.probe(), turn % 2)
+    }
+
+    /// Moves the probe's only endpoint to this server, 0 or 1; when that was asked for.
+    pub fn move_to(&self, server: usize) -> Instant {
+        let change = probe_slice(server);
         let asked = Instant::now();
         self.api.put(change);
-        seen(asked, Instant::now(), vip(SERVICES), turn % 2)
+        asked
+    }
+
+    /// The address of the service that is changed, the last one.
+    pub fn probe(&self) -> SocketAddr {
+        vip(self.services)
     }
 
     /// Changes the probe's endpoint so often, an even number of times, and returns what the agent says of how
@@ -116,6 +138,12 @@ impl<'a> Large<'a> {
     pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
         idle_cost(self.lab, agent, span)
     }
+}
+
+/// Serves the probe's endpoints, which call themselves 0 and 1.
+pub fn serve() -> Backends {
+    SERVERS.iter().for_each(|server| netns::add_address(server));
+    Backends::start(Kind::Tcp, [0, 1].map(|index| (address_of(index), index.to_string())))
 }
 
 /// Takes in all objects and publishes what they come to in the lab's tables, as the agent does.
@@ -185,11 +213,13 @@ fn node() -> Value {
     })
 }
 
-fn vip(number: u32) -> SocketAddr {
+/// The address of service `number`.
+pub fn vip(number: u32) -> SocketAddr {
     (Ipv4Addr::from(0x0A60_0000 + number), 80).into()
 }
 
-fn address_of(server: usize) -> SocketAddr {
+/// Where a server of the probe's is, 0 or 1.
+pub fn address_of(server: usize) -> SocketAddr {
     SocketAddr::new(SERVERS[server].parse().expect("an address"), PORT)
 }
 
@@ -197,8 +227,8 @@ fn service(number: u32) -> Value {
     service_named(&format!("s{number}"), vip(number))
 }
 
-fn probe() -> Value {
-    service_named(PROBE, vip(SERVICES))
+fn probe(number: u32) -> Value {
+    service_named(PROBE, vip(number))
 }
 
 fn service_named(name: &str, vip: SocketAddr) -> Value {
@@ -212,9 +242,13 @@ fn service_named(name: &str, vip: SocketAddr) -> Value {
 }
 
 fn slice(number: u32) -> Value {
+    slice_of(&format!("s{number}"), endpoints_of(number).map(|endpoint| *endpoint.ip()))
+}
+
+/// The endpoints of service `number`, which nobody serves.
+pub fn endpoints_of(number: u32) -> impl Iterator<Item = SocketAddrV4> {
     let first = 0xAC10_0000 + number * EACH;
-    let addresses = (first..first + EACH).map(Ipv4Addr::from);
-    slice_of(&format!("s{number}"), addresses)
+    (first..first + EACH).map(|address| SocketAddrV4::new(address.into(), PORT))
 }
 
 fn probe_slice(server: usize) -> Value {

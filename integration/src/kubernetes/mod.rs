@@ -6,7 +6,9 @@ pub mod large;
 mod objects;
 mod published;
 
-pub use self::expect::{TCP, UDP, nobody, reaches, refused, unreachable};
+pub use self::expect::{
+    PACKETS, SCTP, TCP, UDP, nobody, reaches, reaches_as, refused, rejected, silent, unreachable,
+};
 pub use self::objects::{Endpoint, Svc, endpoint, node_in};
 pub use self::published::Published;
 
@@ -18,6 +20,7 @@ use crate::server::Kind;
 use crate::wait::wait_for;
 use serde_json::{Value, json};
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The node with the agent, and its zone.
@@ -50,27 +53,32 @@ pub fn run(name: &str, test: impl FnOnce(&mut World<'_>) + Send) {
     run_with(name, "localhost_node_ports: true", test);
 }
 
-/// [`run`] with these settings of the source: `localhost_node_ports: true, ...`.
+/// [`run`] with these settings of the source: `localhost_node_ports: true, ...`. What is not translated
+/// when it connects is not translated at all.
 #[track_caller]
 pub fn run_with(name: &str, settings: &str, test: impl FnOnce(&mut World<'_>) + Send) {
-    lab::run(name, |lab| test(&mut World::start(lab, settings)));
+    lab::run(name, |lab| test(&mut World::start(lab, "packet_path: off", settings)));
 }
 
 // === impl World ===
 
 impl<'a> World<'a> {
-    fn start(lab: &'a Lab, settings: &str) -> Self {
+    /// A cluster in this lab, with top-level settings of the agent, and those of its source.
+    #[track_caller]
+    pub fn start(lab: &'a Lab, top: &str, settings: &str) -> Self {
         let node = Node::here(lab, NEAR.0);
         let other = node.beside(lab, 2, FAR.0);
-        let api = ApiServer::start();
+        Self::of(lab, node, other, top, settings)
+    }
+
+    /// A cluster of these two nodes; the agent of the second is the caller's.
+    #[track_caller]
+    pub fn of(lab: &'a Lab, node: Node, other: Node, top: &str, settings: &str) -> Self {
+        let api = ApiServer::start_at(SocketAddr::new(node.addresses().v4.into(), 0));
         for (node, zone) in [(&node, NEAR.1), (&other, FAR.1)] {
             api.put(node_in(node, zone));
         }
-        lab.set_settings(&format!(
-            "sources:\n  - kubernetes: {{server: \"{}\", node: {}, {settings}}}\n",
-            api.url(),
-            NEAR.0,
-        ));
+        lab.set_settings(&settings_of(&api, NEAR.0, top, settings));
         let agent = Some(Agent::start(lab, ""));
         Self { agent, api, node, other, lab, turn: Cell::new(1000) }
     }
@@ -170,6 +178,15 @@ impl<'a> World<'a> {
     pub fn far_pod(&self, name: &str, port: u16) -> Pod {
         serving(self.other.pod(name), port)
     }
+}
+
+/// An agent's settings on a node of this name.
+pub fn settings_of(api: &ApiServer, node: &str, top: &str, settings: &str) -> String {
+    let comma = if settings.is_empty() { "" } else { ", " };
+    let server = api.url();
+    format!(
+        "{top}\nsources:\n  - kubernetes: {{server: \"{server}\", node: {node}{comma}{settings}}}\n"
+    )
 }
 
 fn serving(pod: Pod, port: u16) -> Pod {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -64,12 +65,21 @@ impl Node {
         node
     }
 
-    /// Makes another node, 2 or more, with a route to and from this one.
+    /// Makes another node, 2 or more, with a route to and from this one. The lab's agent translates
+    /// nothing there.
     pub fn beside(&self, lab: &Lab, number: u8, name: &str) -> Self {
-        let unique = lab.cgroup().path().file_name().unwrap_or_default().display();
-        let cgroup = Cgroup::create(&format!("{unique}-{name}"));
+        let pods = format!("{name}-pods");
+        self.linked(unserved(lab, name), unserved(lab, &pods), number, name)
+    }
+
+    /// Makes another node as [`beside`](Self::beside) does, whose agent is that of `lab`, which is no
+    /// other node's.
+    pub fn beside_in(&self, lab: &Lab, number: u8, name: &str) -> Self {
+        self.linked(lab.cgroup().child(name), lab.cgroup().child("pods"), number, name)
+    }
+
+    fn linked(&self, cgroup: Cgroup, pods: Cgroup, number: u8, name: &str) -> Self {
         let (namespace, pause) = new_namespace(&cgroup);
-        let pods = Cgroup::create(&format!("{unique}-{name}-pods"));
         let place = place(name, namespace, cgroup, number);
         let node = Self { place, pods, number, next: FIRST.into(), _pause: Some(pause) };
         let namespace = path(&node.place);
@@ -87,8 +97,17 @@ impl Node {
 
     /// Starts a pod.
     pub fn pod(&self, name: &str) -> Pod {
+        self.pod_in(self.pods.child(name), name)
+    }
+
+    /// Starts a pod whose sockets are not the node's, as those of a virtual machine: the lab's agent
+    /// sees its packets only.
+    pub fn guest(&self, lab: &Lab, name: &str) -> Pod {
+        self.pod_in(unserved(lab, name), name)
+    }
+
+    fn pod_in(&self, cgroup: Cgroup, name: &str) -> Pod {
         let host = self.next.fetch_add(1, Ordering::Relaxed);
-        let cgroup = self.pods.child(name);
         let (namespace, pause) = new_namespace(&cgroup);
         let addresses = pod_addresses(self.number, host);
         let place = Place::new(name, self.name(), namespace, cgroup, addresses);
@@ -102,13 +121,17 @@ impl Node {
         });
         place.run(|| {
             let (Pair { v4, v6 }, via) = (addresses, gateway);
+            // It is alone in its network, so that all it sends passes the node.
             ip_batch(&format!(
-                "address add {v4}/24 dev eth0\n\
-                 address add {v6}/64 dev eth0 nodad\n\
+                "address add {v4}/32 dev eth0\n\
+                 address add {v6}/128 dev eth0 nodad\n\
                  link set eth0 up\n\
-                 route add default via {}\n\
-                 route add default via {}",
-                via.v4, via.v6
+                 route add {via4} dev eth0\n\
+                 route add {via6} dev eth0\n\
+                 route add default via {via4} src {v4}\n\
+                 route add default via {via6} src {v6}",
+                via4 = via.v4,
+                via6 = via.v6,
             ));
         });
         Pod { place, _pause: Some(pause) }
@@ -120,6 +143,24 @@ impl Node {
         let cgroup = self.pods.child(name);
         let place = Place::new(name, self.name(), namespace, cgroup, self.addresses());
         Pod { place, _pause: None }
+    }
+
+    /// A process of the node whose sockets the lab's agent does not translate.
+    pub fn stranger(&self, lab: &Lab, name: &str) -> Pod {
+        let namespace = self.run(own_namespace);
+        let addresses = self.addresses();
+        let place = Place::new(name, self.name(), namespace, unserved(lab, name), addresses);
+        Pod { place, _pause: None }
+    }
+
+    /// Gives it another address, which it has until [`loses`](Self::loses) takes it away.
+    pub fn gets(&self, ip_address: &str) {
+        self.run(|| ip_batch(&format!("address add {} nodad", at_uplink(ip_address))));
+    }
+
+    /// Takes away what [`gets`](Self::gets) gave.
+    pub fn loses(&self, ip_address: &str) {
+        self.run(|| ip_batch(&format!("address del {}", at_uplink(ip_address))));
     }
 
     /// The ranges of its pods' addresses.
@@ -139,6 +180,20 @@ impl Node {
         self.run(|| {
             sysctl("ipv4/ip_forward", "1");
             sysctl("ipv6/conf/all/forwarding", "1");
+            // What merely passes a bridge is not the node's business. Kernels differ in having this.
+            for tool in ["iptables", "ip6tables"] {
+                let name = format!("bridge/bridge-nf-call-{tool}");
+                if Path::new("/proc/sys/net").join(&name).exists() {
+                    sysctl(&name, "0");
+                }
+            }
+            // Each refusal is told, however many there are.
+            sysctl("ipv4/icmp_ratelimit", "0");
+            sysctl("ipv6/icmp/ratelimit", "0");
+            // Pods know one way, and it is the right one.
+            for device in ["all", "default"] {
+                sysctl(&format!("ipv4/conf/{device}/send_redirects"), "0");
+            }
             let mut commands = format!("link add {BRIDGE} type bridge\n");
             for (device, Pair { v4, v6 }) in [(UPLINK, own), (BRIDGE, gateway)] {
                 commands += &format!(
@@ -215,9 +270,23 @@ fn new_namespace(cgroup: &Cgroup) -> (File, Pause) {
         let pause = Pause(pause.expect("`cat` can be started"));
         netns::ip(&["link", "set", "lo", "up"]);
         without_dad();
+        for device in ["all", "default"] {
+            sysctl(&format!("ipv6/conf/{device}/accept_redirects"), "0");
+        }
         (own_namespace(), pause)
     };
     std::thread::scope(|scope| scope.spawn(body).join()).expect("a namespace can be made")
+}
+
+fn at_uplink(ip_address: &str) -> String {
+    let length = if ip_address.contains(':') { 128 } else { 32 };
+    format!("{ip_address}/{length} dev {UPLINK}")
+}
+
+/// A cgroup beside the lab's.
+fn unserved(lab: &Lab, name: &str) -> Cgroup {
+    let unique = lab.cgroup().path().file_name().unwrap_or_default().display();
+    Cgroup::create(&format!("{unique}-{name}"))
 }
 
 /// Devices made from now on have their link-local address at once, not a second later when nobody

@@ -4,6 +4,7 @@
 use super::Pair;
 use crate::cgroup::Cgroup;
 use crate::client::{ask, ask_connected, dial_within, udp};
+use crate::sctp;
 use crate::server::{Backends, Kind};
 use crate::wait::patience;
 use nix::sched::{CloneFlags, setns};
@@ -39,6 +40,8 @@ pub enum Way {
     Connected,
     /// By a UDP socket that is not.
     Unconnected,
+    /// By an SCTP packet that asks for a connection.
+    Sctp,
 }
 
 /// What came of a client's question.
@@ -112,6 +115,12 @@ impl Place {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(servers);
     }
 
+    /// How many connections and datagrams its servers have answered.
+    pub fn answered(&self) -> u64 {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.iter().flat_map(Backends::hits).sum()
+    }
+
     /// Asks who serves an address, and sees to it that the answer does not take too long.
     #[track_caller]
     pub fn ask(&self, way: Way, to: SocketAddr) -> io::Result<Asked> {
@@ -124,6 +133,11 @@ impl Place {
             self.name
         );
         asked
+    }
+
+    /// Asks from here, as [`Way::ask_within`] does.
+    pub fn ask_within(&self, way: Way, to: SocketAddr, patience: Duration) -> io::Result<Asked> {
+        self.run(|| way.ask_within(to, patience))
     }
 
     /// A UDP socket that is connected and has been answered, and by whom.
@@ -141,17 +155,27 @@ impl Place {
 // === impl Way ===
 
 impl Way {
-    /// All ways.
+    /// All ways that are translated when a socket connects or sends.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Connected, Self::Unconnected];
 
     /// Asks from where the calling thread is.
     pub fn ask(self, to: SocketAddr) -> io::Result<Asked> {
-        if self == Self::Tcp {
-            let call = dial_within(to, PATIENCE * patience())?;
-            let (peer, local) = (call.stream.peer_addr()?, call.stream.local_addr()?);
-            return Ok(Asked { tag: call.tag, peer, local, seen: call.seen });
+        self.ask_within(to, PATIENCE * patience())
+    }
+
+    /// [`ask`](Self::ask), but what takes longer than this has failed.
+    pub fn ask_within(self, to: SocketAddr, patience: Duration) -> io::Result<Asked> {
+        match self {
+            Self::Tcp => {
+                let call = dial_within(to, patience)?;
+                let (peer, local) = (call.stream.peer_addr()?, call.stream.local_addr()?);
+                return Ok(Asked { tag: call.tag, peer, local, seen: call.seen });
+            }
+            Self::Sctp => return sctp::ask(to, patience),
+            Self::Connected | Self::Unconnected => {}
         }
         let socket = udp(any(to));
+        socket.set_read_timeout(Some(patience))?;
         let (reply, peer) = if self == Self::Connected {
             socket.connect(to)?;
             (ask_connected(&socket)?, socket.peer_addr()?)

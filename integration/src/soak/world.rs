@@ -80,6 +80,7 @@ impl World {
                 spec = match frontend.protocol {
                     Protocol::Tcp => spec.frontend(frontend.address),
                     Protocol::Udp => spec.udp(frontend.address),
+                    Protocol::Sctp => unreachable!("no socket dials it"),
                 };
             }
             for (address, Backend { weight, state, .. }) in &entry.backends {
@@ -182,6 +183,7 @@ impl World {
             affinity: *affinity,
             no_backend: Default::default(),
             no_node_backend: Default::default(),
+            source_ranges: Vec::new(),
             health: Default::default(),
         }
     }

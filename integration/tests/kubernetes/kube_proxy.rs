@@ -185,7 +185,7 @@ fn ports_metrics_and_events_are_kube_proxys() {
         netns::add_address(NODE);
         let backends = Backends::tcp(NODE, ["a"]);
         let api = cluster(backends.at(0), 30_999);
-        let mut proxy = Proxy::start(lab, &api, "mode: nftables\nnew: 1\n");
+        let mut proxy = Proxy::start(lab, &api, "mode: nftables\nconfigSyncPeriod: 15m\nnew: 1\n");
         proxy.wait_ready();
         proxy.until("a connect", |_| dial("10.96.0.10:80".parse().unwrap()).is_ok());
         let node_port = |_: &Lab| dial(format!("{NODE}:30080").parse().unwrap()).is_ok();
@@ -274,7 +274,7 @@ fn ports_metrics_and_events_are_kube_proxys() {
         let log = proxy.log();
         assert!(log.contains("unknown field `new` is ignored"), "{log}");
         assert!(
-            log.contains("accepted without effect (docs/kubernetes.md says why): clusterCIDR"),
+            log.contains("accepted without effect (docs/kubernetes.md says why): configSyncPeriod"),
             "{log}"
         );
 

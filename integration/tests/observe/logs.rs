@@ -135,7 +135,7 @@ fn what_others_wrote_stays_in_its_line() {
         let web = service("web")
             .frontend("10.96.0.10:80")
             .backend("127.0.0.1:9")
-            .with(&format!("checks: [{says}]"));
+            .with(format!("checks: [{says}]"));
         let agent = Agent::start(lab, &services(&[web]));
         for part in ["-key", "-value", "-file", "-name", "said"] {
             eventually("a line about it", DEADLINE, || {

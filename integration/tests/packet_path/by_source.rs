@@ -1,0 +1,109 @@
+//! `sessionAffinity: ClientIP` of clients outside and of guests: by the source address of packets.
+
+use integration::kubernetes::{Endpoint, endpoint};
+use integration::packets::{self, PODS, Scene};
+use integration::pods::{Place, Pod, Way};
+use integration::wait::{eventually, let_pass};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often a client asks to find out whether it stays with an endpoint. Of three, the same one is
+/// chosen so often by chance once in 10^14 times.
+const OFTEN: usize = 30;
+const WAYS: [Way; 3] = [Way::Tcp, Way::Connected, Way::Sctp];
+
+/// Three pods, two of them on the node, and their endpoints.
+fn pods(scene: &Scene<'_>) -> ([Pod; 3], [Endpoint; 3]) {
+    let pods = [scene.pod("a", 8080), scene.pod("b", 8080), scene.far_pod("c", 8080)];
+    let endpoints = [0, 1, 2].map(|index| endpoint(&pods[index]));
+    (pods, endpoints)
+}
+
+#[track_caller]
+fn one(from: &Place, way: Way, to: SocketAddr) -> String {
+    from.ask(way, to).unwrap_or_else(|error| panic!("{way:?} to {to}: {error}")).tag
+}
+
+/// Who answers this client, asked often.
+#[track_caller]
+fn who(from: &Place, way: Way, to: SocketAddr) -> BTreeSet<String> {
+    (0..OFTEN).map(|_| one(from, way, to)).collect()
+}
+
+/// Cluster address, NodePort, load balancer's and external address, by family.
+fn all(scene: &Scene<'_>) -> [Vec<SocketAddr>; 2] {
+    let all = [Scene::web().at(80).to_vec(), scene.doors()].concat();
+    let (v4, v6) = all.into_iter().partition(SocketAddr::is_ipv4);
+    [v4, v6]
+}
+
+/// It holds for all addresses of one port together, and for each protocol by itself.
+#[test]
+fn session_affinity() {
+    packets::run("packets-affinity", PODS, |scene| {
+        let (_pods, endpoints) = pods(scene);
+        scene.put(&Scene::web().sticky(10_800), &endpoints);
+        for from in [&*scene.client, &scene.guest, &scene.stranger] {
+            for addresses in all(scene) {
+                for way in WAYS {
+                    let first = one(from, way, addresses[0]);
+                    for to in &addresses {
+                        let who = who(from, way, *to);
+                        assert_eq!(who, BTreeSet::from([first.clone()]), "{way:?} to {to}");
+                    }
+                }
+            }
+        }
+        // The endpoint goes; its client chooses another and stays there.
+        let to = scene.doors()[0];
+        let tag = one(&scene.client, Way::Tcp, to);
+        let index = ["a", "b", "c"].iter().position(|name| *name == tag).expect("one of three");
+        let rest: Vec<Endpoint> =
+            (0..3).filter(|other| *other != index).map(|other| endpoints[other].clone()).collect();
+        scene.put(&Scene::web().sticky(10_800), &rest);
+        let after = who(&scene.client, Way::Tcp, to);
+        assert_eq!(after.len(), 1, "{after:?}");
+        assert!(!after.contains(&tag), "{after:?}");
+    });
+}
+
+#[test]
+fn session_affinity_timeout() {
+    packets::run("packets-timeout", PODS, |scene| {
+        let (_pods, endpoints) = pods(scene);
+        scene.put(&Scene::web().sticky(1), &endpoints);
+        for to in scene.doors().into_iter().take(2) {
+            let mut tags = BTreeSet::from([one(&scene.client, Way::Tcp, to)]);
+            eventually("another endpoint after the timeout", Duration::from_secs(60), || {
+                let_pass(Duration::from_millis(2100));
+                tags.insert(one(&scene.client, Way::Tcp, to));
+                tags.len() > 1
+            });
+        }
+        // Each connection renews it.
+        scene.put(&Scene::web().sticky(5), &endpoints);
+        let to = scene.doors()[0];
+        let first = one(&scene.client, Way::Tcp, to);
+        for _ in 0..8 {
+            let_pass(Duration::from_millis(800));
+            assert_eq!(one(&scene.client, Way::Tcp, to), first);
+        }
+    });
+}
+
+#[test]
+fn session_affinity_is_switched() {
+    packets::run("packets-switch", PODS, |scene| {
+        let (_pods, endpoints) = pods(scene);
+        for _ in 0..2 {
+            for (web, sticks) in [(Scene::web(), false), (Scene::web().sticky(10_800), true)] {
+                scene.put(&web, &endpoints);
+                for to in scene.doors().into_iter().take(2) {
+                    let who = who(&scene.client, Way::Tcp, to);
+                    assert_eq!(who.len() == 1, sticks, "{to}: {who:?}");
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,194 @@
+//! Who is refused, who hears nothing, and who is let in.
+
+use integration::kubernetes::{
+    PACKETS, SCTP, Svc, TCP, UDP, endpoint, reaches, reaches_as, refused, rejected, silent,
+};
+use integration::netns;
+use integration::packets::{self, BALANCER, EXTERNAL, NODE_PORT, PODS, Scene};
+use integration::pods::{Place, Way};
+use serde_json::{Value, json};
+use std::io;
+use std::net::SocketAddr;
+
+fn everyone<'a>(scene: &'a Scene<'_>) -> [&'a Place; 3] {
+    [&scene.client, &scene.guest, &scene.stranger]
+}
+
+/// All addresses of the service `web`.
+fn everywhere(scene: &Scene<'_>) -> Vec<SocketAddr> {
+    [Scene::web().at(80).to_vec(), scene.doors()].concat()
+}
+
+#[test]
+fn rejected_when_no_endpoints_exist() {
+    packets::run("packets-none", PODS, |scene| {
+        let a = scene.pod("a", 8080);
+        let both = Scene::web()
+            .with("internalTrafficPolicy", json!("Local"))
+            .with("externalTrafficPolicy", json!("Local"));
+        for web in [Scene::web(), both] {
+            scene.put(&web, &[]);
+            for from in everyone(scene) {
+                rejected(from, PACKETS, everywhere(scene));
+            }
+            scene.put(&web, &[endpoint(&a).unready()]);
+            refused(&scene.client, PACKETS, everywhere(scene));
+            scene.put(&web, &[endpoint(&a)]);
+            for from in everyone(scene) {
+                reaches(from, PACKETS, everywhere(scene), &["a"]);
+            }
+        }
+    });
+}
+
+/// Endpoints elsewhere only: outsiders hear nothing, who is on the node is led there.
+#[test]
+fn external_traffic_policy_local_without_an_endpoint_here() {
+    packets::run("packets-etp", PODS, |scene| {
+        let (a, c) = (scene.pod("a", 8080), scene.far_pod("c", 8080));
+        let web = Scene::web().with("externalTrafficPolicy", json!("Local"));
+        scene.put(&web, &[endpoint(&a), endpoint(&c)]);
+        reaches(&scene.client, PACKETS, scene.doors(), &["a"]);
+        scene.put(&web, &[endpoint(&c)]);
+        silent(&scene.client, PACKETS, scene.doors());
+        reaches(&scene.client, PACKETS, web.at(80), &["c"]);
+        for from in [&*scene.guest, &scene.stranger] {
+            reaches(from, PACKETS, everywhere(scene), &["c"]);
+        }
+        // By packets, too, where the socket is one of this node's.
+        let pod = scene.world.node.pod("pod");
+        reaches(&pod, SCTP, everywhere(scene), &["c"]);
+    });
+}
+
+#[test]
+fn internal_traffic_policy_local_without_an_endpoint_here() {
+    packets::run("packets-itp", PODS, |scene| {
+        let c = scene.far_pod("c", 8080);
+        let web = Scene::web().with("internalTrafficPolicy", json!("Local"));
+        scene.put(&web, &[endpoint(&c)]);
+        for from in everyone(scene) {
+            silent(from, PACKETS, web.at(80));
+            reaches(from, PACKETS, scene.doors(), &["c"]);
+        }
+    });
+}
+
+/// A port or protocol that no service has at an address that one has.
+#[test]
+fn other_ports_of_a_cluster_address_are_rejected() {
+    packets::run("packets-ports", PODS, |scene| {
+        let a = scene.pod("a", 8080);
+        let web = Svc::new("web", 10).tcp("http", 80, 8080);
+        scene.put(&web, &[endpoint(&a)]);
+        for from in everyone(scene) {
+            reaches(from, TCP, web.at(80), &["a"]);
+            rejected(from, PACKETS, web.at(81));
+            rejected(from, &PACKETS[1..], web.at(80));
+        }
+        // Once nobody has the address, nobody answers for it.
+        scene.world.remove(&web);
+        scene.settle();
+        silent(&scene.client, TCP, web.at(80));
+    });
+}
+
+/// Sent on, they would go round in circles.
+#[test]
+fn unallocated_addresses_of_a_service_range_are_dropped() {
+    packets::run("packets-cidr", PODS, |scene| {
+        let a = scene.pod("a", 8080);
+        let (web, free) = (Svc::new("web", 10).tcp("http", 80, 8080), Svc::new("free", 99));
+        // Who is not dropped learns that there is no way.
+        for to in free.addresses().both() {
+            netns::add_unreachable(&to.to_string());
+        }
+        scene.put(&web, &[endpoint(&a)]);
+        for from in [&*scene.client, &scene.guest] {
+            for to in free.at(80) {
+                let error = from.ask(Way::Tcp, to).expect_err("nobody has it").kind();
+                let told = [io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable];
+                assert!(told.contains(&error), "{}: {to}: {error}", from.name());
+            }
+        }
+        scene.world.api.put(json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/64"]},
+        }));
+        scene.put(&web, &[endpoint(&a)]);
+        for from in [&*scene.client, &scene.guest] {
+            silent(from, PACKETS, free.at(80));
+            reaches(from, TCP, web.at(80), &["a"]);
+        }
+        let allocated = Svc::new("free", 99).tcp("http", 80, 8080);
+        scene.put(&allocated, &[endpoint(&a)]);
+        for from in [&*scene.client, &scene.guest] {
+            reaches(from, TCP, allocated.at(80), &["a"]);
+        }
+    });
+}
+
+/// They hold at the load balancer's addresses, for everyone, by the address that is really theirs.
+#[test]
+fn source_ranges() {
+    packets::run("packets-ranges", PODS, |scene| {
+        let (a, c) = (scene.pod("a", 8080), scene.far_pod("c", 8080));
+        let endpoints = [endpoint(&a), endpoint(&c)];
+        let blocked = scene.outsider(10, "blocked");
+        let pod = scene.world.node.pod("pod");
+        let range = |places: &[&Place]| {
+            let all = places.iter().flat_map(|place| place.addresses().both());
+            let all = all.map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
+            json!(all.collect::<Vec<_>>())
+        };
+        let with = |ranges: Value| Scene::web().with("loadBalancerSourceRanges", ranges);
+        let others = [Scene::web().at(80), EXTERNAL.at(80)].concat();
+
+        scene.put(&with(range(&[&scene.client])), &endpoints);
+        reaches(&scene.client, PACKETS, BALANCER.at(80), &["a", "c"]);
+        for from in [&*blocked, &scene.guest, &scene.stranger, &pod] {
+            silent(from, PACKETS, BALANCER.at(80));
+            reaches(from, TCP, others.iter().copied(), &["a", "c"]);
+            reaches(from, TCP, scene.world.node.addresses().at(NODE_PORT), &["a", "c"]);
+        }
+
+        // Pods and the node by theirs.
+        scene.put(&with(range(&[&scene.guest, &pod, &scene.stranger])), &endpoints);
+        for from in [&*scene.guest, &pod, &scene.stranger] {
+            reaches(from, TCP, BALANCER.at(80), &["a", "c"]);
+            reaches(from, UDP, BALANCER.at(80), &["a", "c"]);
+        }
+        silent(&scene.client, PACKETS, BALANCER.at(80));
+
+        // The other family is free; spaces do not matter; what can't be read lets nobody in.
+        scene.put(&with(json!([" 192.0.2.0/24 "])), &endpoints);
+        let [v4, v6] = BALANCER.at(80);
+        silent(&scene.client, PACKETS, [v4]);
+        reaches(&scene.client, PACKETS, [v6], &["a", "c"]);
+        scene.put(&Scene::web(), &endpoints);
+        reaches(&blocked, PACKETS, BALANCER.at(80), &["a", "c"]);
+
+        // An outsider that is let in is an outsider still.
+        let local = with(range(&[&scene.client])).with("externalTrafficPolicy", json!("Local"));
+        scene.put(&local, &endpoints);
+        let seen = scene.client.addresses();
+        reaches_as(&scene.client, PACKETS, BALANCER.at(80), &[("a", seen)]);
+        silent(&blocked, PACKETS, BALANCER.at(80));
+        reaches_as(&blocked, PACKETS, EXTERNAL.at(80), &[("a", blocked.addresses())]);
+    });
+}
+
+/// Guests reach nothing by NodePorts of loopback, and outsiders even less.
+#[test]
+fn loopback_is_nobody_elses() {
+    packets::run("packets-loopback", PODS, |scene| {
+        let a = scene.pod("a", 8080);
+        scene.put(&Scene::web(), &[endpoint(&a)]);
+        let loopback = ["127.0.0.1", "::1"]
+            .map(|ip| SocketAddr::new(ip.parse().expect("an address"), NODE_PORT));
+        for from in [&*scene.client, &scene.guest] {
+            refused(from, TCP, loopback);
+        }
+    });
+}
