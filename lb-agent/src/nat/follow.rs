@@ -56,13 +56,18 @@ pub async fn follow(inputs: Inputs, status: watch::Sender<PacketPathStatus>) {
             changed = wanted.changed() => match changed {
                 Ok(()) => {
                     let now = Arc::clone(&wanted.borrow_and_update());
-                    block_in_place(|| keeper.take(now));
+                    // A cluster tells its facts before its services.
+                    let around = surroundings(&facts);
+                    block_in_place(|| {
+                        keeper.surround(around);
+                        keeper.take(now);
+                    });
                 }
                 Err(_) => return,
             },
             () = any_changed(&mut facts) => {
-                let facts: Vec<_> = facts.iter().map(|facts| Arc::clone(&facts.borrow())).collect();
-                block_in_place(|| keeper.surround(surroundings(&facts)));
+                let around = surroundings(&facts);
+                block_in_place(|| keeper.surround(around));
             }
             _ = tick.tick() => block_in_place(|| keeper.look()),
         }
@@ -90,7 +95,8 @@ async fn any_changed(facts: &mut Vec<watch::Receiver<Arc<Facts>>>) {
     }
 }
 
-fn surroundings(facts: &[Arc<Facts>]) -> Surroundings {
+fn surroundings(facts: &[watch::Receiver<Arc<Facts>>]) -> Surroundings {
+    let facts: Vec<_> = facts.iter().map(|facts| Arc::clone(&facts.borrow())).collect();
     let pods = facts.iter().flat_map(|facts| &facts.pods);
     let services = facts.iter().flat_map(|facts| &facts.service_cidrs);
     Surroundings { pods: pods.copied().collect(), services: services.copied().collect() }

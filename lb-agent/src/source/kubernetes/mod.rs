@@ -132,14 +132,16 @@ pub fn spawn_with(
     let new = SourceState::new(Arc::clone(&config.name), cached);
     let state = SourceState { heard: heard.clone(), ..new };
     let (sender, feed) = state::channel(state.clone());
-    let (facts, heard_facts) = state::channel(Arc::default());
+    let mut cluster = Cluster::new(settings, SystemTime::now());
+    // What is said of pods holds for the services of the cache, too.
+    let (facts, heard_facts) = state::channel(cluster.facts());
     let progress = Arc::new(Progress::default());
     let connection = Connection::new(config);
     if let Some(warning) = connection.warning() {
         tracing::warn!("{warning}");
     }
     let follower = Follower {
-        cluster: Cluster::new(settings, SystemTime::now()),
+        cluster,
         state,
         facts,
         progress: Arc::clone(&progress),
