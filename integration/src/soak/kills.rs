@@ -8,7 +8,7 @@ use crate::agent::Agent;
 use crate::lab::Lab;
 use crate::server::{Backends, Kind};
 use crate::spec::{Spec, service, services};
-use crate::wait::{eventually, let_pass};
+use crate::wait::{eventually, let_pass, within};
 use lb_agent::status::ServiceStatus;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -115,16 +115,17 @@ fn expect_no_leak(lab: &Lab, agent: Agent<'_>, before: &BTreeSet<String>) {
     // What the last plan has freed waits for a grace period, and ids for a look at the sockets; the
     // services come one after the other as there is room.
     lab.write_config(&services(&full()));
-    let is_full = |agent: &Agent<'_>| {
+    let wanted = (FRONTENDS as usize, (SERVICES * BACKENDS) as usize, Vec::new());
+    let filled = || {
         let told = agent.services();
         let installed = told.iter().flat_map(|service| &service.frontends).filter(|f| f.installed);
         let backends = told.iter().flat_map(|service| &service.backends);
-        installed.count() == FRONTENDS as usize
-            && backends.filter(|backend| backend.id.is_some()).count()
-                == (SERVICES * BACKENDS) as usize
-            && agent.status().rejections.is_empty()
+        let with_ids = backends.filter(|backend| backend.id.is_some()).count();
+        (installed.count(), with_ids, agent.status().rejections)
     };
-    eventually("full tables", DEADLINE, || is_full(&agent));
+    let full = within(DEADLINE, || (filled() == wanted).then_some(()));
+    // Frontends, backends and what was refused say what has leaked.
+    assert!(full.is_some(), "not full: {:?}", filled());
     assert_eq!(used(&agent, "BACKENDS"), Some(u64::from(ROWS - 1)));
     assert_eq!(pins(lab), *before);
     assert_eq!(agent.status().hooks.len(), 10);

@@ -243,7 +243,8 @@ impl Builder {
     }
 
     fn filter_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
-        let mut rules = vec![self.unless_new(), self.restricted()];
+        // What this host sends to itself comes by here, too.
+        let mut rules = vec![self.unless_new(), self.unless_probe(), self.restricted()];
         rules.extend(self.ranges(Side::Source, pods, &[], goto("filter-inside")));
         rules.extend(self.unserved(Set::RefusedOutside, Set::DroppedOutside));
         rules.push(vec![goto("filter-inside")]);
