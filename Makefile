@@ -6,9 +6,6 @@ PREFIX ?= /usr/local
 export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
-# What `make test` runs in another kernel: each way a socket is translated, in some minutes.
-SHORT := connections,degraded,fixtures,no_backend,pods,scope,tcp,udp,unanswered
-
 .DEFAULT_GOAL := help
 .PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes install clean
 
@@ -31,7 +28,6 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --release -p lb-agent
 	$(CARGO) test --release -p integration --test scale
 	$(CARGO) test --release -p integration --test observe ten_thousand
-	$(MAKE) kernels KERNELS=6.1 TESTS=$(SHORT)
 
 model: setup ## the publishing protocol, explored in every order of events; and every rule broken
 	$(CARGO) test -p lb-agent --lib -- plan::proof --nocapture --test-threads=1

@@ -5,6 +5,7 @@ mod kubeproxy;
 
 use crate::app::{self, Failure, Overrides};
 use crate::dataplane;
+use crate::shown::printable;
 use crate::telemetry::{self, LogFormat};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
@@ -117,8 +118,9 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Check(Check { config }) => {
             let (services, unasked) = app::check(&config, &Overrides::default())?;
             let mut out = std::io::stdout();
-            writeln!(out, "{}: {services} services, no problems", config.display())?;
-            unasked.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            let path = config.display().to_string();
+            writeln!(out, "{}: {services} services, no problems", printable(&path))?;
+            unasked.iter().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
             Ok(())
         }
         Command::Detach(Detach { config, pin_dir }) => {
@@ -133,5 +135,5 @@ fn execute(command: Command) -> Result<(), Failure> {
 
 fn complain(text: &str) {
     // If standard error is gone there is nobody left to tell.
-    drop(writeln!(std::io::stderr(), "lb-agent: {text}"));
+    drop(writeln!(std::io::stderr(), "lb-agent: {}", printable(text)));
 }

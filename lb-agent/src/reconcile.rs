@@ -274,9 +274,7 @@ impl<D: Dataplane> Reconciler<D> {
                 self.note_applied(&plan.deferred);
                 self.work.last_error = None;
                 self.backoff = FIRST_RETRY;
-                if plan.deferred.is_empty() {
-                    self.note_published();
-                }
+                self.note_published();
                 self.start_grace();
             }
             Err(error) => {
@@ -300,10 +298,11 @@ impl<D: Dataplane> Reconciler<D> {
         self.revisions.applied_but(deferred, now);
     }
 
-    /// Everything that was absorbed is in the tables.
+    /// What was absorbed is in the tables, but for what waits.
     fn note_published(&self) {
         for source in &self.sources {
-            for heard in source.underway.published(source.revision) {
+            let applied = self.revisions.applied(&source.name);
+            for heard in source.underway.published(applied) {
                 own::published(&source.name, heard.elapsed());
             }
         }

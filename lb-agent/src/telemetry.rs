@@ -2,11 +2,11 @@
 //! runs: there is one log per process, and so one filter.
 
 use crate::metrics::own;
-use crate::shown::clean;
+use crate::shown::{clean, printable};
 use clap::ValueEnum;
 use nix::sys::stat::fstat;
 use std::fmt::Debug;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
@@ -133,7 +133,7 @@ where
         layer.fmt_fields(debug_fn(field).delimited(" ")).boxed()
     };
     match format {
-        LogFormat::Json => (fmt::layer().with_writer(stderr).json().boxed(), None),
+        LogFormat::Json => (fmt::layer().with_writer(|| Printable).json().boxed(), None),
         LogFormat::Auto if !is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) => {
             (text(), None)
         }
@@ -150,9 +150,25 @@ where
     }
 }
 
+/// Standard error, for JSON that a person may look at: what JSON itself leaves as it is, and a terminal
+/// would act on, is escaped as JSON escapes the rest.
+struct Printable;
+
+impl Write for Printable {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        stderr().write_all(printable(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        stderr().flush()
+    }
+}
+
 /// Writes a field of a line of text. The one place where it is made sure that what others wrote (keys,
-/// names, answers to checks) stays in its line and makes no terminal do anything; JSON and the journal's
-/// protocol carry any text as it is.
+/// names, answers to checks) stays in its line and makes no terminal do anything; for JSON see [`Printable`],
+/// and the journal's protocol carries any text as it is.
 fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let value = clean(&format!("{value:?}"), LONGEST);
     match field.name() {

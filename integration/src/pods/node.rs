@@ -60,7 +60,9 @@ impl Node {
             _pause: None,
         };
         node.run(without_dad);
-        ip_batch(&format!("link add {UPLINK} type bridge"));
+        // A bridge without an address of its own takes that of a port, and another when the port goes:
+        // those who know it would send into the void for a while.
+        ip_batch(&format!("link add {UPLINK} address 02:00:00:00:00:01 type bridge"));
         node.set_up();
         node
     }
@@ -194,7 +196,10 @@ impl Node {
             for device in ["all", "default"] {
                 sysctl(&format!("ipv4/conf/{device}/send_redirects"), "0");
             }
-            let mut commands = format!("link add {BRIDGE} type bridge\n");
+            let mut commands = format!(
+                "link add {BRIDGE} address 02:00:00:00:01:{:02x} type bridge\n",
+                self.number
+            );
             for (device, Pair { v4, v6 }) in [(UPLINK, own), (BRIDGE, gateway)] {
                 commands += &format!(
                     "address add {v4}/24 dev {device}\n\

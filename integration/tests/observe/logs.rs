@@ -167,7 +167,7 @@ fn what_a_cluster_says_stays_in_its_line() {
 #[test]
 fn json_is_an_object_a_line() {
     lab::run("log-json", |lab| {
-        lab.write_config("services: []\n");
+        lab.write_config("services: [{name: \"e\\u009b2J\\u202e\\e[2J-name\"}]\n");
         let mut agent = Agent::spawn(lab, &["--log-format", "json"]);
         agent.wait_ready();
         let log = agent.log();
@@ -175,7 +175,9 @@ fn json_is_an_object_a_line() {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             assert!(line["level"].is_string() && line["fields"]["message"].is_string(), "{line}");
         }
-        assert!(log.contains("serving"), "{log}");
+        assert!(log.contains("serving") && log.contains("-name"), "{log}");
+        let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!log.contains(acts), "{log:?}");
     });
 }
 

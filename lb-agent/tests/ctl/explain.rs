@@ -314,7 +314,7 @@ fn mistakes() {
             vec!["`10.96.0.1` has no port"],
         ),
         (vec!["10.96.0.1:80", "--node", "n1"], vec!["--manifests <FILE>"]),
-        (vec!["10.96.0.1:80/sctp", "--node", "n1"], vec!["protocol `sctp` is not supported"]),
+        (vec!["10.96.0.1:80/quic", "--node", "n1"], vec!["protocol `quic` is not supported"]),
         (
             vec!["10.96.0.1:80", "--from", "mars"],
             vec!["invalid value 'mars'", "pod, node, outside"],

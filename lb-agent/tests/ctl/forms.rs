@@ -321,7 +321,7 @@ fn status() {
     agent.names.send_replace(vec![zone, dns]);
     agent.packets.send_replace(PacketPathStatus {
         state: PacketPathState::On,
-        since: Some(SystemTime::now() - Duration::from_secs(7230)),
+        since: Some(SystemTime::now() - Duration::from_secs(7410)),
         elements: 37,
         changes: 5,
         last_change: Some(Duration::from_micros(1234)),
@@ -357,7 +357,7 @@ Problems with names:
   zone: service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up
 
 Packet path:
-  on for 2h: 37 elements; changes: 5, the last in 1.2ms; repairs: 1; failures: 0; UDP flows ended: 2
+  on for 2h3m: 37 elements; changes: 5, the last in 1.2ms; repairs: 1; failures: 0; UDP flows ended: 2
 
 Work:
   Rounds:          3

@@ -35,6 +35,7 @@ function showNotices(agent) {
   const notices = [
     ...agent.pending.map((text) => ["waits for", text]),
     ...(agent.work.last_error ? [["last round failed", agent.work.last_error]] : []),
+    ...(agent.packet_path.error ? [["packets of others", agent.packet_path.error]] : []),
     ...agent.warnings.map((text) => ["kernel", text]),
     ...agent.names.flatMap((name) => name.problems.map((text) => [name.kind, text])),
   ];
@@ -55,7 +56,7 @@ function showSources(agent, time, lags) {
     say(line.lastElementChild, source.name);
     const parts = [`${count(source.services)} services`, `revision ${count(source.revision)}`];
     if (source.delivered) parts.push(`delivered ${span(time - Date.parse(source.delivered))} ago`);
-    parts.push(`heard ${span(source.lag * 1000)} ago`);
+    if (source.heard) parts.push(`heard ${span(source.lag * 1000)} ago`);
     if (source.refused) parts.push(`${count(source.refused)} refused so far`);
     if (source.holds) parts.push(`${count(source.holds)} removals held`);
     say(facts, parts.join(" · "));

@@ -119,7 +119,8 @@ impl Watcher {
     ) -> Result<(Arc<Look>, Bytes), String> {
         let published = self.parts.now();
         let names = self.parts.names.borrow().clone();
-        let agent = AgentStatus { names, ..published.agent.clone() };
+        let packet_path = self.parts.packets.borrow().clone();
+        let agent = AgentStatus { names, packet_path, ..published.agent.clone() };
         let moment = Moment {
             at: millis(begun.elapsed()),
             time: millis(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),

@@ -5,8 +5,8 @@ use super::{Kind, Row, Standing};
 use Kind::{Anything, Duration, Flag, Fraction, List, Number, Repeated, Switches, Text};
 use Standing::{Honoured, NoEffect, Refused};
 
-const NOT_PACKETS: &str = "it is about packets; sockets are translated before there are any";
-const CONNTRACK: &str = "translated connections have no entry of their own in conntrack";
+const NOT_PACKETS: &str = "it is about marks of packets; none is marked";
+const CONNTRACK: &str = "sockets need no entry in conntrack; for packets of others set `net.netfilter` yourself";
 const IPVS: &str = "there is no IPVS here";
 const AT_ONCE: &str = "every change is applied at once";
 const BY_SOCKET: &str = "a socket on this node is local by itself";

@@ -362,7 +362,8 @@ where
                     return Err(End::Trouble(Trouble::said(at, &status)));
                 }
             }
-            if !listing {
+            // What could not be read may have said anything.
+            if !listing && !self.gap {
                 self.is_up_to_date();
             }
         }
@@ -410,6 +411,8 @@ where
         arrived: Instant,
     ) -> Result<(), End> {
         match &key {
+            // Without a Node the agent would take it for deleted; it goes by what it knew.
+            Some(_) if self.what.resource == "nodes" => {}
             Some(key) => self.change(Change::Forget(key.as_str().into()), arrived).await?,
             None => self.gap = true,
         }

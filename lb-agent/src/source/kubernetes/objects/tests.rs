@@ -48,7 +48,7 @@ fn what_is_wrong_with_a_service() {
             1,
             vec!["port ``: nodePort: -1 is not a port; use 1 to 65535"],
         ),
-        (json!({ "ports": [{ "port": 80, "protocol": "SCTP" }] }), 0, vec![]),
+        (json!({ "ports": [{ "port": 80, "protocol": "SCTP" }] }), 1, vec![]),
         (
             json!({ "clusterIP": "10.96.0.01", "clusterIPs": ["10.96.0.01"] }),
             0,
