@@ -6,10 +6,11 @@ use Kind::{Anything, Duration, Flag, Fraction, List, Number, Repeated, Switches,
 use Standing::{Honoured, NoEffect, Refused};
 
 const NOT_PACKETS: &str = "it is about marks of packets; none is marked";
-const CONNTRACK: &str = "sockets need no entry in conntrack; for packets of others set `net.netfilter` yourself";
+const CONNTRACK: &str =
+    "sockets need no entry in conntrack; for packets of others set `net.netfilter` yourself";
 const IPVS: &str = "there is no IPVS here";
 const AT_ONCE: &str = "every change is applied at once";
-const BY_SOCKET: &str = "a socket on this node is local by itself";
+const BY_SOCKET: &str = "pods are told by their addresses, not by interfaces; set `clusterCIDR`";
 const API: &str = "the client's own default serves";
 const LOGS: &str = "it is about another logger";
 const WINDOWS: &str = "it is for Windows, this is Linux; remove it";
@@ -306,7 +307,7 @@ pub const ROWS: [Row; 80] = [
         "clusterCIDR",
         Text,
         "\"\"",
-        Honoured("the ranges that pods' addresses are in, one of each family at most"),
+        Honoured("the ranges that pods' addresses are in"),
     ),
     row("conntrack-max-per-core", "conntrack.maxPerCore", I32, "32768", NoEffect(CONNTRACK)),
     row("conntrack-min", "conntrack.min", I32, "131072", NoEffect(CONNTRACK)),
