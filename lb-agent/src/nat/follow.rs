@@ -349,10 +349,10 @@ impl Keeper {
             }
         }
         let now = nat.generation()?;
-        // Somebody else was at work meanwhile, or since the last look.
-        let foreign = now.wrapping_sub(before) != own
-            || self.generation.is_some_and(|generation| generation != before);
-        self.suspicious |= foreign && why != Why::Suspicious;
+        // Somebody else was at work meanwhile, or since the last look, which this may be.
+        let during = now.wrapping_sub(before) != own;
+        let since = self.generation.is_some_and(|generation| generation != before);
+        self.suspicious |= during || (since && why != Why::Suspicious);
         self.generation = Some(now);
         Ok(own > 0)
     }
