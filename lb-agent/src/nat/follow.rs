@@ -258,6 +258,10 @@ impl Keeper {
                 self.status.state = PacketPathState::On;
                 self.status.elements = self.elements();
                 self.status.error = None;
+                if changed && (why == Why::Suspicious || since.is_none()) {
+                    // Flows may have begun while there was no table.
+                    self.udp.clear();
+                }
                 self.look_through_flows();
                 if changed {
                     self.status.changes += 1;
