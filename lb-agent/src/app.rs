@@ -199,7 +199,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let board = monitor.board();
     let admin = Admin::new(overrides_file, own, own_stores(config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(config), feeds, identity, files, monitor)?;
-    let packets = packets::start(packets, reconciler.packets(), &clusters);
+    let (packets, following) = packets::start(packets, reconciler.packets(), &clusters);
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
@@ -249,6 +249,10 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     }
     // The tables are unmapped before their pins go.
     drop(reconciler);
+    if let Some(following) = following {
+        // Nobody makes tables any more when they are removed.
+        following.await.context("the task of the packet path")?;
+    }
     names.stop(config.detach_on_exit).await;
     if config.detach_on_exit {
         packets::remove(config)?;

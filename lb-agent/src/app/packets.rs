@@ -12,6 +12,7 @@ use crate::status::PacketPathStatus;
 use anyhow::anyhow;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// What is to become of it.
 pub(super) enum Prepared {
@@ -43,15 +44,16 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, Failure> {
     }
 }
 
-/// Starts it. What is returned says how it fares.
+/// Starts it. What is returned says how it fares, and is the task that ends when `wanted` has no
+/// sender left.
 pub(super) fn start(
     prepared: Prepared,
     wanted: watch::Receiver<Arc<Wanted>>,
     clusters: &[Running],
-) -> watch::Receiver<PacketPathStatus> {
+) -> (watch::Receiver<PacketPathStatus>, Option<JoinHandle<()>>) {
     let (status, told) = watch::channel(PacketPathStatus::default());
     let (claim, problem) = match prepared {
-        Prepared::Off => return told,
+        Prepared::Off => return (told, None),
         Prepared::Later(problem) => (None, problem),
         Prepared::Now(claim) => (Some(claim), None),
     };
@@ -62,8 +64,7 @@ pub(super) fn start(
         facts
     });
     let inputs = Inputs { wanted, facts: facts.collect(), claim, problem };
-    tokio::spawn(follow::follow(inputs, status));
-    told
+    (told, Some(tokio::spawn(follow::follow(inputs, status))))
 }
 
 /// Removes the tables that an agent left. Returns whether there were any.
