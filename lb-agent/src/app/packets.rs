@@ -67,15 +67,23 @@ pub(super) fn start(
     (told, Some(tokio::spawn(follow::follow(inputs, status))))
 }
 
-/// Removes the tables that an agent left. Returns whether there were any.
-pub(super) fn remove(config: &Config) -> anyhow::Result<bool> {
+/// Removes the tables that an agent left. Returns whether there were any, and what is to be said of
+/// those that stay because an agent that runs has them.
+pub(super) fn remove(config: &Config) -> anyhow::Result<(bool, Option<String>)> {
     if config.packet_path == PacketPath::Off {
-        return Ok(false);
+        return Ok((false, None));
     }
+    let claim = preflight::claim_untried()
+        .map_err(|error| anyhow!("the packet path can't be claimed: {error}; try again"))?;
+    let Some(_claim) = claim else {
+        let line = "the packet path of this network namespace is another agent's: its tables stay; \
+                    stop that one to remove them";
+        return Ok((false, Some(line.to_owned())));
+    };
     let mut found = false;
     for family in Family::ALL {
         let removed = Nat::open().and_then(|nat| nat.remove(family));
         found |= removed.map_err(|error| anyhow!("the table `{} lb`: {error}", family.word()))?;
     }
-    Ok(found)
+    Ok((found, None))
 }
