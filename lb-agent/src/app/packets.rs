@@ -30,8 +30,19 @@ pub(super) enum Prepared {
 pub(super) fn prepare(config: &Config) -> Result<Prepared, Failure> {
     let cluster = config.sources.iter().any(|source| matches!(source, Source::Kubernetes(_)));
     match config.packet_path {
-        PacketPath::Off => return Ok(Prepared::Off),
-        PacketPath::Auto if !cluster => return Ok(Prepared::Later(None)),
+        PacketPath::Off => {
+            if abandoned().is_some() {
+                tracing::warn!(
+                    "tables of the packet path are still there and serve what they did: remove them \
+                     by `nft delete table ip lb` and `nft delete table ip6 lb`, or set \
+                     `packet_path: auto`"
+                );
+            }
+            return Ok(Prepared::Off);
+        }
+        PacketPath::Auto if !cluster => {
+            return Ok(abandoned().map_or(Prepared::Later(None), Prepared::Now));
+        }
         PacketPath::On | PacketPath::Auto => {}
     }
     match preflight::claim() {
@@ -42,6 +53,24 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, Failure> {
             Ok(Prepared::Later(Some(problem)))
         }
     }
+}
+
+/// The claim to tables that an agent left which runs no more, if there are any.
+fn abandoned() -> Option<Claim> {
+    let has = |family| Nat::open().and_then(|nat| nat.has(family));
+    let mut found = false;
+    for family in Family::ALL {
+        match has(family) {
+            Ok(has) => found |= has,
+            // Who never had the packet path need not be able to.
+            Err(error) => tracing::debug!(%error, "whether there are tables is not known"),
+        }
+    }
+    let claim = found.then(preflight::claim_untried)?;
+    claim.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the tables of the packet path can't be claimed");
+        None
+    })
 }
 
 /// Starts it. What is returned says how it fares, and is the task that ends when `wanted` has no
