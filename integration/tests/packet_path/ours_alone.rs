@@ -229,7 +229,14 @@ fn a_table_that_comes_back_serves_udp() {
     packets::run("packets-udp-back", PODS, |scene| {
         let _a = served(scene);
         // Somebody's table keeps connection tracking at work meanwhile.
-        apply(OTHERS);
+        apply(
+            "table ip mine {
+                chain pre {
+                    type filter hook prerouting priority filter
+                    ct state new counter
+                }
+            }",
+        );
         let [to, _] = scene.world.node.addresses().at(NODE_PORT);
         let socket = scene.client.run(|| {
             let socket = udp("0.0.0.0:0");
