@@ -199,7 +199,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let board = monitor.board();
     let admin = Admin::new(overrides_file, own, own_stores(config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(config), feeds, identity, files, monitor)?;
-    let packets = packets::start(packets, reconciler.packets(), &clusters);
+    let (packets, following) = packets::start(packets, reconciler.packets(), &clusters);
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
     let inner = Arc::new(Pinned::open(&config.pin_dir)?);
@@ -249,9 +249,15 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     }
     // The tables are unmapped before their pins go.
     drop(reconciler);
+    if let Some(following) = following {
+        // Nobody makes tables any more when they are removed.
+        following.await.context("the task of the packet path")?;
+    }
     names.stop(config.detach_on_exit).await;
     if config.detach_on_exit {
-        packets::remove(config)?;
+        if let (_, Some(line)) = packets::remove(config)? {
+            tracing::warn!("{line}");
+        }
         detach(&config.pin_dir)?;
         tracing::info!("detached: nothing is translated any more");
     } else {
@@ -403,8 +409,12 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>),
     Err(Failure::Configuration(problems))
 }
 
-/// `lb-agent detach`: removes links, tables and names. Returns whether there were any.
-pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Failure> {
+/// `lb-agent detach`: removes links, tables and names. Returns whether there were any, and what is to
+/// be said of what stays.
+pub fn detach_all(
+    path: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<(bool, Option<String>), Failure> {
     let config = match (path, &overrides.pin_dir) {
         (Some(path), _) => read_config(path, overrides)?,
         (None, Some(pin_dir)) => Config { pin_dir: pin_dir.clone(), ..Config::default() },
@@ -414,7 +424,8 @@ pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Fa
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     if !pins.is_dir() {
         let packets = packets::remove(&config);
-        return Ok(named()? || packets?);
+        let (named, (packets, line)) = (named()?, packets?);
+        return Ok((named || packets, line));
     }
     let lock = PinLock::acquire(&pins)?;
     // The services go in any case.
@@ -422,5 +433,6 @@ pub fn detach_all(path: Option<&Path>, overrides: &Overrides) -> Result<bool, Fa
     let packets = packets::remove(&config);
     let found = detach(&config.pin_dir)?;
     drop(lock);
-    Ok(named? || packets? || found)
+    let (named, (packets, line)) = (named?, packets?);
+    Ok((named || packets || found, line))
 }

@@ -125,7 +125,10 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Detach(Detach { config, pin_dir }) => {
             let overrides = Overrides { pin_dir, ..Overrides::default() };
-            let found = app::detach_all(config.as_deref(), &overrides)?;
+            let (found, left) = app::detach_all(config.as_deref(), &overrides)?;
+            if let Some(line) = left {
+                complain(&line);
+            }
             let text = if found { "detached" } else { "nothing was attached" };
             writeln!(std::io::stdout(), "{text}")?;
             Ok(())

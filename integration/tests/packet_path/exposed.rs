@@ -64,6 +64,15 @@ fn becomes(from: &Place, to: [SocketAddr; 2], tag: &str) {
     }
 }
 
+#[track_caller]
+fn becomes_served(gateway: &Gateway) {
+    for to in VIP.at(80) {
+        eventually("the exposed service", DEADLINE, || {
+            gateway.client.ask_within(Way::Tcp, to, Duration::from_millis(300)).is_ok()
+        });
+    }
+}
+
 #[test]
 fn an_exposed_service_of_a_file() {
     lab::run("exposed-file", |lab| {
@@ -71,11 +80,7 @@ fn an_exposed_service_of_a_file() {
         let hidden = service("hidden").frontend("10.96.0.21:80").backends(gateway.at(0).first());
         let exposed = gateway.web().with("expose: true");
         let agent = Agent::start(lab, &services(&[exposed, hidden.clone()]));
-        for to in VIP.at(80) {
-            eventually("the exposed service", DEADLINE, || {
-                gateway.client.ask_within(Way::Tcp, to, Duration::from_millis(300)).is_ok()
-            });
-        }
+        becomes_served(&gateway);
         reaches(&gateway.client, WAYS, VIP.at(80), &["a", "b"]);
         // The host itself is served as ever, and others only what is exposed.
         reaches(&gateway.node, WAYS, VIP.at(80), &["a", "b"]);
@@ -101,6 +106,24 @@ fn without_anything_exposed_no_table_is_made() {
         let _agent = Agent::start(lab, &services(&[gateway.web()]));
         reaches(&gateway.node, WAYS, VIP.at(80), &["a", "b"]);
         assert_eq!(tables(), [""; 0]);
+    });
+}
+
+/// What an agent left is not left to itself by the next one, though that has nothing to serve.
+#[test]
+fn what_was_exposed_before_a_restart_is_not_served_for_ever() {
+    lab::run("exposed-left", |lab| {
+        let gateway = Gateway::in_lab(lab);
+        let agent = Agent::start(lab, &services(&[gateway.web().with("expose: true")]));
+        becomes_served(&gateway);
+        assert_eq!(agent.stop().code(), Some(0));
+        let agent = Agent::start(lab, &services(&[gateway.web()]));
+        for to in VIP.at(80) {
+            eventually("the service to be this host's alone", DEADLINE, || {
+                gateway.client.ask_within(Way::Tcp, to, Duration::from_millis(300)).is_err()
+            });
+        }
+        drop(agent);
     });
 }
 

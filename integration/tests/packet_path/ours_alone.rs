@@ -2,7 +2,7 @@
 //! they go when that is asked for.
 
 use integration::agent::Agent;
-use integration::client::dial;
+use integration::client::{ask_connected, dial, udp};
 use integration::kubernetes::{NEAR, TCP, UDP, endpoint, reaches, refused, settings_of};
 use integration::lab::Lab;
 use integration::packets::nft::{apply, nft, table, tables};
@@ -214,7 +214,10 @@ fn a_second_agent_in_the_namespace_leaves_packets_alone() {
         for tag in dialled {
             assert_eq!(tag.expect("an answer"), "a");
         }
-        drop(second);
+        assert_eq!(second.stop().code(), Some(0));
+        let finished = lab.lb_agent_on_config("detach");
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(finished.stderr.contains("its tables stay"), "{finished:?}");
         reaches(&scene.client, TCP, scene.doors(), &["a"]);
         assert_eq!(scene.said()["repairs"], 0);
     });
@@ -225,7 +228,27 @@ fn a_second_agent_in_the_namespace_leaves_packets_alone() {
 fn a_table_that_comes_back_serves_udp() {
     packets::run("packets-udp-back", PODS, |scene| {
         let _a = served(scene);
+        // Somebody's table keeps connection tracking at work meanwhile.
+        apply(
+            "table ip mine {
+                chain pre {
+                    type filter hook prerouting priority filter
+                    ct state new counter
+                }
+            }",
+        );
+        let [to, _] = scene.world.node.addresses().at(NODE_PORT);
+        let socket = scene.client.run(|| {
+            let socket = udp("0.0.0.0:0");
+            socket.connect(to).expect("a UDP socket connects");
+            socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+            socket
+        });
         nft(&["delete", "table", "ip", "lb"]);
+        // Its datagrams go on all the time, so what they were tracked as would never end by itself.
+        eventually("an answer to who began meanwhile", 2 * REPAIR, || {
+            ask_connected(&socket).is_ok()
+        });
         answers_again(scene, "deletion of a table");
         scene.settle();
         reaches(&scene.client, UDP, scene.doors(), &["a"]);

@@ -108,8 +108,11 @@ fn clean_up(flags: &Given) -> Result<(), Failure> {
     let mut failures: Vec<String> = cleaned.failures.iter().map(ToString::to_string).collect();
     if is_on(flags, "cleanup-lb") {
         match app::detach_all(None, &overrides(flags, Vec::new(), None)) {
-            Ok(true) => say("lb-agent: detached")?,
-            Ok(false) => say("lb-agent: nothing was attached")?,
+            Ok((found, left)) => {
+                let text = if found { "detached" } else { "nothing was attached" };
+                say(&format!("lb-agent: {text}"))?;
+                left.iter().try_for_each(|line| say(&format!("left: {line}")))?;
+            }
             Err(Failure::Other(error)) => failures.push(format!("{error:#}")),
             Err(failure) => return Err(failure),
         }

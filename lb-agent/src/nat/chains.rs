@@ -116,23 +116,23 @@ pub(super) fn sticky_chain(
             put(&backend.port().to_be_bytes(), port_at),
         ]
     };
-    let done = || [remember(Set::Affinity, FIRST, seconds), translate(family, address_at, port_at)];
+    let translated = || translate(family, address_at, port_at);
+    let done = || vec![remember(Set::Affinity, FIRST, seconds), translated()];
     let mut rules = Vec::new();
     for (backend, _) in backends {
         let known = with(key(backend), [is_in(Set::Affinity, FIRST, true)]);
-        rules.push(with(known, done()));
+        rules.push([known, done()].concat());
     }
-    let mut left: u32 = backends.iter().map(|(_, weight)| u32::from(*weight).max(1)).sum();
-    for (backend, weight) in backends {
-        let weight = u32::from(*weight).max(1);
-        let [order, below] = is_below(FIRST, weight);
-        let drawn = vec![random(left, FIRST), order, below];
-        rules.push(with([drawn, key(backend)].concat(), done()));
-        left = left.saturating_sub(weight).max(1);
-    }
-    // Where nothing more can be remembered, a connection still gets a backend.
-    if let Some((backend, _)) = backends.first() {
-        rules.push(with(key(backend), [translate(family, address_at, port_at)]));
+    // Where nothing more can be remembered, a connection still gets one that is drawn.
+    for end in [done(), vec![translated()]] {
+        let mut left: u32 = backends.iter().map(|(_, weight)| u32::from(*weight).max(1)).sum();
+        for (backend, weight) in backends {
+            let weight = u32::from(*weight).max(1);
+            let [order, below] = is_below(FIRST, weight);
+            let drawn = vec![random(left, FIRST), order, below];
+            rules.push([drawn, key(backend), end.clone()].concat());
+            left = left.saturating_sub(weight).max(1);
+        }
     }
     Chain { hook: None, rules }
 }

@@ -242,9 +242,17 @@ impl Keeper {
         }
     }
 
-    fn work(&mut self, why: Why) {
+    fn work(&mut self, mut why: Why) {
         let begin = Instant::now();
-        match self.bring_all(why) {
+        let mut brought = self.bring_all(why);
+        if brought.is_err() && why == Why::Unknown && self.is_changed() {
+            // What the change was made for may not be there any more.
+            self.nat = None;
+            self.tables.iter_mut().for_each(|table| table.draws = None);
+            why = Why::Suspicious;
+            brought = self.bring_all(why);
+        }
+        match brought {
             Ok(changed) => {
                 let now = SystemTime::now();
                 let since = match self.status.state {
@@ -258,6 +266,10 @@ impl Keeper {
                 self.status.state = PacketPathState::On;
                 self.status.elements = self.elements();
                 self.status.error = None;
+                if changed && (why == Why::Suspicious || since.is_none()) {
+                    // Flows may have begun while there was no table.
+                    self.udp.clear();
+                }
                 self.look_through_flows();
                 if changed {
                     self.status.changes += 1;
@@ -333,15 +345,27 @@ impl Keeper {
         }
     }
 
+    /// Whether somebody has changed something since the last look, as far as that can be told after a
+    /// failure.
+    fn is_changed(&self) -> bool {
+        let now = || Nat::open().and_then(|nat| nat.generation()).ok();
+        self.generation.is_some_and(|known| now().is_some_and(|now| now != known))
+    }
+
     /// Whether anything was changed.
     fn bring_all(&mut self, why: Why) -> Result<bool, NatError> {
         self.nat()?;
         let Some(nat) = &self.nat else { return Ok(false) };
         let before = nat.generation()?;
+        let since = self.generation.is_some_and(|generation| generation != before);
         let mut own = 0;
         for table in &mut self.tables {
             let done = table.bring(nat, &self.wanted, &self.around)?;
             own += u32::from(done);
+            if let Some(known) = &mut self.generation {
+                // Should the other one fail, this change was still ours.
+                *known = known.wrapping_add(u32::from(done));
+            }
             if done && why == Why::Suspicious {
                 self.status.repairs += 1;
                 let family = table.contents.family().word();
@@ -349,10 +373,9 @@ impl Keeper {
             }
         }
         let now = nat.generation()?;
-        // Somebody else was at work meanwhile, or since the last look.
-        let foreign = now.wrapping_sub(before) != own
-            || self.generation.is_some_and(|generation| generation != before);
-        self.suspicious |= foreign && why != Why::Suspicious;
+        // Somebody else was at work meanwhile, or since the last look, which this may be.
+        let during = now.wrapping_sub(before) != own;
+        self.suspicious |= during || (since && why != Why::Suspicious);
         self.generation = Some(now);
         Ok(own > 0)
     }

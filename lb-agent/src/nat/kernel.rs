@@ -231,8 +231,8 @@ impl Nat {
         self.commit("changing the table", transaction)
     }
 
-    /// Removes a family's table. Returns whether there was one.
-    pub fn remove(&self, family: Family) -> Result<bool, NatError> {
+    /// Whether there is a family's table.
+    pub fn has(&self, family: Family) -> Result<bool, NatError> {
         let mut exists = false;
         let listed = self.ask("listing tables", &messages::list_tables(family), |message| {
             if let NfTablesMessage::NewTable(message) = message {
@@ -251,6 +251,12 @@ impl Nat {
             }
             listed => listed?,
         }
+        Ok(exists)
+    }
+
+    /// Removes a family's table. Returns whether there was one.
+    pub fn remove(&self, family: Family) -> Result<bool, NatError> {
+        let exists = self.has(family)?;
         if exists {
             let mut transaction = Transaction::new();
             transaction.delete_table(family);

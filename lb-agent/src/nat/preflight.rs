@@ -20,19 +20,29 @@ const NAME: &str = "lb-agent/packet-path";
 /// Claims the packet path of this thread's network namespace, and tries it. The reason why it can't be
 /// is one line that says what to do.
 pub fn claim() -> Result<Claim, String> {
-    let name = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixListener::bind_addr(&name));
-    let name = name.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
+    let claim = claim_untried()
+        .map_err(|error| {
+            format!("the packet path can't be claimed: {error}; set `packet_path: off`")
+        })?
+        .ok_or(
             "the packet path of this network namespace is another agent's: \
-             stop that one, or set `packet_path: off` here"
-                .to_owned()
-        }
-        _ => format!("the packet path can't be claimed: {error}; set `packet_path: off`"),
-    })?;
+             stop that one, or set `packet_path: off` here",
+        )?;
     for family in Family::ALL {
         Nat::open().and_then(|nat| nat.try_out(family)).map_err(|error| remedy(family, &error))?;
     }
-    Ok(Claim { _name: name })
+    Ok(claim)
+}
+
+/// Claims the packet path of this thread's network namespace, whether or not it can be. `None` if
+/// another agent has it.
+pub fn claim_untried() -> io::Result<Option<Claim>> {
+    let name = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixListener::bind_addr(&name));
+    match name {
+        Ok(name) => Ok(Some(Claim { _name: name })),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn remedy(family: Family, error: &NatError) -> String {

@@ -6,7 +6,7 @@
 
 mod backends;
 mod health;
-mod service;
+pub(crate) mod service;
 pub(crate) mod value;
 mod vip;
 

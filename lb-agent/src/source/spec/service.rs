@@ -12,6 +12,7 @@ use crate::model::{
 };
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long affinity lasts after its last use unless the service says otherwise.
@@ -75,7 +76,7 @@ pub(super) fn draft(
     let mut doubles = Vec::new();
     let (mut policy, mut affinity, mut no_backend) =
         (Policy::default(), None, NoBackend::default());
-    let (mut policies, mut expose) = (HealthPolicy::default(), false);
+    let (mut policies, mut exposed) = (HealthPolicy::default(), None);
     for field in fields {
         let (word, item) = (field.key, field.item);
         match word {
@@ -90,7 +91,7 @@ pub(super) fn draft(
                     reader.word(item, word, &["random", "least_connections"]).unwrap_or_default()
             }
             "affinity" => affinity = Some(read_affinity(reader, item)),
-            "expose" => expose = reader.flag(item, word),
+            "expose" => exposed = reader.flag(item, word).then_some(item.place),
             key if health::KEYS.contains(&key) => {
                 health::read(reader, key, item, claims, &mut policies);
             }
@@ -118,6 +119,13 @@ pub(super) fn draft(
     }
     let mut frontends = frontends.unwrap_or_default();
     let (asked, ports) = addresses(reader, vip, ports, claims, key.is_some(), &mut frontends);
+    if let Some(place) = exposed {
+        for address in backends.keys() {
+            if let Err(reason) = can_be_exposed(address) {
+                reader.reject(place, reason);
+            }
+        }
+    }
     let udp_only = !frontends.iter().any(|(frontend, ..)| frontend.protocol == Protocol::Tcp)
         && !ports.iter().any(|(_, protocol)| *protocol == Protocol::Tcp);
     health::suits(
@@ -137,8 +145,19 @@ pub(super) fn draft(
         health: policies,
         source_ranges: Vec::new(),
     };
-    let way = if expose { Way::Both(Passage::default()) } else { Way::Sockets };
+    let way = if exposed.is_some() { Way::Both(Passage::default()) } else { Way::Sockets };
     Some(Draft { name: name?, place: item.place, frontends, doubles, service, way, asked, ports })
+}
+
+/// Whether a backend can serve others: the reason why not is one line.
+pub(crate) fn can_be_exposed(backend: &SocketAddr) -> Result<(), String> {
+    if backend.ip().is_loopback() {
+        return Err(format!(
+            "backend {backend} of a service with `expose`: packets of others can't be sent to \
+             loopback; give an address of this host"
+        ));
+    }
+    Ok(())
 }
 
 fn read_name(

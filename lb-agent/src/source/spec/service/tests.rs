@@ -101,6 +101,12 @@ fn a_bad_service_rejects_only_itself_and_names_the_line() {
         ),
         (format!("{front}    backends: [{{weight: 1}}]"), "4:17", "a backend needs an `address`"),
         (format!("{front}    backends: [\"10.0.0.1:0\"]"), "4:16", "port 0 is not a port"),
+        (
+            format!("{front}    expose: true\n    backends: [\"10.0.0.1:1\", \"127.0.0.2:80\"]"),
+            "4:13",
+            "backend 127.0.0.2:80 of a service with `expose`: packets of others can't be sent to \
+             loopback; give an address of this host",
+        ),
         (format!("{front}    backends: [\"10.0.0.1:65536\"]"), "4:16", "`65536` is not a port"),
         (format!("{front}    backends: [\"example.com:80\"]"), "4:16", "names are not looked up"),
         (

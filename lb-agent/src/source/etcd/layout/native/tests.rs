@@ -260,6 +260,26 @@ fn keys_outside_the_layout() {
 }
 
 #[test]
+fn loopback_does_not_serve_others() {
+    let mut lab = lab();
+    let frontends = r#""frontends":["10.96.0.10:80"]"#;
+    lab.put("/lb/services/web", &format!("{{{frontends}}}"))
+        .put("/lb/backends/web/a", r#"{"address":"127.0.0.1:80"}"#)
+        .put("/lb/backends/web/b", r#"{"address":"10.0.0.1:80"}"#);
+    let both = "web: 10.96.0.10:80/tcp -> 10.0.0.1:80 127.0.0.1:80";
+    assert_eq!(services(&mut lab), [both]);
+    assert_eq!(lab.rejections(), [""; 0]);
+    lab.put("/lb/services/web", &format!("{{{frontends},\"expose\":true}}"));
+    assert_eq!(services(&mut lab), ["web: 10.96.0.10:80/tcp -> 10.0.0.1:80"]);
+    let reason = "backend 127.0.0.1:80 of a service with `expose`: packets of others can't be sent \
+                  to loopback; give an address of this host";
+    assert_eq!(lab.rejections(), [format!("/lb/backends/web/a (revision 2): {reason}")]);
+    lab.put("/lb/services/web", &format!("{{{frontends}}}"));
+    assert_eq!(services(&mut lab), [both]);
+    assert_eq!(lab.rejections(), [""; 0]);
+}
+
+#[test]
 fn what_a_service_names_itself_comes_before_a_key() {
     let mut lab = lab();
     lab.put(

@@ -6,6 +6,7 @@ use crate::source::etcd::layout::build::Build;
 use crate::source::etcd::layout::notes::{Note, Origin};
 use crate::source::etcd::layout::shared::Shared;
 use crate::source::etcd::layout::tree::Record;
+use crate::source::spec::service::can_be_exposed;
 use crate::source::spec::value::Declaration;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -53,6 +54,15 @@ impl LastGood {
             Self::Cached(service) => service,
         }
     }
+
+    /// Whether others are served, too.
+    fn is_exposed(&self) -> bool {
+        let exposed = |exposure: &Exposure| exposure.passage().is_some();
+        match self {
+            Self::Value(value) => exposed(&Exposure { way: value.way, ..Exposure::default() }),
+            Self::Cached(service) => service.frontends.values().any(exposed),
+        }
+    }
 }
 
 // === impl Unit ===
@@ -78,19 +88,27 @@ impl Unit {
         let own = format!("services/{name}");
         let mut build = Build::new(shared.source());
         let said = last_good.service();
+        let exposed = last_good.is_exposed();
         let keyed = self.backends.iter().map(|(id, record)| (dir.as_str(), &**id, record));
+        let mut fit = Vec::new();
+        for found in keyed {
+            match can_be_exposed(&found.2.item.0) {
+                Err(reason) if exposed => build.note(found, Note::refusal(reason)),
+                _ => fit.push(found),
+            }
+        }
         match last_good {
             LastGood::Value(_) => {
                 for (address, backend) in &said.backends {
                     build.add_own(*address, backend.clone(), &own);
                 }
-                for found in keyed {
+                for found in fit {
                     let (address, backend) = &found.2.item;
                     build.add(found, *address, backend.clone());
                 }
             }
             LastGood::Cached(_) => {
-                for found in keyed {
+                for found in fit {
                     let (address, backend) = &found.2.item;
                     build.add(found, *address, backend.clone());
                 }
