@@ -177,9 +177,9 @@ impl Reading {
         families.counter("lb_packet_path_failures", help, one(packets.failures))?;
         let help = "UDP flows that were ended because they led nowhere.";
         families.counter("lb_packet_path_ended_flows", help, one(packets.ended_flows))?;
-        let help = "How long the last change of these tables took.";
-        let took = packets.last_change.map(|took| ([], took.as_secs_f64()));
-        families.gauge_f64("lb_packet_path_last_change_seconds", help, took)
+        let help = "How long the last change of these tables took; 0 before there is one.";
+        let took = packets.last_change.unwrap_or_default();
+        families.gauge_f64("lb_packet_path_last_change_seconds", help, [([], took.as_secs_f64())])
     }
 
     fn tables(&self, families: &mut Families<'_>) -> fmt::Result {
