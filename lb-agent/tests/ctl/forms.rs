@@ -385,6 +385,7 @@ Rejected:
     agent.names.send_modify(|names| {
         names.remove(0);
     });
+    agent.packets.send_replace(PacketPathStatus::default());
     prints(
         &agent,
         "status -o json",
@@ -408,6 +409,14 @@ Rejected:
       "problems": []
     }
   ],
+  "packet_path": {
+    "state": "off",
+    "elements": 0,
+    "changes": 0,
+    "repairs": 0,
+    "failures": 0,
+    "ended_flows": 0
+  },
   "work": {
     "rounds": 3,
     "publishes": 7,
