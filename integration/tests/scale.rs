@@ -42,8 +42,8 @@ const CHANGES: usize = 200;
 /// Share of a core of an agent that has nothing to do.
 const IDLE_CORE: f64 = 0.005;
 
-/// The figures below are what is aimed at on an idle machine. What else runs on this one decides too, so
-/// a test fails only if they are missed by far, and prints what it saw.
+/// [`CLUSTER_PUBLISHED`] is what is aimed at, and not reached yet (10 to 25 ms): until it is, the test
+/// fails only if it is missed by far, and prints what it saw.
 const SLACK: u32 = 5;
 /// From objects in memory to published tables.
 const CLUSTER_LOAD: Duration = Duration::from_millis(500);
@@ -121,10 +121,7 @@ fn a_cluster() {
         let FromMemory { translating, whole } = publish_from_memory(lab);
         print(&format!("cluster: from memory {whole:.0?}, {translating:.0?} of it translating"));
         if !cfg!(debug_assertions) {
-            assert!(
-                whole < SLACK * CLUSTER_LOAD,
-                "published after {whole:?}, not {CLUSTER_LOAD:?}"
-            );
+            assert!(whole < CLUSTER_LOAD, "published after {whole:?}, not {CLUSTER_LOAD:?}");
         }
     });
     alone("scale-cluster", |lab| {
@@ -164,7 +161,7 @@ fn a_cluster() {
                 "p99 of a change is far over {CLUSTER_PUBLISHED:?} in each of {rounds} rounds"
             );
             assert!(
-                median < SLACK * CLUSTER_SEEN,
+                median < CLUSTER_SEEN,
                 "a change is seen after {median:?}, not {CLUSTER_SEEN:?}"
             );
         }
@@ -211,9 +208,9 @@ fn packets_from_other_hosts() {
         print(&format!("packets: {now} kB resident, at most {peak} kB so far"));
         assert_eq!(said(lab)["repairs"], 0);
         if !cfg!(debug_assertions) {
-            assert!(loaded < SLACK * PACKETS_LOAD, "loaded after {loaded:?}, not {PACKETS_LOAD:?}");
+            assert!(loaded < PACKETS_LOAD, "loaded after {loaded:?}, not {PACKETS_LOAD:?}");
             assert!(
-                median < SLACK * PACKETS_SEEN,
+                median < PACKETS_SEEN,
                 "a change is seen after {median:?}, not {PACKETS_SEEN:?}"
             );
         }
