@@ -22,7 +22,12 @@ pub(crate) fn clean(text: &str, longest: usize) -> String {
 
 /// The same of any length.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    if text.contains(acts) { Cow::Owned(clean(text, usize::MAX)) } else { Cow::Borrowed(text) }
+    // Nearly all are plain, and there are hundreds of thousands in an answer.
+    let is_plain = text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+    if is_plain || !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(clean(text, usize::MAX))
 }
 
 /// The first `most` characters on one line, and a mark of what is left out. What a terminal would act on
