@@ -25,9 +25,9 @@ run: setup ## the quickstart: a service address answered by two backends, on thi
 test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --workspace --exclude lb-bpf --bins
 	$(CARGO) test --workspace --exclude lb-bpf
-	$(CARGO) build --release -p lb-agent
-	$(CARGO) test --release -p integration --test scale
-	$(CARGO) test --release -p integration --test observe ten_thousand
+	$(CARGO) build --release -p lb-agent -p integration --bins --no-default-features
+	$(CARGO) test --release -p integration --no-default-features --test scale
+	$(CARGO) test --release -p integration --no-default-features --test observe ten_thousand
 
 model: setup ## the publishing protocol, explored in every order of events; and every rule broken
 	$(CARGO) test -p lb-agent --lib -- plan::proof --nocapture --test-threads=1

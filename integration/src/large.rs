@@ -141,8 +141,9 @@ impl<'a> Large<'a> {
 /// What an agent with so many services costs while nothing changes.
 #[track_caller]
 pub(crate) fn idle_cost(lab: &Lab, agent: &Agent<'_>, span: Duration) -> Cost {
-    // What the last change has left to do is done first; saving it is the last of that.
-    let saved = lab.state_dir().join("snapshots.json");
+    // What the last change has left to do is done first; saving it is the last of that, and this file
+    // is saved last.
+    let saved = lab.state_dir().join("state.json");
     let mut before = spent(agent.pid());
     wait_for("the agent to come to rest", 2 * DEADLINE, || {
         let_pass(Duration::from_secs(1));

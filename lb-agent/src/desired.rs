@@ -69,6 +69,8 @@ pub struct Merger {
     /// What is wrong with the backends of each service.
     complaints: BTreeMap<ServiceName, Vec<Rejection>>,
     desired: Desired,
+    /// The services that are not as they were when this was last taken.
+    changed: BTreeSet<ServiceName>,
 }
 
 /// Merges once what the sources say, in order of precedence.
@@ -103,6 +105,17 @@ impl Merger {
         &self.desired
     }
 
+    /// The services that became others since this was last taken: come, gone, served otherwise, or
+    /// waiting now, or not any more.
+    pub const fn changed(&self) -> &BTreeSet<ServiceName> {
+        &self.changed
+    }
+
+    /// Takes them.
+    pub fn take_changed(&mut self) -> BTreeSet<ServiceName> {
+        std::mem::take(&mut self.changed)
+    }
+
     /// Notes what the health of a service's backends makes of it.
     pub fn set_effective(
         &mut self,
@@ -110,9 +123,11 @@ impl Merger {
         effective: Arc<Service>,
         said: BTreeMap<SocketAddr, Override>,
     ) {
-        if let Some(entry) = self.desired.services.get_mut(name) {
+        let Some(entry) = self.desired.services.get_mut(name) else { return };
+        if !Arc::ptr_eq(&entry.effective, &effective) || entry.said != said {
             entry.effective = effective;
             entry.said = said;
+            self.changed.insert(name.clone());
         }
     }
 
@@ -192,23 +207,28 @@ impl Merger {
             service.frontends.retain(|frontend, _| !claim.lost.contains(frontend));
             Ok(Entry::new(Arc::new(service), source))
         });
-        self.desired.waiting.remove(name);
-        match entry {
+        let waited = self.desired.waiting.remove(name).is_some();
+        let other = match entry {
             Some(Ok(entry)) => {
                 self.chained(name, &entry, &mut complaints);
                 // What compares equal stays the very same, so that nobody else looks at it again.
                 let known = self.desired.services.get(name);
                 let same =
                     |known: &Entry| known.service == entry.service && known.source == entry.source;
-                if !known.is_some_and(same) {
+                let other = !known.is_some_and(same);
+                if other {
                     self.desired.services.insert(name.clone(), entry);
                 }
+                other
             }
             Some(Err(late)) => {
-                self.desired.services.remove(name);
                 self.desired.waiting.insert(name.clone(), late);
+                self.desired.services.remove(name).is_some() || !waited
             }
-            None => drop(self.desired.services.remove(name)),
+            None => self.desired.services.remove(name).is_some() || waited,
+        };
+        if other {
+            self.changed.insert(name.clone());
         }
         if complaints.is_empty() {
             self.complaints.remove(name);

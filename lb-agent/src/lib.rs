@@ -47,4 +47,5 @@ pub mod store;
 pub mod summary;
 pub mod telemetry;
 pub mod trace;
+mod versions;
 mod yaml;

@@ -158,27 +158,25 @@ impl Monitor {
         lock(&self.board).set_overrides(all_overrides(own, &self.told));
     }
 
-    /// Follows services that may have changed, and writes what their backends get into `merger`'s
+    /// Follows the services that have changed, and writes what their backends get into `merger`'s
     /// result.
     pub fn follow(&mut self, merger: &mut Merger, now: Instant) {
         let mut board = lock(&self.board);
-        follow(&mut board, merger, &self.links);
-        let names: Vec<ServiceName> = board.watched().cloned().collect();
-        let stale: Vec<ServiceName> = board.stale().cloned().collect();
-        let watched: BTreeSet<&ServiceName> = names.iter().collect();
-        self.changes.keep_only(|name| watched.contains(name));
-        settle(&mut board, merger, names, now);
+        let changed = merger.changed().clone();
+        follow(&mut board, merger, &self.links, &changed);
+        let stale: BTreeSet<ServiceName> = board.stale().cloned().collect();
+        let gone = changed.iter().filter(|name| !board.is_watched(name));
+        gone.for_each(|name| self.changes.forget(name));
+        settle(&mut board, merger, changed.iter().chain(stale.difference(&changed)), now);
         stale.iter().for_each(|name| self.changes.look(&board, name, now));
     }
 
     /// Writes what changed by itself into `merger`'s result. The services that may look different.
     pub fn settle(&mut self, merger: &mut Merger, now: Instant) -> BTreeSet<ServiceName> {
         let mut board = lock(&self.board);
-        if board.is_overridden_anew() {
-            follow(&mut board, merger, &self.links);
-        }
+        follow(&mut board, merger, &self.links, &BTreeSet::new());
         let names: BTreeSet<ServiceName> = board.stale().cloned().collect();
-        settle(&mut board, merger, names.iter().cloned(), now);
+        settle(&mut board, merger, names.iter(), now);
         names.iter().for_each(|name| self.changes.look(&board, name, now));
         names
     }
@@ -199,26 +197,29 @@ fn all_overrides(own: Arc<Overrides>, told: &[Arc<Snapshot>]) -> Arc<Overrides> 
     Arc::new(all)
 }
 
-fn follow(board: &mut Board, merger: &Merger, links: &Links) {
-    let entries = merger.desired().services.iter();
-    let wanted = board.follow(entries.map(|(name, entry)| (name, &entry.service)));
+/// These, and those that operators have said something new of.
+fn follow(board: &mut Board, merger: &Merger, links: &Links, changed: &BTreeSet<ServiceName>) {
+    let names: BTreeSet<ServiceName> = board.overridden().union(changed).cloned().collect();
+    let services = &merger.desired().services;
+    let service = |name| services.get(name).map(|entry| &entry.service);
+    let wanted = board.follow(names.iter().map(|name| (name, service(name))));
     if !wanted.start.is_empty() || !wanted.stop.is_empty() {
         // Without a prober, nothing is probed; whoever started none knows.
         drop(links.wanted.send(wanted));
     }
 }
 
-fn settle(
+fn settle<'a>(
     board: &mut Board,
     merger: &mut Merger,
-    names: impl IntoIterator<Item = ServiceName>,
+    names: impl Iterator<Item = &'a ServiceName>,
     now: Instant,
 ) {
     for name in names {
-        let Some(entry) = merger.desired().services.get(&name) else { continue };
-        let effective = board.effective(&name, &entry.service, now);
-        let said = board.overrides_of(&name);
-        merger.set_effective(&name, effective, said);
+        let Some(entry) = merger.desired().services.get(name) else { continue };
+        let effective = board.effective(name, &entry.service, now);
+        let said = board.overrides_of(name);
+        merger.set_effective(name, effective, said);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::report::{Identity, Reporter, source_status};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
 use crate::store;
+use crate::versions::Versions;
 use removals::Removals;
 use revisions::Revisions;
 use saver::{Documents, Saver};
@@ -81,12 +82,11 @@ pub struct Reconciler<D> {
     unsaved: bool,
     /// Nothing has been merged yet.
     fresh: bool,
-    /// What was last reported of the services may not be true any more,
-    stale: bool,
-    /// and of these in any case.
+    /// What was last reported of these services may not be true any more.
     touched: BTreeSet<ServiceName>,
     pulse: Pulse,
     /// What the packet path is to serve, whether it does or not.
+    wanted: Versions<Wanted>,
     packets: watch::Sender<Arc<Wanted>>,
 }
 
@@ -129,9 +129,9 @@ impl<D: Dataplane> Reconciler<D> {
             saver: Saver::new(files),
             unsaved: false,
             fresh: true,
-            stale: true,
             touched: BTreeSet::new(),
             pulse: Pulse::default(),
+            wanted: Versions::default(),
             packets: watch::Sender::default(),
         })
     }
@@ -221,7 +221,6 @@ impl<D: Dataplane> Reconciler<D> {
                 self.monitor.follow(&mut self.merger, begin);
             });
             self.unsaved = true;
-            self.stale = true;
         }
         block_in_place(|| self.round(begin));
         if self.saver.is_hurried() {
@@ -236,7 +235,6 @@ impl<D: Dataplane> Reconciler<D> {
         self.monitor.absorb(news, &self.planner, desired, now);
         let touched = self.monitor.settle(&mut self.merger, now);
         if !touched.is_empty() {
-            self.stale = true;
             self.touched.extend(touched);
             block_in_place(|| self.round(now));
         }
@@ -251,8 +249,9 @@ impl<D: Dataplane> Reconciler<D> {
             self.publish();
             return;
         }
-        let plan = self.planner.plan(self.merger.desired());
-        self.stale |= !plan.touched.is_empty();
+        let changed = self.merger.take_changed();
+        let plan = self.planner.plan_changes(self.merger.desired(), &changed);
+        self.touched.extend(changed);
         self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
         self.deferred = !plan.deferred.is_empty();
@@ -327,7 +326,6 @@ impl<D: Dataplane> Reconciler<D> {
         tracing::error!(%error, retry_in = ?self.backoff, "a change could not be applied");
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
-        self.stale = true;
     }
 
     fn start_grace(&mut self) {
@@ -469,13 +467,11 @@ impl<D: Dataplane> Reconciler<D> {
             .collect();
         let source = |state| source_status(state, self.revisions.applied(&state.name));
         let sources = self.sources.iter().map(source).collect();
-        if std::mem::take(&mut self.stale) {
-            if self.packets.receiver_count() > 0 {
-                self.packets.send_replace(Arc::new(Wanted::of(self.merger.desired())));
-            }
-            let touched = std::mem::take(&mut self.touched);
-            self.reporter.update(self.merger.desired(), &self.planner, touched);
+        let touched = std::mem::take(&mut self.touched);
+        if self.wanted.follow(desired, &touched) {
+            self.packets.send_replace(Arc::clone(self.wanted.now()));
         }
+        self.reporter.update(desired, &self.planner, &touched);
         let saved = !self.saver.is_behind();
         self.reporter.publish(self.attached.as_ref(), saved, sources, &self.work, rejections);
     }

@@ -4,14 +4,14 @@ use crate::dataplane::Attached;
 use crate::desired::{Desired, Entry};
 use crate::metrics::own::{self, ErrorKind};
 use crate::model::{AdminState, Exposure, Reach, Rejection, Service, ServiceName};
-use crate::pairs::side_by_side;
 use crate::plan::Planner;
 use crate::source::SourceState;
 use crate::status::{
     AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, ServiceCounts,
     ServiceStatus, SourceStatus, State, WorkStatus,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use crate::versions::{Places, Versions};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,9 +36,7 @@ const LOGGED: usize = 20;
 pub(crate) struct Reporter {
     identity: Identity,
     started: SystemTime,
-    services: BTreeMap<ServiceName, Reported>,
-    /// The same, as it is published.
-    state: Arc<State>,
+    state: Versions<State>,
     /// What the agent before this one saved, until every source has delivered: before that, what is
     /// not desired yet may only be late.
     earlier: State,
@@ -47,10 +45,12 @@ pub(crate) struct Reporter {
     sender: watch::Sender<Arc<Published>>,
 }
 
-/// A service as it was last looked at.
-struct Reported {
-    entry: Entry,
-    status: Arc<ServiceStatus>,
+impl Places for State {
+    type Place = ServiceName;
+
+    fn catch_up(&mut self, now: &Self, name: &ServiceName) {
+        put(self, name, find(now, name).map(Arc::clone));
+    }
 }
 
 impl Reporter {
@@ -62,8 +62,7 @@ impl Reporter {
         let mut reporter = Self {
             identity,
             started,
-            services: BTreeMap::new(),
-            state: Arc::default(),
+            state: Versions::default(),
             earlier,
             rejections: Vec::new(),
             sender: watch::Sender::new(Arc::new(Published {
@@ -81,38 +80,29 @@ impl Reporter {
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
-        self.state.clone()
+        Arc::clone(self.state.now())
     }
 
-    /// Looks again at the services that are not as they were, and at those that the planner has
-    /// touched since. The others keep their status, the very same.
+    /// Looks again at the services that are not as they were, or that the planner has touched since.
+    /// The others keep their status, the very same.
     pub(crate) fn update(
         &mut self,
         desired: &Desired,
         planner: &Planner,
-        mut touched: BTreeSet<ServiceName>,
+        touched: &BTreeSet<ServiceName>,
     ) {
-        let changed = side_by_side(&self.services, &desired.services);
-        touched.extend(changed.filter_map(|pair| match pair {
-            (Some((_, known)), Some((_, entry))) if known.entry.is(entry) => None,
-            (known, entry) => known.map(|(name, _)| name).or(entry.map(|(name, _)| name)).cloned(),
-        }));
         let now = SystemTime::now();
-        for name in &touched {
-            let before = self.services.remove(name);
-            let Some(entry) = desired.services.get(name) else { continue };
-            let known = [before.as_ref().map(|before| &*before.status), find(&self.earlier, name)];
-            let status = service_status(name, entry, planner, |address, state| {
-                let backend = known.iter().flatten().find_map(|s| find_backend(s, address));
-                let since = backend.filter(|b| b.state == state).and_then(|b| b.since);
-                since.unwrap_or(now)
+        for name in touched {
+            let status = desired.services.get(name).map(|entry| {
+                let known = [find(self.state.now(), name), find(&self.earlier, name)];
+                let status = service_status(name, entry, planner, |address, state| {
+                    let backend = known.iter().flatten().find_map(|s| find_backend(s, address));
+                    let since = backend.filter(|b| b.state == state).and_then(|b| b.since);
+                    since.unwrap_or(now)
+                });
+                Arc::new(status)
             });
-            let reported = Reported { entry: entry.clone(), status: Arc::new(status) };
-            self.services.insert(name.clone(), reported);
-        }
-        if !touched.is_empty() {
-            let services = self.services.values().map(|known| Arc::clone(&known.status)).collect();
-            self.state = Arc::new(State { services });
+            put(self.state.at(name.clone()), name, status);
         }
         if desired.complete {
             self.earlier = State::default();
@@ -132,7 +122,7 @@ impl Reporter {
         date_errors(&mut sources, &self.sender.borrow().agent.sources);
         self.log(&rejections);
         let agent = self.agent(attached, saved, sources, work, rejections);
-        self.sender.send_replace(Arc::new(Published { agent, state: self.state.clone() }));
+        self.sender.send_replace(Arc::new(Published { agent, state: self.state() }));
     }
 
     /// Each rejection is logged when it appears, not at each round.
@@ -263,8 +253,19 @@ fn sort(State { services }: &mut State) {
     }
 }
 
-fn find<'s>(state: &'s State, name: &ServiceName) -> Option<&'s ServiceStatus> {
-    state.service(name.as_str()).map(|service| &**service)
+fn find<'s>(state: &'s State, name: &ServiceName) -> Option<&'s Arc<ServiceStatus>> {
+    state.service(name.as_str())
+}
+
+/// Replaces the status of a service; `None`: there is none.
+fn put(State { services }: &mut State, name: &ServiceName, status: Option<Arc<ServiceStatus>>) {
+    let found = services.binary_search_by(|known| known.name.as_str().cmp(name.as_str()));
+    match (found, status) {
+        (Ok(at), Some(status)) => services[at] = status,
+        (Ok(at), None) => drop(services.remove(at)),
+        (Err(at), Some(status)) => services.insert(at, status),
+        (Err(_), None) => {}
+    }
 }
 
 fn find_backend<'s>(service: &'s ServiceStatus, address: &SocketAddr) -> Option<&'s BackendStatus> {

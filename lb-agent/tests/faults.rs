@@ -28,13 +28,15 @@ struct Driver {
     grace: Option<(Grace, usize)>,
     /// Rounds that each grace period takes.
     slowness: usize,
+    /// Whether only what has changed since the last round is planned, and what was desired then.
+    by_changes: Option<Desired>,
 }
 
 impl Driver {
     fn new(limits: Limits) -> Self {
         let mut fake = Fake::default();
         let planner = Planner::adopt(limits, fake.observe().unwrap()).unwrap();
-        Self { fake, planner, grace: None, slowness: 0 }
+        Self { fake, planner, grace: None, slowness: 0, by_changes: None }
     }
 
     fn restart(&mut self, limits: Limits) {
@@ -45,7 +47,13 @@ impl Driver {
 
     /// One round; true if there is nothing left to do.
     fn round(&mut self, limits: Limits, desired: &Desired) -> bool {
-        let plan = self.planner.plan(desired);
+        let plan = match self.by_changes.replace(desired.clone()) {
+            Some(before) => self.planner.plan_changes(desired, &changed(&before, desired)),
+            None => {
+                self.by_changes = None;
+                self.planner.plan(desired)
+            }
+        };
         let nothing = plan.actions.is_empty() && plan.deferred.is_empty();
         if let Err(error) = self.fake.apply(&plan.actions) {
             assert!(error.reason.contains("told to fail"), "{error}");
@@ -107,6 +115,18 @@ impl Driver {
         }
         assert_eq!(self.fake.frontends().len(), wanted.len(), "frontends nobody wants");
     }
+}
+
+/// The services that are not the same in both.
+fn changed(before: &Desired, now: &Desired) -> BTreeSet<ServiceName> {
+    let differs = |name: &&ServiceName| {
+        before.services.get(*name) != now.services.get(*name)
+            || before.waiting.contains_key(*name) != now.waiting.contains_key(*name)
+    };
+    let of = |desired: &Desired| -> BTreeSet<ServiceName> {
+        desired.services.keys().chain(desired.waiting.keys()).cloned().collect()
+    };
+    of(before).union(&of(now)).filter(differs).cloned().collect()
 }
 
 fn key(frontend: &Frontend) -> FrontendKey {
@@ -196,6 +216,24 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     })
 }
 
+/// The same while some sources have not delivered, and some services can't be told yet.
+fn any_outlook() -> impl Strategy<Value = Desired> {
+    let waiting = prop::collection::btree_set(0u8..8, 0..3);
+    (any_desired(), waiting, any::<bool>(), any::<bool>()).prop_map(
+        |(mut desired, waiting, complete, synced)| {
+            let late = Rejection { origin: "test".into(), service: None, reason: "late".into() };
+            let name = |n| format!("service{n}").parse::<ServiceName>().expect("a good name");
+            for name in waiting.into_iter().map(name) {
+                desired.services.remove(&name);
+                desired.waiting.insert(name, late.clone());
+            }
+            desired.complete = complete;
+            desired.synced = (complete || synced).then(|| Arc::from("test")).into_iter().collect();
+            desired
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -214,6 +252,36 @@ proptest! {
             }
             driver.converge(LIMITS, &desired);
             driver.check(&desired);
+        }
+    }
+
+    /// Planning for what has changed comes to the same as planning for all: at each round, whatever
+    /// waits, does not fit, or may only be late.
+    #[test]
+    fn changes_are_planned_as_all_would_be(
+        history in prop::collection::vec((any_outlook(), 0usize..60, any::<bool>(), 1usize..4), 1..12),
+        slowness in 0usize..4,
+        small in any::<bool>(),
+    ) {
+        let few = Limits { frontends: 6, services: 3, rows: 30, backends: 12 };
+        let limits = if small { few } else { LIMITS };
+        let mut drivers = [Driver::new(limits), Driver::new(limits)];
+        drivers[1].by_changes = Some(Desired::default());
+        drivers.iter_mut().for_each(|driver| driver.slowness = slowness);
+        for (desired, fail_after, restart, rounds) in history {
+            for driver in &mut drivers {
+                driver.fake.fail_after(fail_after);
+                if restart {
+                    driver.restart(limits);
+                }
+            }
+            for _ in 0..rounds {
+                let [all, changes] = drivers.each_mut().map(|driver| {
+                    let ended = driver.round(limits, &desired);
+                    (ended, driver.fake.take_log())
+                });
+                prop_assert_eq!(all, changes);
+            }
         }
     }
 

@@ -28,8 +28,8 @@ pub struct Board {
     probes: BTreeMap<Target, Probe>,
     services: BTreeMap<ServiceName, Watched>,
     overrides: Arc<Overrides>,
-    /// The overrides have changed since the services were last followed.
-    overridden: bool,
+    /// The services whose overrides have changed since they were last followed.
+    overridden: BTreeSet<ServiceName>,
 }
 
 /// A target that is probed.
@@ -68,16 +68,22 @@ impl Board {
 
     /// Takes in what operators say.
     pub fn set_overrides(&mut self, overrides: Arc<Overrides>) {
-        for (name, watched) in &mut self.services {
-            watched.stale |= self.overrides.get(name) != overrides.get(name);
+        let differs = |name: &&ServiceName| self.overrides.get(*name) != overrides.get(*name);
+        let names = self.overrides.keys().chain(overrides.keys()).filter(differs);
+        let names: BTreeSet<ServiceName> = names.cloned().collect();
+        for name in &names {
+            if let Some(watched) = self.services.get_mut(name) {
+                watched.stale = true;
+            }
         }
+        self.overridden.extend(names);
         self.overrides = overrides;
-        self.overridden = true;
     }
 
-    /// Whether [`Board::follow`] is to be called because operators have said something new.
-    pub fn is_overridden_anew(&self) -> bool {
-        self.overridden
+    /// The services that [`Board::follow`] is to be told of because operators have said something new
+    /// of them.
+    pub fn overridden(&self) -> &BTreeSet<ServiceName> {
+        &self.overridden
     }
 
     /// What an operator says of a backend.
@@ -91,35 +97,32 @@ impl Board {
         self.overrides.get(name).cloned().unwrap_or_default()
     }
 
-    /// Services that something is known of.
-    pub fn watched(&self) -> impl Iterator<Item = &ServiceName> {
-        self.services.keys()
+    /// Whether anything is known of a service.
+    pub fn is_watched(&self, name: &ServiceName) -> bool {
+        self.services.contains_key(name)
     }
 
-    /// Takes in the services as they are now; says what is to be probed.
+    /// Takes in services as they are now, `None`: gone; the others are as they were. Says what is to
+    /// be probed.
     pub fn follow<'a>(
         &mut self,
-        services: impl Iterator<Item = (&'a ServiceName, &'a Arc<Service>)>,
+        services: impl Iterator<Item = (&'a ServiceName, Option<&'a Arc<Service>>)>,
     ) -> Wanted {
         let mut wanted = Wanted::default();
-        let mut seen = BTreeSet::new();
-        self.overridden = false;
         for (name, service) in services {
+            self.overridden.remove(name);
             let known = self.services.get(name);
+            let Some(service) = service else {
+                if let Some(gone) = self.services.remove(name) {
+                    self.release(name, gone.targets.into_values().flatten(), &mut wanted);
+                }
+                continue;
+            };
             if known.is_none() && !is_governed(service) && !self.overrides.contains_key(name) {
                 continue;
             }
-            seen.insert(name.clone());
-            if known.is_some_and(|watched| Arc::ptr_eq(&watched.service, service)) {
-                continue;
-            }
-            self.watch(name, service, &mut wanted);
-        }
-        let gone: Vec<ServiceName> =
-            self.services.keys().filter(|name| !seen.contains(*name)).cloned().collect();
-        for name in gone {
-            if let Some(watched) = self.services.remove(&name) {
-                self.release(&name, watched.targets.into_values().flatten(), &mut wanted);
+            if known.is_none_or(|watched| !Arc::ptr_eq(&watched.service, service)) {
+                self.watch(name, service, &mut wanted);
             }
         }
         // What one service gives up another may have taken in the same breath.

@@ -19,9 +19,9 @@ pub(super) struct Changes {
 // === impl Changes ===
 
 impl Changes {
-    /// Forgets the services that are not to be kept.
-    pub(super) fn keep_only(&mut self, keep: impl Fn(&ServiceName) -> bool) {
-        self.services.retain(|name, _| keep(name));
+    /// Forgets a service.
+    pub(super) fn forget(&mut self, name: &ServiceName) {
+        self.services.remove(name);
     }
 
     /// Looks at a service, and logs what has changed since it was last looked at. What is seen for the

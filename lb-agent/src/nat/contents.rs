@@ -3,9 +3,10 @@
 use super::Family;
 use super::chains::{Chain, Chains};
 use super::rows::{Draw, Key, Rows, Value, rows, service_id};
-use crate::desired::{Desired, Entry};
+use crate::desired::Desired;
 use crate::model::{Service, ServiceName};
 use crate::pairs::side_by_side;
+use crate::versions::{self, Places, Versions};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -60,16 +61,38 @@ pub struct Contents {
     refused: BTreeMap<ServiceName, ServiceName>,
 }
 
-impl Wanted {
-    /// What there is of it in what is desired.
-    pub fn of(desired: &Desired) -> Self {
-        let concerned = |(name, entry): (&ServiceName, &Entry)| {
-            let service = &entry.effective;
-            let passes = service.frontends.values().any(|exposure| exposure.passage().is_some());
-            passes.then(|| (name.clone(), Arc::clone(service)))
-        };
-        let services = desired.services.iter().filter_map(concerned).collect();
-        Self { services, complete: desired.complete }
+impl Places for Wanted {
+    /// A service; `None`: only whether this is complete.
+    type Place = Option<ServiceName>;
+
+    fn catch_up(&mut self, now: &Self, place: &Option<ServiceName>) {
+        self.complete = now.complete;
+        if let Some(name) = place {
+            versions::put(&mut self.services, name, now.services.get(name).map(Arc::clone));
+        }
+    }
+}
+
+impl Versions<Wanted> {
+    /// Takes over what is desired, of which only these services have changed. Whether that changes
+    /// anything here.
+    pub(crate) fn follow(&mut self, desired: &Desired, changed: &BTreeSet<ServiceName>) -> bool {
+        let before = Arc::clone(self.now());
+        for name in changed {
+            let entry = desired.services.get(name).filter(|entry| {
+                entry.effective.frontends.values().any(|exposure| exposure.passage().is_some())
+            });
+            let service = entry.map(|entry| &entry.effective);
+            let known = self.now().services.get(name);
+            if known.map(Arc::as_ptr) != service.map(Arc::as_ptr) {
+                let wanted = self.at(Some(name.clone()));
+                versions::put(&mut wanted.services, name, service.map(Arc::clone));
+            }
+        }
+        if self.now().complete != desired.complete {
+            self.at(None).complete = desired.complete;
+        }
+        !Arc::ptr_eq(&before, self.now())
     }
 }
 

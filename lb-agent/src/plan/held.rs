@@ -165,6 +165,8 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
         waiting: Retired::default(),
         resting_ids: BTreeMap::new(),
         nameless_ids: active.difference(&named_ids).copied().collect(),
+        outlook: None,
+        unfinished: BTreeSet::new(),
     })
 }
 

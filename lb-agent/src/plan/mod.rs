@@ -123,6 +123,17 @@ pub struct Planner {
     resting_ids: BTreeMap<(u32, SocketAddr), u32>,
     /// The same for ids whose backend is not known any more.
     nameless_ids: BTreeSet<u32>,
+    /// What decided about services that are not desired, when it was last planned for changes.
+    outlook: Option<Outlook>,
+    /// The services that were not held as desired after that.
+    unfinished: BTreeSet<ServiceName>,
+}
+
+/// Which services that are not desired are gone: see [`Desired`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Outlook {
+    complete: bool,
+    synced: BTreeSet<Arc<str>>,
 }
 
 /// Why a service could not be planned.
@@ -165,12 +176,39 @@ impl Planner {
 
     /// What to do so that the kernel holds `desired`.
     pub fn plan(&mut self, desired: &Desired) -> Plan {
+        self.outlook = None;
+        self.unfinished.clear();
+        self.plan_these(desired, None)
+    }
+
+    /// The same at the price of what changed: `changed` are the services of `desired` that are not as
+    /// they were at the call before this one, if that was for changes, too.
+    pub fn plan_changes(&mut self, desired: &Desired, changed: &BTreeSet<ServiceName>) -> Plan {
+        let Desired { services, complete, synced, .. } = desired;
+        let outlook = Outlook { complete: *complete, synced: synced.clone() };
+        let known = self.outlook.replace(outlook) == self.outlook;
+        let mut these = std::mem::take(&mut self.unfinished);
+        these.extend(changed.iter().cloned());
+        let plan = self.plan_these(desired, known.then_some(&these));
+        let is_held = |name: &&ServiceName| {
+            let held = self.services.get(*name).zip(services.get(*name));
+            held.is_some_and(|(held, entry)| held.is_planned(&entry.effective))
+        };
+        self.unfinished = plan.touched.iter().filter(|name| !is_held(name)).cloned().collect();
+        plan
+    }
+
+    /// Plans for these services, or for all.
+    fn plan_these(&mut self, desired: &Desired, these: Option<&BTreeSet<ServiceName>>) -> Plan {
         let mut plan = Plan::default();
         let mut steps = Steps::default();
         // Frontends that their service gave up; somebody else may take them in this very round.
         let mut released: Vec<(Frontend, ServiceName)> = Vec::new();
 
-        let (changed, gone) = self.compare(desired);
+        let Differing { changed, gone } = match these {
+            Some(names) => self.compare_these(desired, names),
+            None => self.compare_all(desired),
+        };
         for (name, entry) in changed {
             match self.plan_service(name, entry, &mut steps, &mut released) {
                 Ok(true) => {}
@@ -200,33 +238,25 @@ impl Planner {
         plan
     }
 
-    /// The services that are not held as desired, and those that are held and not desired.
-    fn compare<'d>(
+    fn compare_all<'d>(&mut self, desired: &'d Desired) -> Differing<'d> {
+        let mut differing = Differing::default();
+        for (held, entry) in side_by_side(&mut self.services, &desired.services) {
+            differing.compare(desired, held, entry);
+        }
+        differing
+    }
+
+    fn compare_these<'d>(
         &mut self,
         desired: &'d Desired,
-    ) -> (Vec<(&'d ServiceName, &'d Entry)>, Vec<ServiceName>) {
-        let (mut changed, mut gone) = (Vec::new(), Vec::new());
-        for pair in side_by_side(&mut self.services, &desired.services) {
-            match pair {
-                (Some((_, held)), Some((name, entry))) => {
-                    if held.source != entry.source {
-                        held.source = Arc::clone(&entry.source);
-                    }
-                    if !held.is_planned(&entry.effective) {
-                        changed.push((name, entry));
-                    }
-                }
-                (None, Some(new)) => changed.push(new),
-                (Some((name, held)), None) => {
-                    let told = desired.complete || desired.synced.contains(&held.source);
-                    if told && !desired.waiting.contains_key(name) {
-                        gone.push(name.clone());
-                    }
-                }
-                (None, None) => {}
-            }
+        names: &BTreeSet<ServiceName>,
+    ) -> Differing<'d> {
+        let mut differing = Differing::default();
+        for name in names {
+            let held = self.services.get_mut(name).map(|held| (name, held));
+            differing.compare(desired, held, desired.services.get_key_value(name));
         }
-        (changed, gone)
+        differing
     }
 
     /// Whether a grace period would free anything.
@@ -278,6 +308,44 @@ impl Planner {
         self.nameless_ids.retain(|id| !idle.contains(id) || !freed.insert(*id));
         for id in freed {
             self.backend_ids.free(id);
+        }
+    }
+}
+
+/// What is not held as desired.
+#[derive(Default)]
+struct Differing<'d> {
+    /// To be planned.
+    changed: Vec<(&'d ServiceName, &'d Entry)>,
+    /// Held and not desired.
+    gone: Vec<ServiceName>,
+}
+
+impl<'d> Differing<'d> {
+    /// Looks at a service as it is held and as it is desired.
+    fn compare(
+        &mut self,
+        desired: &Desired,
+        held: Option<(&ServiceName, &mut HeldService)>,
+        entry: Option<(&'d ServiceName, &'d Entry)>,
+    ) {
+        match (held, entry) {
+            (Some((_, held)), Some((name, entry))) => {
+                if held.source != entry.source {
+                    held.source = Arc::clone(&entry.source);
+                }
+                if !held.is_planned(&entry.effective) {
+                    self.changed.push((name, entry));
+                }
+            }
+            (None, Some(new)) => self.changed.push(new),
+            (Some((name, held)), None) => {
+                let told = desired.complete || desired.synced.contains(&held.source);
+                if told && !desired.waiting.contains_key(name) {
+                    self.gone.push(name.clone());
+                }
+            }
+            (None, None) => {}
         }
     }
 }

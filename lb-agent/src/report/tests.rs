@@ -34,7 +34,9 @@ fn reporter(earlier: Option<State>) -> Reporter {
 }
 
 fn update(reporter: &mut Reporter, desired: &Desired) {
-    reporter.update(desired, &planner(), BTreeSet::new());
+    let known = reporter.state();
+    let names = known.services.iter().map(|service| service.name.parse().unwrap());
+    reporter.update(desired, &planner(), &names.chain(desired.services.keys().cloned()).collect());
 }
 
 fn since(reporter: &Reporter, service: &str) -> SystemTime {
@@ -96,18 +98,19 @@ fn what_is_as_before_keeps_its_status() {
     let mut reporter = reporter(None);
     let mut desired = desired(&[("a", AdminState::Ready), ("b", AdminState::Ready)], true);
     let mut planner = planner();
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
     let mut look = |desired: &Desired, planner: &Planner, touched: BTreeSet<ServiceName>| {
         let before = reporter.state();
-        reporter.update(desired, planner, touched);
+        reporter.update(desired, planner, &touched);
         let after = reporter.state();
         let same = |s: &&Arc<ServiceStatus>| before.services.iter().any(|b| Arc::ptr_eq(b, s));
         let same: Vec<_> = after.services.iter().filter(same).map(|s| s.name.clone()).collect();
         (after.services.len(), same.concat())
     };
-    assert_eq!(look(&desired, &planner, BTreeSet::new()), (2, String::new()));
+    assert_eq!(look(&desired, &planner, names(&["a", "b"])), (2, String::new()));
     assert_eq!(look(&desired, &planner, BTreeSet::new()), (2, "ab".to_owned()));
     desired.services.pop_first();
-    assert_eq!(look(&desired, &planner, BTreeSet::new()), (1, "b".to_owned()));
+    assert_eq!(look(&desired, &planner, names(&["a"])), (1, "b".to_owned()));
     // The very same service, which has got its ids only now.
     let plan = planner.plan(&desired);
     assert_eq!(look(&desired, &planner, plan.touched), (1, String::new()));

@@ -11,12 +11,12 @@ use crate::status::Held;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+mod changing;
 pub mod etcd;
 pub mod file;
 pub mod kubernetes;
 pub mod spec;
 mod underway;
-mod versions;
 
 pub use underway::Underway;
 

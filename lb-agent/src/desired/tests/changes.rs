@@ -84,6 +84,12 @@ proptest! {
             let fresh = merge(said.clone());
             prop_assert_eq!(merger.desired(), &fresh);
             prop_assert_eq!(&fresh, &plainly(&said));
+            let names = [&before, &fresh].map(|d| d.services.keys().chain(d.waiting.keys()));
+            let others = names.into_iter().flatten().filter(|name| {
+                let waits = [&before, &fresh].map(|desired| desired.waiting.contains_key(*name));
+                before.services.get(*name) != fresh.services.get(*name) || waits[0] != waits[1]
+            });
+            prop_assert_eq!(merger.take_changed(), others.cloned().collect());
             for (name, entry) in &before.services {
                 if let Some(now) = fresh.services.get(name).filter(|now| *now == entry) {
                     let kept = &merger.desired().services[name].service;

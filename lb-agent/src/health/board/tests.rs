@@ -31,7 +31,9 @@ fn name(text: &str) -> ServiceName {
 }
 
 fn follow(board: &mut Board, services: &[(&str, &Arc<Service>)]) -> Wanted {
-    let named: Vec<_> = services.iter().map(|(text, service)| (name(text), *service)).collect();
+    let mut named: BTreeMap<_, _> =
+        board.services.keys().map(|name| (name.clone(), None)).collect();
+    named.extend(services.iter().map(|(text, service)| (name(text), Some(*service))));
     board.follow(named.iter().map(|(name, service)| (name, *service)))
 }
 

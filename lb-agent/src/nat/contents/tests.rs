@@ -1,6 +1,7 @@
 //! Whatever happens: a table that follows the changes holds what one that is filled anew holds.
 
 use super::*;
+use crate::desired::Entry;
 use crate::model::{
     AdminState, Affinity, Backend, Client, Exposure, HealthPolicy, Lists, Masquerade, NoBackend,
     Passage, Policy, Reach, Way,
@@ -104,6 +105,42 @@ fn history() -> impl Strategy<Value = Vec<Vec<Option<Service>>>> {
 }
 
 proptest! {
+    /// What is wanted follows what is desired, and what was given out stays as it was.
+    #[test]
+    fn what_is_wanted_follows_what_has_changed(history in history(), complete in any::<[bool; 8]>()) {
+        let mut versions = Versions::<Wanted>::default();
+        let mut desired = Desired::default();
+        let mut given: Option<(Arc<Wanted>, Wanted)> = None;
+        for (moment, complete) in history.iter().zip(complete) {
+            let mut changed = BTreeSet::new();
+            for (number, service) in (0u8..).zip(moment) {
+                let name: ServiceName = format!("s{number}").parse().unwrap();
+                let known = desired.services.get(&name).map(|entry| &*entry.service);
+                if known == service.as_ref() {
+                    continue;
+                }
+                let entry = service.clone().map(|s| Entry::new(Arc::new(s), "test".into()));
+                versions::put(&mut desired.services, &name, entry);
+                changed.insert(name);
+            }
+            desired.complete = complete;
+            let before = versions.now().complete;
+            let told = versions.follow(&desired, &changed);
+            let passing = desired.services.iter().filter(|(_, entry)| {
+                entry.service.frontends.values().any(|exposure| exposure.passage().is_some())
+            });
+            let expected: Services =
+                passing.map(|(name, entry)| (name.clone(), Arc::clone(&entry.effective))).collect();
+            let now = versions.now();
+            prop_assert_eq!((&now.services, now.complete), (&expected, complete));
+            if let Some((given, was)) = &given {
+                prop_assert_eq!((&given.services, given.complete), (&was.services, was.complete));
+                prop_assert_eq!(told, was.services != now.services || before != complete);
+            }
+            given = Some((Arc::clone(now), Wanted::clone(now)));
+        }
+    }
+
     #[test]
     fn changes_come_to_the_same_as_beginning_anew(history in history()) {
         for family in Family::ALL {

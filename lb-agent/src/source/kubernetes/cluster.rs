@@ -20,7 +20,7 @@ use super::objects::{self, Reading, Service, Slice, key};
 use super::topology::Place;
 use super::translate::{Here, translate};
 use crate::model::{Rejection, Snapshot};
-use crate::source::versions::Versions;
+use crate::versions::Versions;
 use ipnet::IpNet;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
@@ -61,7 +61,7 @@ pub struct Cluster {
     node_is_optional: bool,
     facts: Facts,
     told: Option<Arc<Facts>>,
-    versions: Versions,
+    versions: Versions<Snapshot>,
     changed: bool,
     work: Work,
 }

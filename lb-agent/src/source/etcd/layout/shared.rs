@@ -4,7 +4,7 @@
 use super::notes::{Note, Notes, Origin};
 use crate::claims::Claims;
 use crate::model::{Override, Pool, Rejection, Service, ServiceName, Snapshot};
-use crate::source::versions::Versions;
+use crate::versions::Versions;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub(super) struct Shared {
     source: Arc<str>,
     prefix: String,
     claims: Claims,
-    versions: Versions,
+    versions: Versions<Snapshot>,
     /// Whether the snapshot is another one than was last asked for.
     changed: bool,
     notes: Notes,
