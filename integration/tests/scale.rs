@@ -42,9 +42,6 @@ const CHANGES: usize = 200;
 /// Share of a core of an agent that has nothing to do.
 const IDLE_CORE: f64 = 0.005;
 
-/// [`CLUSTER_PUBLISHED`] is what is aimed at, and not reached yet (10 to 25 ms): until it is, the test
-/// fails only if it is missed by far, and prints what it saw.
-const SLACK: u32 = 5;
 /// From objects in memory to published tables.
 const CLUSTER_LOAD: Duration = Duration::from_millis(500);
 /// From the last byte of an event about an endpoint to published tables, for 99 of 100.
@@ -126,7 +123,7 @@ fn a_cluster() {
     });
     alone("scale-cluster", |lab| {
         let large = LargeCluster::fill(lab);
-        let (agent, ready) = large.start_agent_with("packet_path: off");
+        let (agent, ready) = large.start_agent();
         print(&format!("cluster: start to ready {ready:.0?}"));
         assert_eq!(agent.status().rejections, []);
         let services = agent.services();
@@ -146,8 +143,7 @@ fn a_cluster() {
             // What is taken in together is one.
             (count, most)
         });
-        let quick =
-            published.any(|(count, most)| count >= 300 && most <= SLACK * CLUSTER_PUBLISHED);
+        let quick = published.any(|(count, most)| count >= 300 && most <= CLUSTER_PUBLISHED);
         let turns = if cfg!(debug_assertions) { 20 } else { CHANGES };
         let seen: Vec<Duration> = (1..=turns).map(|turn| large.change(turn).since_asked).collect();
         let (median, most) = (percentile(seen.clone(), 0.5), percentile(seen, 0.99));
@@ -158,7 +154,7 @@ fn a_cluster() {
         if !cfg!(debug_assertions) {
             assert!(
                 quick,
-                "p99 of a change is far over {CLUSTER_PUBLISHED:?} in each of {rounds} rounds"
+                "p99 of a change is over {CLUSTER_PUBLISHED:?} in each of {rounds} rounds"
             );
             assert!(
                 median < CLUSTER_SEEN,
