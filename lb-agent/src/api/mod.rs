@@ -18,8 +18,8 @@
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
 //! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
-//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]. What only shows
-//! is served by [`http`], too.
+//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]; who takes nothing of
+//! an answer is cut off. What only shows is served by [`http`], too.
 
 mod backends;
 mod budget;
