@@ -56,13 +56,16 @@ test-kubernetes: setup ## services of a cluster: translation, sources, and pods 
 	$(CARGO) test -p lb-agent --lib -- kubernetes kubeproxy:: addresses:: forecast:: reconcile::revisions
 	$(CARGO) test -p lb-agent --test ctl -- explain
 	$(CARGO) test -p integration --test kubernetes --test pods --test exclude --test reach
-	$(CARGO) test -p integration --test scale -- a_cluster
+	$(CARGO) build --release -p lb-agent
+	$(CARGO) test --release -p integration --test scale -- a_cluster
 
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets:: heard::
 	$(CARGO) test -p integration --lib -- exposition
-	$(CARGO) test -p integration --test observe --test events
+	$(CARGO) test -p integration --test observe --test events -- --skip ten_thousand::
+	$(CARGO) build --release -p lb-agent
+	$(CARGO) test --release -p integration --test observe ten_thousand
 
 test-packet-path: setup ## what comes in packets from other hosts and from guests, by real packets (root)
 	$(CARGO) build -p lb-agent --bins

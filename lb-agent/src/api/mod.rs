@@ -18,8 +18,8 @@
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
 //! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
-//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]. What only shows
-//! is served by [`http`], too.
+//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]; who takes nothing of
+//! an answer is cut off. What only shows is served by [`http`], too.
 
 mod backends;
 mod budget;
@@ -29,6 +29,7 @@ mod inspect;
 mod listing;
 mod log_level;
 mod page;
+mod patience;
 mod socket;
 
 pub(crate) use closest::closest;
@@ -54,6 +55,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use budget::Budget;
 use listing::Listing;
+use patience::{Patience, Patiently, TAKE_TIME};
 use serde::Deserialize;
 use serde_json::json;
 use std::future::Future;
@@ -112,7 +114,8 @@ pub async fn serve(
     parts: Parts,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = router(parts);
+    let listener = Patiently { listener, limit: TAKE_TIME };
+    let router = router(parts).into_make_service_with_connect_info::<Patience>();
     let (stopping, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;

@@ -48,8 +48,13 @@ pub(super) enum AskError {
         group: String,
     },
     /// The agent answered with an error.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{error}")]
+    Refused {
+        /// Which kind of error.
+        status: StatusCode,
+        /// What it said.
+        error: String,
+    },
     /// The agent answered with something else.
     #[error("cannot read the answer of the agent on {}: {reason}; use the lbctl of the agent's version", .socket.display())]
     Garbled {
@@ -125,7 +130,7 @@ impl Client {
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
         match serde_json::from_slice(&body.to_bytes()) {
-            Ok(ErrorBody { error }) => Err(AskError::Refused(error)),
+            Ok(ErrorBody { error }) => Err(AskError::Refused { status, error }),
             Err(_) => Err(self.garbled(format!("status {status}"))),
         }
     }
@@ -157,7 +162,7 @@ impl Client {
             return Ok((body, note));
         }
         match serde_json::from_slice(&body) {
-            Ok(ErrorBody { error }) => Err(AskError::Refused(error)),
+            Ok(ErrorBody { error }) => Err(AskError::Refused { status, error }),
             Err(_) => Err(self.garbled(format!("status {status}"))),
         }
     }

@@ -8,6 +8,7 @@ use super::{Form, Output, Places, Shown};
 use crate::api::closest;
 use crate::model::ServiceName;
 use crate::status::{AgentStatus, ServiceStatus};
+use hyper::StatusCode;
 use std::path::PathBuf;
 
 /// The agent, and the places where it leaves its tables and its state.
@@ -45,7 +46,7 @@ impl Origin {
     }
 
     /// The table of all backends, drawn by the agent, and what must be said about it; `None` when no
-    /// agent answers.
+    /// agent answers, or one of a version that doesn't draw.
     pub(super) async fn backends(
         &self,
         leases: bool,
@@ -60,7 +61,9 @@ impl Origin {
         let path = format!("/v1/backends?{}", wanted.collect::<Vec<_>>().join("&"));
         match self.client.text(&path).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(AskError::Absent { .. }) => Ok(None),
+            Err(
+                AskError::Absent { .. } | AskError::Refused { status: StatusCode::NOT_FOUND, .. },
+            ) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,24 +1,21 @@
 //! What `lbctl maps` shows of the tables.
 
 use super::sys::Mapped;
+use super::sys::batch::read_values;
 use super::tables::{TableError, Tables, shapes};
 use crate::config::TableSizes;
 use crate::status::TableStatus;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{IterableMap as _, MapData};
 use lb_common::control;
-use lb_common::rows::{BackendCounters, BackendOutcomes, ConnectionRow};
+use lb_common::rows::{BackendCounters, BackendOutcomes, ConnectionRow, FrontendKey};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 /// What `lbctl maps` shows of the tables pinned below `pins`.
 pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>, TableError> {
-    let connections = || -> Option<u64> {
-        let map = MapData::from_pin(pins.join("CONNECTIONS")).ok()?;
-        let rows = Array::<_, [u8; size_of::<ConnectionRow>()]>::try_from(Map::Array(map)).ok()?;
-        let used = rows.iter().filter(|row| row.as_ref().is_ok_and(|row| row[..8] != [0; 8]));
-        u64::try_from(used.count()).ok()
-    };
+    let indexes = indexes(tables).ok();
     shapes(&TableSizes::default())
         .into_iter()
         .filter(|shape| !shape.is_missing(pins))
@@ -26,12 +23,11 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
             let map = shape.open(pins)?;
             let info = map.info().map_err(|e| shape.failed(e))?;
             let used = match shape.name {
-                "FRONTENDS" => Some(tables.frontends.keys().count() as u64),
-                "BLOCKS" => Some(tables.frontends.keys().count() as u64),
-                "BACKENDS" => rows_in_use(tables),
-                "CONNECTIONS" => connections(),
+                "FRONTENDS" | "BLOCKS" => indexes.as_ref().map(|indexes| indexes.len() as u64),
+                "BACKENDS" => indexes.as_ref().map(|indexes| rows_in_use(tables, indexes)),
+                "CONNECTIONS" => count::<u32, ConnectionRow>(&map, |row| row.cookie != 0).ok(),
                 "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
-                "AFFINITY" => Some(tables.affinity.keys().count() as u64),
+                "AFFINITY" => count::<[u8; 16], u64>(&map, |_| true).ok(),
                 "BACKEND_STATS" => Some(backends_in_use(&tables.backend_stats)),
                 "BACKEND_OUTCOMES" => tables.outcomes.as_ref().map(outcomes_in_use),
                 _ => None,
@@ -63,15 +59,33 @@ fn outcomes_in_use(outcomes: &Mapped<BackendOutcomes>) -> u64 {
     (0..outcomes.entries()).filter(used).count() as u64
 }
 
+/// The indexes of all frontends.
+fn indexes(tables: &Tables) -> io::Result<Vec<u32>> {
+    let mut indexes = Vec::new();
+    let map = tables.frontends.map().fd().as_fd();
+    read_values::<FrontendKey, u32>(map, |some| indexes.extend_from_slice(some))?;
+    Ok(indexes)
+}
+
+/// Elements of which this is true.
+fn count<K: bytemuck::Pod, V: bytemuck::Pod>(
+    map: &MapData,
+    is_used: impl Fn(&V) -> bool,
+) -> io::Result<u64> {
+    let mut used = 0;
+    let take = |values: &[V]| used += values.iter().filter(|value| is_used(value)).count() as u64;
+    read_values::<K, V>(map.fd().as_fd(), take)?;
+    Ok(used)
+}
+
 /// Rows of live blocks, each block counted once.
-fn rows_in_use(tables: &Tables) -> Option<u64> {
-    let frontends = tables.frontends().ok()?;
-    let blocks: std::collections::BTreeMap<u32, u64> = frontends
+fn rows_in_use(tables: &Tables, indexes: &[u32]) -> u64 {
+    let blocks: BTreeMap<u32, u32> = indexes
         .iter()
-        .filter_map(|(_, index)| tables.block(*index))
-        .map(|(base, _, rows)| (base, rows.len() as u64 + 1))
+        .filter_map(|index| tables.block_place(*index))
+        .map(|(base, _, rows)| (base, rows.end - base))
         .collect();
-    Some(blocks.values().sum())
+    blocks.into_values().map(u64::from).sum()
 }
 
 /// What the kernel charges for a table.

@@ -148,7 +148,8 @@ impl Kernel {
         }
         let (keys, indexes): (Vec<FrontendKey>, Vec<u32>) = new.iter().copied().unzip();
         let map = MapData::from_pin(self.pins.join("FRONTENDS")).map_err(|e| failed(chain(&e)))?;
-        sys::insert_batch(map.fd().as_fd(), &keys, &indexes).map_err(|e| failed(e.to_string()))
+        sys::batch::insert_batch(map.fd().as_fd(), &keys, &indexes)
+            .map_err(|e| failed(e.to_string()))
     }
 
     fn delete(&mut self, key: FrontendKey) -> Result<(), DataplaneError> {

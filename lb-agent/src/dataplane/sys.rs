@@ -6,6 +6,7 @@
     reason = "raw system calls and shared memory; each block says why it is sound"
 )]
 
+pub(crate) mod batch;
 pub(crate) mod probe;
 
 use aya_obj::generated::bpf_cmd;
@@ -192,39 +193,6 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let attributes = ByPath { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     new_fd(bpf(bpf_cmd::BPF_OBJ_GET, &attributes)?)
-}
-
-// === batches ===
-
-#[repr(C)]
-#[derive(Default)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
-/// Inserts many elements at once. The kernel stops at the first that fails.
-pub(crate) fn insert_batch<K: bytemuck::Pod, V: bytemuck::Pod>(
-    map: BorrowedFd<'_>,
-    keys: &[K],
-    values: &[V],
-) -> io::Result<()> {
-    assert_eq!(keys.len(), values.len(), "a value for each key");
-    let count = u32::try_from(keys.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let attributes = Batch {
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count,
-        map: raw(map),
-        ..Batch::default()
-    };
-    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &attributes).map(drop)
 }
 
 // === readiness ===

@@ -10,6 +10,7 @@ use lb_common::rows::{
     ConnectionRow, FrontendKey, ServiceCounters,
 };
 use lb_common::{control, filter};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -306,6 +307,13 @@ impl Tables {
 
     /// The live block of a frontend's index.
     pub(super) fn block(&self, index: u32) -> Option<LiveBlock> {
+        let (base, header, rows) = self.block_place(index)?;
+        Some((base, header, rows.filter_map(|row| self.backends.get(row)).collect()))
+    }
+
+    /// Base, header, and where the rows are (resting ones included), of the live block of a frontend's
+    /// index.
+    pub(super) fn block_place(&self, index: u32) -> Option<(u32, BlockHeader, Range<u32>)> {
         let word = BlockWord(self.blocks.get(index)?);
         if word.0 == 0 {
             return None;
@@ -313,11 +321,7 @@ impl Tables {
         let header: BlockHeader = bytemuck::cast(self.backends.get(word.base())?);
         let first = word.base().checked_add(1)?;
         let end = first.checked_add(word.rows())?.checked_add(header.resting)?;
-        if end > self.backends.entries() {
-            return None;
-        }
-        let rows = (first..end).filter_map(|row| self.backends.get(row)).collect();
-        Some((word.base(), header, rows))
+        (end <= self.backends.entries()).then_some((word.base(), header, first..end))
     }
 
     /// Sockets that are open to a backend; `None` if there is no such id.

@@ -3,8 +3,9 @@
 use crate::fixture::{Agent, Ran, lbctl, rejection};
 use std::fs;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -155,6 +156,38 @@ fn an_answer_that_makes_no_sense_is_1() {
     server.join().unwrap();
     assert_eq!((ran.out.as_str(), ran.code), ("", Some(1)));
     assert!(ran.err.contains("use the lbctl of the agent's version"), "{}", ran.err);
+}
+
+#[test]
+fn an_older_agent_that_draws_no_tables_is_asked_for_what_it_knows() {
+    let agent = Agent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let newer = agent.socket();
+    let older = std::thread::spawn(move || {
+        for asked in ["GET /v1/backends?", "GET /v1/services"] {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let length = client.read(&mut request).unwrap();
+            assert!(request.starts_with(asked.as_bytes()));
+            if asked.contains("backends") {
+                let error = "{\"error\": \"no endpoint\"}";
+                let length = error.len();
+                let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {length}\r\n\r\n");
+                client.write_all((head + error).as_bytes()).unwrap();
+                continue;
+            }
+            let mut behind = UnixStream::connect(&newer).unwrap();
+            behind.write_all(&request[..length]).unwrap();
+            behind.shutdown(Shutdown::Write).unwrap();
+            std::io::copy(&mut behind, &mut client).unwrap();
+        }
+    });
+    let ran = run(&mut lbctl(&socket, dir.path(), &["backends"]));
+    older.join().unwrap();
+    let expected = agent.lbctl(&["backends"]);
+    assert_eq!((ran.out, ran.err, ran.code), (expected.out, String::new(), Some(0)));
 }
 
 #[test]

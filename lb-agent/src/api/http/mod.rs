@@ -13,9 +13,9 @@
 //! A module that serves something here has its routes merged in [`router`].
 
 mod exposition;
-mod patience;
 
 use super::budget::{self, Budget};
+use super::patience::{Patient, TAKE_TIME};
 use super::{Page, Parts, reading};
 use crate::config::{self, Http};
 use crate::leases::Leases;
@@ -28,7 +28,6 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use patience::Patient;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io;
@@ -47,8 +46,6 @@ const CONNECTIONS: usize = 64;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Until an answer begins.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
-/// Until the client has taken what was written to it.
-const TAKE_TIME: Duration = Duration::from_secs(30);
 /// Most bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 /// Before the next attempt to accept, when there is nothing to accept with.

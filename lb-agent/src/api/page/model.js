@@ -76,7 +76,7 @@ export class Model {
   /** By the number that the agent gave them. */
   services = new Map();
   agent = null;
-  /** Seconds since each source was heard to be up to date. */
+  /** Seconds since each source was heard to be up to date; null: not since the agent started. */
   lags = [];
   at = null;
   time = Date.now();

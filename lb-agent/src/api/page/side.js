@@ -56,7 +56,7 @@ function showSources(agent, time, lags) {
     say(line.lastElementChild, source.name);
     const parts = [`${count(source.services)} services`, `revision ${count(source.revision)}`];
     if (source.delivered) parts.push(`delivered ${span(time - Date.parse(source.delivered))} ago`);
-    parts.push(`heard ${span(source.lag * 1000)} ago`);
+    parts.push(source.lag === null ? "not heard yet" : `heard ${span(source.lag * 1000)} ago`);
     if (source.refused) parts.push(`${count(source.refused)} refused so far`);
     if (source.holds) parts.push(`${count(source.holds)} removals held`);
     say(facts, parts.join(" · "));

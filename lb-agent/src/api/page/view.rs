@@ -43,7 +43,8 @@ pub(super) struct Look {
     ready: bool,
     rejected: usize,
     sources: Vec<SourceStatus>,
-    lags: Vec<u64>,
+    /// For each source, how many seconds ago it was last heard to be up to date.
+    lags: Vec<Option<u64>>,
     services: BTreeMap<String, Seen>,
     /// The number of the next service that is new.
     next: u32,
@@ -80,7 +81,7 @@ struct Whole<'a> {
     #[serde(flatten)]
     moment: Moment,
     agent: &'a Value,
-    lags: &'a [u64],
+    lags: &'a [Option<u64>],
     rows: Vec<Listed<'a>>,
 }
 
@@ -91,8 +92,7 @@ struct Change<'a> {
     moment: Moment,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a Value>,
-    /// For each source, how many seconds ago it was last heard to be up to date.
-    lags: &'a [u64],
+    lags: &'a [Option<u64>],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rows: Vec<Listed<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -132,8 +132,8 @@ impl Look {
         let sources = agent.sources.clone();
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(moment.time);
         let lag = |source: &SourceStatus| {
-            let heard = source.heard.at().unwrap_or(agent.started);
-            time.duration_since(heard).unwrap_or_default().as_secs()
+            let since = |heard| time.duration_since(heard).unwrap_or_default().as_secs();
+            source.heard.at().map(since)
         };
         let lags = sources.iter().map(lag).collect();
         Self { moment, agent: head(agent), ready, rejected, sources, lags, services, next }
