@@ -419,8 +419,8 @@ pub struct Published {
 pub trait Counters: Send + Sync {
     /// Fills `active`, `connects`, `outcomes` and `counters` of every service that has an id.
     fn fill(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()>;
-    /// The same without `counters`, which cost a system call each.
-    fn fill_backends(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
+    /// The same without `counters`, which cost a system call each, and `outcomes` only if they are wanted.
+    fn fill_backends(&self, services: &mut [ServiceStatus], _outcomes: bool) -> anyhow::Result<()> {
         self.fill(services)
     }
     /// The kernel tables, in the order of the contract.

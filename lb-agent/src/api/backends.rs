@@ -5,9 +5,10 @@ use super::{Besides, Failure, Parts, note};
 use crate::ctl::backends::Backends;
 use crate::ctl::render::Look;
 use crate::ctl::report::{backend_lines, sort_parts};
-use crate::status::{Counters, ServiceStatus};
+use crate::status::{Counters, ServiceStatus, State};
 use anyhow::Context as _;
-use axum::extract::{Query, State};
+use axum::extract;
+use axum::extract::Query;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -31,14 +32,20 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn table(
-    State(parts): State<Parts>,
+    extract::State(parts): extract::State<Parts>,
     Query(Asked { wide, no_headers, leases }): Query<Asked>,
 ) -> Result<Response, Failure> {
     let look = Look { wide: wide.is_some(), headers: no_headers.is_none(), now: SystemTime::now() };
     // Nobody closes it.
     let _turn = DRAWN.acquire().await.ok();
-    let (services, notes) = parts.leased(&Besides { leases }).await;
-    let text = parts.read_kernel(move |counters| draw(&services, counters, look)).await?;
+    let (state, notes) = match leases {
+        None => (Arc::clone(&parts.now().state), Vec::new()),
+        Some(_) => {
+            let (services, notes) = parts.leased(&Besides { leases }).await;
+            (Arc::new(State { services }), notes)
+        }
+    };
+    let text = parts.read_kernel(move |counters| draw(&state.services, counters, look)).await?;
     Ok(note(text.into_response(), &notes))
 }
 
@@ -54,7 +61,12 @@ fn draw(
         parts.push(Backends::new(look));
     }
     Backends::align(&mut parts);
-    Ok(at_once(parts, Backends::text)?.concat())
+    let mut texts = at_once(parts, Backends::text)?.into_iter();
+    // The first is large: it grows without being copied.
+    let mut text = texts.next().unwrap_or_default();
+    text.reserve_exact(texts.as_slice().iter().map(String::len).sum());
+    texts.for_each(|part| text.push_str(&part));
+    Ok(text)
 }
 
 fn part(
@@ -65,7 +77,7 @@ fn part(
     let mut table = Backends::new(look);
     for some in services.chunks(AT_ONCE) {
         let mut some: Vec<_> = some.iter().map(|s| ServiceStatus::clone(s)).collect();
-        counters.fill_backends(&mut some)?;
+        counters.fill_backends(&mut some, look.wide)?;
         for service in &mut some {
             sort_parts(service);
             backend_lines(service).for_each(|line| table.add(&line));

@@ -4,11 +4,11 @@
 use super::human::{percent, span};
 use super::render::{Look, health, id, lists, since, state, summary};
 use super::report::BackendLine;
-use super::table::Table;
+use super::table::{Shared, Table};
 use crate::model::{Frontend, Lease};
 use crate::status::OutcomeCounts;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const USUAL: [&str; 10] = [
     "SERVICE", "FRONTEND", "BACKEND", "STATE", "WEIGHT", "HEALTH", "ACTIVE", "CONNECTS", "SOURCE",
@@ -25,8 +25,15 @@ pub(crate) struct Backends {
     /// Whether there is something in these columns.
     leases: bool,
     lists: bool,
-    /// How the frontends of the last backend were written; the next mostly has the same.
-    frontends: (Arc<[Frontend]>, String),
+    last: Last,
+}
+
+/// How parts of the last row were written; the next mostly has the same.
+struct Last {
+    service: (Arc<str>, Shared),
+    frontends: (Arc<[Frontend]>, Shared),
+    source: (Arc<str>, Shared),
+    since: (Option<SystemTime>, Shared),
 }
 
 // === impl Backends ===
@@ -36,31 +43,34 @@ impl Backends {
     pub(crate) fn new(look: Look) -> Self {
         let more: &[_] = if look.wide { &WIDE } else { &[] };
         let names = USUAL.iter().chain(more).chain(&[LEASE, LISTS]).copied();
-        let none: Arc<[Frontend]> = Arc::default();
-        let frontends = (Arc::clone(&none), summary(none.iter().copied(), look));
-        Self { look, table: Table::new(names), leases: look.wide, lists: false, frontends }
+        let nothing = || (Arc::from(""), Shared::default());
+        let no_frontends = Shared::new(summary(std::iter::empty(), look));
+        let last = Last {
+            service: nothing(),
+            frontends: (Arc::default(), no_frontends),
+            source: nothing(),
+            since: (None, Shared::new(since(None, look))),
+        };
+        Self { look, table: Table::new(names), leases: look.wide, lists: false, last }
     }
 
     /// Adds a row.
     pub(crate) fn add(&mut self, line: &BackendLine) {
-        let Self { look, table, leases, lists: by_list, frontends } = self;
-        if !Arc::ptr_eq(&frontends.0, &line.frontends) {
-            let text = summary(line.frontends.iter().copied(), *look);
-            *frontends = (Arc::clone(&line.frontends), text);
-        }
-        table.word(&line.service);
-        table.word(&frontends.1);
-        table.cell(line.address);
+        let Self { look, table, leases, lists: by_list, last } = self;
+        last.follow(line, *look);
+        table.shared(&last.service.1);
+        table.shared(&last.frontends.1);
+        table.address(line.address);
         table.word(state(line.state));
-        table.cell(line.weight);
+        table.number(line.weight.into());
         match line.health.as_deref() {
             None => table.word("-"),
             known => table.word(&health(known, *look)),
         }
-        table.cell(line.active);
-        table.cell(line.connects);
-        table.word(&line.source);
-        table.word(&since(line, *look));
+        table.number(line.active);
+        table.number(line.connects);
+        table.shared(&last.source.1);
+        table.shared(&last.since.1);
         if look.wide {
             table.cell(percent(line.share_percent));
             table.cell(failures(line.outcomes));
@@ -98,6 +108,26 @@ impl Backends {
             }
         }
         self.table.text(self.look.headers, 0)
+    }
+}
+
+// === impl Last ===
+
+impl Last {
+    /// Makes it that of this row.
+    fn follow(&mut self, line: &BackendLine, look: Look) {
+        for (last, now) in [(&mut self.service, &line.service), (&mut self.source, &line.source)] {
+            if !Arc::ptr_eq(&last.0, now) {
+                *last = (Arc::clone(now), Shared::new(now.to_string()));
+            }
+        }
+        if !Arc::ptr_eq(&self.frontends.0, &line.frontends) {
+            let text = summary(line.frontends.iter().copied(), look);
+            self.frontends = (Arc::clone(&line.frontends), Shared::new(text));
+        }
+        if self.since.0 != line.since {
+            self.since = (line.since, Shared::new(since(line.since, look)));
+        }
     }
 }
 

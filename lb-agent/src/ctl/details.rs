@@ -70,7 +70,7 @@ pub(super) fn service(description: &Description, look: Look) -> String {
             percent(line.share_percent),
             line.active.to_string(),
             line.connects.to_string(),
-            since(&line, look),
+            since(line.since, look),
             id(line.id),
         ];
         backends.push(cells.into_iter().chain(by_reach.then(|| lists(line.lists).to_owned())));

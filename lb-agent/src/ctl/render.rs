@@ -4,7 +4,7 @@
 
 use super::backends::Backends;
 use super::human::{age, bytes, moment, percent, span};
-use super::report::{BackendLine, Report};
+use super::report::Report;
 use super::service::Stored;
 use super::table::Table;
 use super::{Form, Output, details};
@@ -174,8 +174,8 @@ fn first_of(texts: &[String], look: Look) -> String {
 }
 
 /// When a backend came into its state: the moment itself where there is room, else how long ago.
-pub(super) fn since(line: &BackendLine, look: Look) -> String {
-    if look.wide { moment(line.since) } else { age(line.since, look.now) }
+pub(super) fn since(since: Option<SystemTime>, look: Look) -> String {
+    if look.wide { moment(since) } else { age(since, look.now) }
 }
 
 /// What decides over a backend: its worst check, or what else keeps connections from it.

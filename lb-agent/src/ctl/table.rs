@@ -3,6 +3,7 @@
 
 use crate::shown::clean;
 use std::fmt::{Display, Write as _};
+use std::net::SocketAddr;
 
 /// Most of a cell, in bytes, that is not fit to be shown as it is.
 const LONGEST: usize = 4096;
@@ -24,6 +25,23 @@ pub(super) struct Table {
     rows: Vec<usize>,
     /// Characters of the longest cell of each column.
     widths: Vec<usize>,
+}
+
+/// A text that many cells have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    text: String,
+    width: usize,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// What a cell holds stays in its line.
+    pub(super) fn new(mut text: String) -> Self {
+        let width = fit(&mut text, 0);
+        Self { text, width }
+    }
 }
 
 // === impl Table ===
@@ -62,16 +80,41 @@ impl Table {
         self.end_cell(begin);
     }
 
-    fn end_cell(&mut self, begin: usize) {
-        let written = &self.cells[begin..];
-        // Most cells are plain, and that is seen fastest by their bytes.
-        let plain = written.bytes().all(|byte| (b' '..0x7f).contains(&byte));
-        if !plain && written.contains(char::is_control) {
-            let cleaned = clean(written, LONGEST);
-            self.cells.replace_range(begin.., &cleaned);
+    /// The same for what many cells have, which is looked at only once.
+    pub(super) fn shared(&mut self, cell: &Shared) {
+        self.cells.push_str(&cell.text);
+        self.note_cell(cell.width);
+    }
+
+    /// The same for numbers, without the ways of formatting that nobody asks for here.
+    pub(super) fn number(&mut self, number: u64) {
+        let begin = self.cells.len();
+        push_number(&mut self.cells, number);
+        self.note_cell(self.cells.len() - begin);
+    }
+
+    /// The same for addresses.
+    pub(super) fn address(&mut self, address: SocketAddr) {
+        let SocketAddr::V4(address) = address else { return self.cell(address) };
+        let begin = self.cells.len();
+        let [first, others @ ..] = address.ip().octets();
+        push_number(&mut self.cells, first.into());
+        for octet in others {
+            self.cells.push('.');
+            push_number(&mut self.cells, octet.into());
         }
-        let written = &self.cells[begin..];
-        let width = if written.is_ascii() { written.len() } else { written.chars().count() };
+        self.cells.push(':');
+        push_number(&mut self.cells, address.port().into());
+        self.note_cell(self.cells.len() - begin);
+    }
+
+    fn end_cell(&mut self, begin: usize) {
+        let width = fit(&mut self.cells, begin);
+        self.note_cell(width);
+    }
+
+    /// A cell was written that is this wide.
+    fn note_cell(&mut self, width: usize) {
         let column = self.ends.len() - self.rows.last().copied().unwrap_or_default();
         if self.widths.len() <= column {
             self.widths.resize(column + 1, 0);
@@ -157,6 +200,29 @@ impl Table {
     }
 }
 
+/// Makes what stands from `begin` on fit for a line; how many characters that is.
+fn fit(text: &mut String, begin: usize) -> usize {
+    let written = &text[begin..];
+    // Most cells are plain, and that is seen fastest by their bytes.
+    let plain = written.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+    if plain {
+        return written.len();
+    }
+    if written.contains(char::is_control) {
+        let cleaned = clean(written, LONGEST);
+        text.replace_range(begin.., &cleaned);
+    }
+    text[begin..].chars().count()
+}
+
+fn push_number(text: &mut String, number: u64) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    let digit = u8::try_from(number % 10).unwrap_or_default();
+    text.push(char::from(b'0' + digit));
+}
+
 /// Makes room in each column for a cell.
 fn widen(widths: &mut Vec<usize>, cells: impl ExactSizeIterator<Item = usize>) {
     widths.resize(widths.len().max(cells.len()), 0);
@@ -175,7 +241,7 @@ fn pad(text: &mut String, mut spaces: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::Table;
+    use super::{Shared, Table};
     use proptest::prelude::*;
 
     fn table(rows: &[[&str; 3]]) -> Table {
@@ -194,6 +260,25 @@ mod tests {
         assert_eq!(rows.text(true, 0), "A   C\nx   z\n");
         rows.hide("C");
         assert_eq!(rows.text(true, 1), " A\n x\n");
+    }
+
+    #[test]
+    fn however_a_cell_is_written_it_is_the_same() {
+        for address in ["10.0.200.7:80", "255.255.255.255:65535", "0.0.0.0:0", "[fd00::1]:443"] {
+            for number in [0, 9, 10, 65_536, u64::MAX] {
+                for text in ["web", "größer", "a\n\x1b[2J", ""] {
+                    let mut quick = Table::new(["A", "B", "C"]);
+                    quick.address(address.parse().unwrap());
+                    quick.number(number);
+                    quick.shared(&Shared::new(text.to_owned()));
+                    quick.end_row();
+                    let mut plain = Table::new(["A", "B", "C"]);
+                    plain.push([address.to_owned(), number.to_string(), text.to_owned()]);
+                    assert_eq!(quick.text(true, 0), plain.text(true, 0));
+                    assert_eq!(quick.widths, plain.widths);
+                }
+            }
+        }
     }
 
     #[test]

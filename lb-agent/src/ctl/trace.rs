@@ -2,6 +2,7 @@
 
 use super::client::{AskError, Client};
 use super::{BAD_USAGE, Form, Output, Places, Reader, say, show};
+use crate::dataplane::preflight::cgroup2_mount;
 use crate::model::ServiceName;
 use crate::shown::clean;
 use crate::trace::line::{Became, Decided, Filter, Line, Missed, Outcome, Target, Verdict};
@@ -9,6 +10,7 @@ use clap::Args;
 use http_body_util::BodyExt as _;
 use nix::unistd::{Uid, User};
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -32,7 +34,7 @@ pub(super) struct Trace {
     /// Only of this user, by name or number
     #[arg(long, value_name = "USER")]
     uid: Option<String>,
-    /// Only of processes in this cgroup or below it: its path in the hierarchy
+    /// Only of processes in this cgroup or below it: its path in the hierarchy, or its directory
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
     /// Only those that came to this
@@ -62,6 +64,9 @@ impl Trace {
             }
         };
         let Self { service, backend, pid, uid: _, cgroup, verdict } = self;
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mount = cgroup2_mount(&mounts);
+        let cgroup = cgroup.map(|cgroup| in_hierarchy(cgroup, mount.as_deref()));
         let path = path(&Filter { service, backend, pid, uid, cgroup, verdict });
         let mut body = match Client::new(places.socket).stream(&path).await {
             Ok(body) => body,
@@ -106,6 +111,15 @@ fn uid(text: &str) -> Result<u32, String> {
     match User::from_name(text) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
         _ => Err(format!("there is no user `{}`; give a name or a number", clean(text, WIDEST))),
+    }
+}
+
+/// The path in the hierarchy of what may be named by its directory below `mount`.
+fn in_hierarchy(cgroup: String, mount: Option<&Path>) -> String {
+    let inside = mount.and_then(|mount| Path::new(&cgroup).strip_prefix(mount).ok());
+    match inside.and_then(Path::to_str) {
+        Some(inside) => format!("/{inside}"),
+        None => cgroup,
     }
 }
 
@@ -280,6 +294,21 @@ fn became(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_may_be_named_by_its_directory() {
+        let mount = Some(Path::new("/sys/fs/cgroup"));
+        for (given, mount, expected) in [
+            ("/sys/fs/cgroup/a/b", mount, "/a/b"),
+            ("/sys/fs/cgroup/", mount, "/"),
+            ("/sys/fs/cgroups", mount, "/sys/fs/cgroups"),
+            ("/a/b", mount, "/a/b"),
+            ("a", mount, "a"),
+            ("/sys/fs/cgroup/a", None, "/sys/fs/cgroup/a"),
+        ] {
+            assert_eq!(in_hierarchy(given.to_owned(), mount), expected);
+        }
+    }
 
     #[test]
     fn urls_and_pods() {

@@ -100,11 +100,11 @@ impl Counters for Pinned {
                 service.counters = ServiceCounts { connects, no_backend, untracked };
             }
         }
-        self.fill_backends(services)
+        self.fill_backends(services, true)
     }
 
-    fn fill_backends(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
-        let follows = self.pins.join("link_sock_ops").exists();
+    fn fill_backends(&self, services: &mut [ServiceStatus], outcomes: bool) -> anyhow::Result<()> {
+        let follows = outcomes && self.pins.join("link_sock_ops").exists();
         let outcomes = self.tables.outcomes.as_ref().filter(|_| follows);
         for backend in services.iter_mut().flat_map(|service| &mut service.backends) {
             if let Some(id) = backend.id {

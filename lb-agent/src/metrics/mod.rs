@@ -13,6 +13,7 @@ mod tally;
 use crate::config;
 use crate::pulse::Pulse;
 use crate::status::{Counters, NamesStatus, PacketPathStatus, Published};
+use hyper::body::Bytes;
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::registry::Registry;
 use reading::Reading;
@@ -68,7 +69,7 @@ struct State {
 struct Answer {
     format: Format,
     at: Instant,
-    text: Arc<str>,
+    text: Bytes,
 }
 
 // === impl Format ===
@@ -104,12 +105,12 @@ impl Metrics {
 
     /// The whole text. Reads tables, which is many system calls, and waits for whoever asked before:
     /// not to be called on a thread of the runtime.
-    pub fn text(&self, format: Format) -> anyhow::Result<Arc<str>> {
+    pub fn text(&self, format: Format) -> anyhow::Result<Bytes> {
         // What a panic left is whole: it is only changed by calls that don't panic halfway.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.answers.retain(|answer| answer.at.elapsed() < FRESH);
         if let Some(answer) = state.answers.iter().find(|answer| answer.format == format) {
-            return Ok(Arc::clone(&answer.text));
+            return Ok(answer.text.clone());
         }
         let begin = Instant::now();
         let took = state.took;
@@ -125,8 +126,8 @@ impl Metrics {
             Format::OpenMetrics => text::encode(&mut text, &registry)?,
         }
         state.took = begin.elapsed();
-        let text: Arc<str> = text.into();
-        state.answers.push(Answer { format, at: Instant::now(), text: Arc::clone(&text) });
+        let text = Bytes::from(text);
+        state.answers.push(Answer { format, at: Instant::now(), text: text.clone() });
         Ok(text)
     }
 }

@@ -22,8 +22,8 @@ impl Counters for WithHealth {
         Ok(())
     }
 
-    fn fill_backends(&self, services: &mut [ServiceStatus]) -> anyhow::Result<()> {
-        self.inner.fill_backends(services)?;
+    fn fill_backends(&self, services: &mut [ServiceStatus], outcomes: bool) -> anyhow::Result<()> {
+        self.inner.fill_backends(services, outcomes)?;
         self.judge(services);
         Ok(())
     }

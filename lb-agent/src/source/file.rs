@@ -252,6 +252,7 @@ impl Follower {
         let now = SystemTime::now();
         self.state.delivered = Some(now);
         self.state.heard.mark(0, now);
+        self.state.refused += rejections.len() as u64;
         self.state.rejections = Arc::new(rejections);
         self.state.error = None;
     }

@@ -10,12 +10,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::body::Bytes;
-use std::sync::Arc;
 use tokio::task::spawn_blocking;
-
-/// The text of an answer, which many may be sent at a time.
-struct Shared(Arc<str>);
 
 pub(super) fn routes(parts: &Parts, settings: config::Metrics) -> Router {
     let Parts { published, counters, names, packets, pulse, .. } = parts.clone();
@@ -31,21 +26,10 @@ async fn metrics_text(State(metrics): State<Metrics>, headers: HeaderMap) -> Res
         Err(panicked) => Err(panicked.into()),
     };
     match text {
-        Ok(text) => {
-            let body = Bytes::from_owner(Shared(text));
-            ([(CONTENT_TYPE, format.content_type())], body).into_response()
-        }
+        Ok(text) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(error) => {
             let error = format!("cannot read the kernel tables: {error:#}; see the agent's log");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, &error)
         }
-    }
-}
-
-// === impl Shared ===
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
     }
 }

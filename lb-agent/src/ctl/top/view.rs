@@ -11,9 +11,12 @@ use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Table};
 use std::time::{Duration, SystemTime};
 
-/// Columns narrower than this screen has no room for.
-const MIDDLE: u16 = 78;
-const WIDE: u16 = 104;
+/// Columns of a screen from which on there is room for more than names that tell backends apart.
+const FOR_RTT: u16 = 78;
+const FOR_FAILED: u16 = 90;
+const FOR_HEALTH: u16 = 120;
+/// How much more a name takes with its service.
+const SERVICE: u16 = 12;
 
 const HELP: [(&str, &str); 12] = [
     ("↑ ↓ PgUp PgDn g G", "move"),
@@ -29,6 +32,14 @@ const HELP: [(&str, &str); 12] = [
     ("r", "the other way round"),
     ("q Ctrl-C", "quit"),
 ];
+
+/// What there is room for.
+#[derive(Clone, Copy)]
+struct Room {
+    failed: bool,
+    rtt: bool,
+    health: bool,
+}
 
 /// Draws `top` as it is at `now`.
 pub(super) fn draw(top: &mut Top, frame: &mut Frame<'_>, now: SystemTime) {
@@ -110,8 +121,7 @@ fn second(top: &Top, screen: &Screen) -> Text<'static> {
 }
 
 fn list(top: &mut Top, frame: &mut Frame<'_>, area: Rect) -> Screen {
-    let room = usize::from(area.height.saturating_sub(1));
-    let screen = top.screen(room);
+    let screen = top.screen(usize::from(area.height.saturating_sub(1)));
     if screen.lines.is_empty() {
         let text = match (top.filter.is_empty(), &top.place) {
             (false, _) => " nothing fits the filter; Esc clears it",
@@ -121,13 +131,18 @@ fn list(top: &mut Top, frame: &mut Frame<'_>, area: Rect) -> Screen {
         frame.render_widget(Paragraph::new(text).style(faint(top)), area);
         return screen;
     }
-    let (middle, wide) = (area.width >= MIDDLE, area.width >= WIDE);
     let whole = top.place == Place::Backends(None);
+    let spare = area.width.saturating_sub(if whole { SERVICE } else { 0 });
+    let room = Room {
+        failed: spare >= FOR_FAILED,
+        rtt: spare >= FOR_RTT,
+        health: area.width >= FOR_HEALTH,
+    };
     let rows: Vec<Row<'_>> = screen
         .lines
         .iter()
         .enumerate()
-        .map(|(at, line)| row(top, line, whole, (middle, wide), screen.chosen == at))
+        .map(|(at, line)| row(top, line, whole, room, screen.chosen == at))
         .collect();
     let part = if top.place == Place::Services { "BACKENDS" } else { "SHARE" };
     let name = if top.place == Place::Services { " SERVICE" } else { " BACKEND" };
@@ -139,11 +154,13 @@ fn list(top: &mut Top, frame: &mut Frame<'_>, area: Rect) -> Screen {
         ("ACTIVE", Some(Column::Active), true, Constraint::Length(8)),
         ("FAIL/S", Some(Column::Failing), true, Constraint::Length(8)),
     ];
-    if middle {
+    if room.failed {
         heads.push(("FAILED", None, true, Constraint::Length(8)));
+    }
+    if room.rtt {
         heads.push(("RTT", Some(Column::Rtt), true, Constraint::Length(9)));
     }
-    if wide {
+    if room.health {
         heads.push(("HEALTH", None, false, Constraint::Fill(2)));
     }
     let header = heads.iter().map(|(name, column, right, _)| {
@@ -160,13 +177,7 @@ fn list(top: &mut Top, frame: &mut Frame<'_>, area: Rect) -> Screen {
     screen
 }
 
-fn row(
-    top: &Top,
-    line: &Line,
-    whole: bool,
-    (middle, wide): (bool, bool),
-    chosen: bool,
-) -> Row<'static> {
+fn row(top: &Top, line: &Line, whole: bool, room: Room, chosen: bool) -> Row<'static> {
     let name = if whole { format!("{} {}", line.service, line.name) } else { line.name.clone() };
     let failing = if line.failing > 0.0 { toned(top, Tone::Bad) } else { Style::new() };
     let mut cells = vec![
@@ -177,11 +188,13 @@ fn row(
         cell(line.active.to_string(), true),
         cell(rate(line.failing), true).style(failing),
     ];
-    if middle {
+    if room.failed {
         cells.push(cell(line.failed.to_string(), true));
+    }
+    if room.rtt {
         cells.push(cell(line.rtt.map_or_else(|| "-".to_owned(), latency), true));
     }
-    if wide {
+    if room.health {
         cells.push(Cell::from(Span::styled(line.health.clone(), faint(top))));
     }
     let style = if chosen { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };

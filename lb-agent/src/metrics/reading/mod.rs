@@ -11,11 +11,13 @@ use crate::status::{
     AgentStatus, Counters, NamesKind, NamesStatus, PacketPathState, PacketPathStatus,
     ServiceStatus, SourceStatus, State, TableStatus,
 };
+use anyhow::Context as _;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use services::Services;
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Services whose counters are read at a time.
@@ -50,14 +52,21 @@ impl Reading {
         let published = Arc::clone(&sources.published.borrow());
         let counters = &*sources.counters;
         let agent = published.agent.clone();
+        let (tables, services) = thread::scope(|scope| -> anyhow::Result<_> {
+            // Both take their time.
+            let tables = thread::Builder::new().spawn_scoped(scope, || counters.tables())?;
+            let services = read_services(&published.state, counters, per_backend, tally);
+            let tables = tables.join().ok().context("who read the tables has panicked")?;
+            Ok((tables?, services?))
+        })?;
         Ok(Self {
             names: sources.names.borrow().clone(),
             packets: sources.packets.borrow().clone(),
             stuck: sources.pulse.complaint().is_some(),
             loop_age: sources.pulse.age(),
             lost_events: counters.lost_events()?,
-            tables: counters.tables()?,
-            services: read_services(&published.state, counters, per_backend, tally)?,
+            tables,
+            services,
             process: Process::read(agent.started),
             now: SystemTime::now(),
             agent,

@@ -161,7 +161,10 @@ async fn a_broken_change_keeps_the_last_good_snapshot() {
     fs::write(fixture.path(), "services:\n  - {name: a, frontends: ['10.96.0.1:0']}\n").unwrap();
     let state = fixture.until(|s| s.error.is_none()).await;
     assert_eq!(names(&state), ["a"], "a refused service keeps its last good version");
-    assert_eq!((state.revision, state.rejections.len()), (2, 1));
+    assert_eq!((state.revision, state.rejections.len(), state.refused), (2, 1, 1));
+    fs::write(fixture.path(), one("a", 2)).unwrap();
+    let state = fixture.until(|s| s.rejections.is_empty()).await;
+    assert_eq!(state.refused, 1, "what was refused once has been");
 }
 
 #[tokio::test]

@@ -48,6 +48,29 @@ fn a_narrow_screen_has_fewer_columns_and_a_tiny_one_does_no_harm() {
 }
 
 #[test]
+fn backends_can_be_told_apart_on_every_usual_screen() {
+    let longest = "255.255.255.255:65535";
+    let mut top = Top::new(true);
+    top.answered(Duration::ZERO, answer(vec![service("web", &[(longest, [0; 3], 1)])]));
+    // All backends, and then those of the service.
+    for keys in ["Tab", "Tab", "Enter"] {
+        picture(&mut top, 80, 5);
+        press(&mut top, keys);
+        if top.place == Place::Services {
+            continue;
+        }
+        for width in [60, 80, 90, 102, 120, 200] {
+            let picture = picture(&mut top, width, 5);
+            let told = picture[3].contains(longest) || width < 78;
+            assert!(told && picture[3].contains(&longest[..7]), "{width}: {picture:?}");
+        }
+    }
+    // The handshake's time has room beside an address, and only that.
+    let narrow = picture(&mut top, 80, 5);
+    assert!(narrow[2].contains("RTT") && !narrow[2].contains("FAILED"), "{narrow:?}");
+}
+
+#[test]
 fn backends_of_a_service_a_filter_and_help() {
     let mut top = two_looks();
     picture(&mut top, 90, 8);
