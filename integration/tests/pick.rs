@@ -170,6 +170,23 @@ fn affinity_holds() {
     });
 }
 
+/// A client that uses both families stays with one backend in each.
+#[test]
+fn affinity_holds_in_each_family() {
+    lab::run("affinity-families", |lab| {
+        let backends = [Backends::tcp("127.0.0.1", tags(8)), Backends::tcp("::1", tags(8))];
+        let vips = [VIP, "[fd00:96::10]:80"];
+        let all = backends.iter().flat_map(Backends::addresses);
+        let web = service("web").frontend(vips[0]).frontend(vips[1]).backends(all);
+        let _agent = Agent::start(lab, &services(&[web.with("affinity: {}")]));
+        let vips: [SocketAddr; 2] = vips.map(|vip| vip.parse().unwrap());
+        let first = vips.map(|vip| dial(vip).unwrap().tag);
+        for _ in 0..20 {
+            assert_eq!(vips.map(|vip| dial(vip).unwrap().tag), first);
+        }
+    });
+}
+
 /// Frontends of one service are one service to a client, TCP and UDP alike; another service is not.
 #[test]
 fn affinity_holds_for_udp() {

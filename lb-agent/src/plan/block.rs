@@ -36,6 +36,17 @@ impl Variant {
         let Exposure { scope, reach, way: _ } = frontend.exposure(asked);
         Self { v4: frontend.address.is_ipv4(), scope, reach }
     }
+
+    /// What a client's choice is remembered by. Variants with other backends must not share it: each
+    /// connection through one would take the client from the backend that it has in the other. There
+    /// are fewer services than the bits above them.
+    fn affinity_group(self, service_id: u32) -> u32 {
+        let reach = match self.reach {
+            Reach::Cluster => 0,
+            Reach::Node => 1 << 30,
+        };
+        service_id | reach | if self.v4 { 0 } else { 1 << 31 }
+    }
 }
 
 impl Block {
@@ -110,7 +121,7 @@ impl Block {
                 Scope::Host => scope::HOST,
             },
             affinity_timeout: affinity.map_or(0, |affinity| affinity.timeout_seconds),
-            affinity_group: service_id,
+            affinity_group: variant.affinity_group(service_id),
             service_id,
             resting: u32::try_from(resting.len()).unwrap_or(u32::MAX),
             reserved: [0; 3],
@@ -188,6 +199,12 @@ mod tests {
             reserved: [0; 3],
         };
         assert_eq!(block.header, header);
+        let variants = [(true, Reach::Cluster), (false, Reach::Cluster), (true, Reach::Node)];
+        let groups = variants.map(|(v4, reach)| {
+            let variant = Variant { v4, scope: Scope::Everywhere, reach };
+            Block::encode(&service, 9, &ids, variant).header.affinity_group
+        });
+        assert_eq!(groups, [9, 9 | 1 << 31, 9 | 1 << 30]);
 
         let variant = Variant { v4: false, scope: Scope::Everywhere, reach: Reach::Cluster };
         let v6 = Block::encode(&service, 9, &ids, variant);
