@@ -229,12 +229,13 @@ impl Cluster {
                 self.notes.readable(kind, || key(object.metadata()));
             }
             Change::Forget(key) => self.notes.readable(kind, || Arc::clone(key)),
-            Change::Begin | Change::Listed(_) => {}
+            Change::Begin => self.notes.list_begins(kind),
+            Change::Listed(_) => {}
         }
     }
 
     /// An object of this kind can't be read at all: it is left out, and told of by its
-    /// `namespace/name` if that much is known. In a list, they come after [`Change::Complete`], and else
+    /// `namespace/name` if that much is known. In a list, they come before [`Change::Complete`], and else
     /// after [`Change::Forget`].
     pub fn unreadable(&mut self, kind: &'static str, key: Option<&str>, reason: String) {
         self.notes.unreadable(kind, key, reason);
