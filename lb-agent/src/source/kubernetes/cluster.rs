@@ -7,7 +7,8 @@ mod terms;
 mod unit;
 
 pub use self::terms::{
-    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, Pods, Settings, Work,
+    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, PodInterface, Pods,
+    Settings, Work,
 };
 
 use self::unit::Unit;
@@ -86,7 +87,11 @@ impl Cluster {
         let node_ports = node_ports::addresses(&settings.node_ports, &own_addresses, &[]);
         let pods = match &settings.pods {
             Pods::Ranges(ranges) => ranges.iter().copied().collect(),
-            Pods::Unknown | Pods::OfNode => BTreeSet::new(),
+            Pods::Unknown | Pods::OfNode | Pods::By(_) => BTreeSet::new(),
+        };
+        let pod_interface = match &settings.pods {
+            Pods::By(interface) => Some(interface.clone()),
+            Pods::Unknown | Pods::OfNode | Pods::Ranges(_) => None,
         };
         Self {
             settings,
@@ -104,7 +109,7 @@ impl Cluster {
             own_addresses,
             node_ports,
             node_is_optional: false,
-            facts: Facts { pods, ..Facts::default() },
+            facts: Facts { pods, pod_interface, ..Facts::default() },
             told: None,
             versions: Versions::default(),
             changed: true,
