@@ -119,7 +119,9 @@ impl Reporter {
         work: &WorkStatus,
         rejections: Vec<Rejection>,
     ) {
-        date_errors(&mut sources, &self.sender.borrow().agent.sources);
+        let before = &self.sender.borrow().agent.sources.clone();
+        date_errors(&mut sources, before);
+        note_cached(&mut sources, before);
         self.log(&rejections);
         let agent = self.agent(attached, saved, sources, work, rejections);
         self.sender.send_replace(Arc::new(Published { agent, state: self.state() }));
@@ -153,7 +155,7 @@ impl Reporter {
     ) -> AgentStatus {
         let mut pending: Vec<String> = sources
             .iter()
-            .filter(|source| !source.synced)
+            .filter(|source| !source.synced && !source.cached)
             .map(|source| match &source.error {
                 Some(error) => format!("{}: {error}", source.name),
                 None => format!("{} has not delivered yet", source.name),
@@ -199,6 +201,8 @@ pub(crate) fn source_status(state: &SourceState, applied: u64) -> SourceStatus {
     SourceStatus {
         name: name.to_string(),
         synced: *synced,
+        // The reporter knows.
+        cached: false,
         revision: *revision,
         applied,
         delivered: *delivered,
@@ -242,6 +246,16 @@ fn date_errors(sources: &mut [SourceStatus], before: &[SourceStatus]) {
             own::error(ErrorKind::Source);
             SystemTime::now()
         }));
+    }
+}
+
+/// A source that fails before it has delivered is not waited for if it is known what it said: whoever asks
+/// whether this host serves is not to be told no because a store is away. As long as it does not deliver,
+/// that a try is under way is no news.
+fn note_cached(sources: &mut [SourceStatus], before: &[SourceStatus]) {
+    for source in sources.iter_mut().filter(|source| !source.synced && source.services > 0) {
+        let before = before.iter().find(|before| before.name == source.name);
+        source.cached = source.error.is_some() || before.is_some_and(|before| before.cached);
     }
 }
 

@@ -70,6 +70,9 @@ pub struct SourceStatus {
     pub name: String,
     /// Whether it has delivered since the agent started; until then its cached snapshot serves.
     pub synced: bool,
+    /// Whether what it said before the agent started serves because it can't be read now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
     /// How often it has delivered a snapshot.
     pub revision: u64,
     /// The last of these that the tables hold whole: nothing of it waits or has failed. What does not

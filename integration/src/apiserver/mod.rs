@@ -32,13 +32,18 @@ use self::selector::Selector;
 use self::serve::Shared;
 use crate::etcd::pki::{Pair, Pki};
 use crate::process::{self, Finished};
+use crate::wait::wait_for;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long it may take until an address that was given up is free.
+const REBIND: Duration = Duration::from_secs(20);
 
 /// A server; stopped on drop.
 #[derive(Debug)]
@@ -196,7 +201,7 @@ impl ApiServer {
     /// Ends [`stop`](Self::stop), at the same address.
     pub fn resume(&mut self) {
         if self.running.is_none() {
-            self.serve(bind(self.address));
+            self.serve(bind_again(self.address));
         }
     }
 
@@ -307,6 +312,21 @@ impl ApiServer {
 
 fn bind(address: SocketAddr) -> TcpListener {
     TcpListener::bind(address).unwrap_or_else(|error| panic!("can't listen on {address}: {error}"))
+}
+
+/// A process that another test starts at this moment has a copy of each of our sockets until it executes its
+/// program, so the address may be taken for a moment longer.
+fn bind_again(address: SocketAddr) -> TcpListener {
+    wait_for(&format!("{address} to be free again"), REBIND, || {
+        TcpListener::bind(address).map_or_else(
+            |error| {
+                let taken = error.kind() == ErrorKind::AddrInUse;
+                assert!(taken, "can't listen on {address}: {error}");
+                None
+            },
+            Some,
+        )
+    })
 }
 
 #[track_caller]

@@ -349,6 +349,38 @@ fn the_node_may_come_later() {
     });
 }
 
+/// The API server is away, so the Node can't be read: that must take no node away from a balancer that serves.
+#[test]
+fn a_node_that_serves_what_was_known_is_healthy() {
+    lab::run("kube-proxy-cache", |lab| {
+        netns::add_address(NODE);
+        let backends = Backends::tcp(NODE, ["a"]);
+        let mut api = cluster(backends.at(0), 30_999);
+        let mut proxy = Proxy::start(lab, &api, "");
+        proxy.until("health", |_| code(HEALTH, "/healthz") == Some(200));
+        let pid = Pid::from_raw(proxy.child.id().cast_signed());
+        signal(pid, Signal::SIGTERM).unwrap();
+        assert_eq!(proxy.ended(), Some(0));
+        api.stop();
+        let mut proxy = Proxy::start(lab, &api, "");
+        proxy.until("health on the cache", |_| code(HEALTH, "/healthz") == Some(200));
+        assert_eq!(code(HEALTH, "/livez"), Some(200));
+        let (_, _, body) = get(HEALTH, "/healthz").unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&body["nodeEligible"], &body["healthy"]), (&json!(true), &json!(true)));
+        let status = lab.lbctl(&["status"]);
+        assert!(status.code == Some(0) && status.stdout.contains("cached"), "{status:?}");
+        assert!(dial("10.96.0.10:80".parse().unwrap()).is_ok());
+
+        // Once the cluster can be read, it counts.
+        let taint = json!([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]);
+        api.put(node(taint));
+        api.resume();
+        proxy.until("a node that leaves to be told", |_| code(HEALTH, "/healthz") == Some(503));
+        assert_eq!(code(HEALTH, "/livez"), Some(200));
+    });
+}
+
 #[test]
 fn a_port_that_is_taken_is_told_and_tried_again() {
     lab::run("kube-proxy-taken", |lab| {

@@ -104,6 +104,7 @@ fn works_after_a_kill_while_the_apiserver_is_away() {
         reaches(&client, TCP, service.at(80), &["a"]);
         let status = world.agent().status();
         assert!(status.sources[0].services > 0 && !status.sources[0].synced, "{status:?}");
+        eventually("the agent to be ready", DEADLINE, || world.agent().status().ready);
         // What comes then is served as ever.
         world.api.resume();
         eventually("the cluster to be known", DEADLINE, || {
@@ -136,12 +137,15 @@ fn works_after_restarting_apiserver() {
         // What was known serves, also after a restart of the agent.
         assert!(world.take_agent().stop().success());
         world.start_agent_on_cache();
-        assert!(!world.agent().status().ready);
+        eventually("the agent to be ready all the same", DEADLINE, || world.agent().status().ready);
+        let shown = world.lab.lbctl(&["status"]);
+        assert!(shown.code == Some(0) && shown.stdout.contains("   cached   "), "{shown:?}");
         busy.traffic.goes_on(3);
         world.api.resume();
         eventually("the agent to be content", DEADLINE, || {
             let status = world.agent().status();
-            status.sources[0].error.is_none() && status.sources[0].synced
+            let source = &status.sources[0];
+            source.error.is_none() && source.synced && !source.cached
         });
         busy.moves(world, 1);
         busy.traffic.expect_no_complaint();

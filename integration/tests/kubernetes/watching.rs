@@ -446,6 +446,18 @@ fn an_object_that_is_none_stops_nothing() {
     eventually("it to be named", PATIENCE, || told(&["Service default/bad"]));
     let refused = scene.state().refused;
     assert_eq!(refused, 1);
+    let bad = |number: u32| {
+        let kept = scene.state().rejections;
+        let spec =
+            json!({"clusterIP": "10.96.0.66", "ports": "none", "healthCheckNodePort": number});
+        api.put_service("bad", spec);
+        eventually("it to be counted", PATIENCE, || {
+            scene.state().refused == refused + u64::from(number)
+        });
+        assert!(Arc::ptr_eq(&kept, &scene.state().rejections), "it is not told anew");
+    };
+    bad(1);
+    bad(2);
 
     // One that was good is out while it is none, and in again once it is corrected.
     api.put_service("good", json!({"clusterIP": "10.96.0.67", "ports": "none"}));
@@ -466,7 +478,7 @@ fn an_object_that_is_none_stops_nothing() {
     api.delete("endpointslices", "default", "good-1");
     api.delete("services", "default", "bad");
     eventually("nothing to be told any more", PATIENCE, || told(&[]));
-    assert_eq!(scene.state().refused, 3);
+    assert_eq!(scene.state().refused, 5);
     // All of that was heard in the watches.
     for resource in ["/services?", "/endpointslices?"] {
         assert_eq!(asked(&api, &["sendInitialEvents=true", resource]), 1);

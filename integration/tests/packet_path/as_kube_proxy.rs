@@ -5,6 +5,7 @@ use integration::apiserver::ApiServer;
 use integration::http;
 use integration::kubernetes::{Endpoint, PACKETS, endpoint, node_in, reaches_as};
 use integration::lab::{self, Lab};
+use integration::packets::nft::table;
 use integration::packets::{ALL_KINDS, NODE_PORT, Scene, outsider};
 use integration::pods::{Node, Place, Way};
 use integration::process::{binary, kill};
@@ -105,11 +106,19 @@ fn the_health_check_node_port_fails_if_there_are_only_terminating_endpoints() {
     });
 }
 
-/// `clusterCIDR` says who is a pod, `masqueradeAll` that nobody is spared.
+/// `clusterCIDR` says who is a pod, or how their packets come in; `masqueradeAll` that nobody is spared.
 #[test]
 fn what_the_configuration_says_of_pods() {
     for (settings, name) in [
         ("clusterCIDR: \"10.244.0.0/16,fd00:244::/32\"", "packets-proxy-cidr"),
+        (
+            "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: pods}",
+            "packets-proxy-bridge",
+        ),
+        (
+            "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: pod}",
+            "packets-proxy-prefix",
+        ),
         ("nftables: {masqueradeAll: true}", "packets-proxy-all"),
     ] {
         lab::run(name, |lab| {
@@ -126,6 +135,13 @@ fn what_the_configuration_says_of_pods() {
             let of_guest = if all { node.gateway() } else { guest.addresses() };
             reaches_as(&guest, PACKETS, Scene::web().at(80), &[("a", of_guest)]);
             reaches_as(&client, PACKETS, Scene::web().at(80), &[("a", node.gateway())]);
+            if settings.starts_with("detectLocalMode") {
+                // What the node itself sends comes in by no interface.
+                let stranger = node.stranger(lab, "stranger");
+                reaches_as(&stranger, PACKETS, Scene::web().at(80), &[("a", node.gateway())]);
+                let listed = node.run(|| table("ip", "lb"));
+                assert!(listed.contains("iifname \"pod"), "{listed}");
+            }
         });
     }
 }

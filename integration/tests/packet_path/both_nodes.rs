@@ -1,7 +1,9 @@
 //! Both nodes have an agent: what a pod sends to the other node's NodePort is left alone here, and
 //! served there.
 
-use integration::kubernetes::{Endpoint, TCP, UDP, endpoint, reaches, reaches_as, silent};
+use integration::kubernetes::{
+    Endpoint, FAR, NEAR, PACKETS, TCP, UDP, endpoint, reaches, reaches_as, silent,
+};
 use integration::packets::{self, NODE_PORT, PODS, Scene};
 use integration::pods::{Pair, Place, Pod, Way};
 use serde_json::json;
@@ -88,5 +90,59 @@ fn pods_of_other_nodes_are_not_masqueraded() {
         let so_far = pods[0].answered();
         silent(&scene.client, &[Way::Tcp, Way::Connected], far);
         assert_eq!(pods[0].answered(), so_far);
+    });
+}
+
+/// The NodePort of the near node and that of the far one, and who answers an outsider there.
+#[track_caller]
+fn answer(scene: &Scene<'_>, near: &[&str], far: &[&str]) {
+    let doors = [scene.world.node.addresses(), far_door(scene)];
+    for (door, who) in doors.into_iter().zip([near, far]) {
+        reaches(&scene.client, PACKETS, door.at(NODE_PORT), who);
+    }
+}
+
+/// Each node goes by its own zone or name, also for packets, and only where all endpoints have hints.
+/// `trafficDistribution` comes to such hints.
+#[test]
+fn hints_for_zones_and_nodes() {
+    packets::run_both("both-hints", PODS, |scene| {
+        let (_pods, [a, c]) = pods(scene);
+        let ways: [fn(Endpoint, (&str, &str)) -> Endpoint; 2] = [
+            |endpoint, (_, zone)| endpoint.for_zones(&[zone]),
+            |endpoint, (node, _)| endpoint.for_nodes(&[node]),
+        ];
+        for hinted in ways {
+            let web = Scene::web();
+            put(scene, &web, &[hinted(a.clone(), NEAR), hinted(c.clone(), FAR)]);
+            answer(scene, &["a"], &["c"]);
+            // Guests of a node are served by it, at cluster addresses, too.
+            reaches(&scene.guest, PACKETS, web.at(80), &["a"]);
+            // The other way round: nobody prefers what is on the node.
+            put(scene, &web, &[hinted(a.clone(), FAR), hinted(c.clone(), NEAR)]);
+            answer(scene, &["c"], &["a"]);
+            put(scene, &web, &[hinted(a.clone(), NEAR), c.clone()]);
+            answer(scene, &["a", "c"], &["a", "c"]);
+            // A node that has an endpoint of its own must take that one.
+            let local = web.with("externalTrafficPolicy", json!("Local"));
+            put(scene, &local, &[hinted(a.clone(), FAR), hinted(c.clone(), NEAR)]);
+            answer(scene, &["a"], &["c"]);
+        }
+    });
+}
+
+/// They are ready for whoever publishes them, on whichever node the client asks.
+#[test]
+fn terminating_and_unready_endpoints_that_are_published() {
+    packets::run_both("both-publish", PODS, |scene| {
+        let (_pods, [a, c]) = pods(scene);
+        let web = Scene::web().with("publishNotReadyAddresses", json!(true));
+        let published = [a.conditions(true, false, true), c.conditions(true, false, false)];
+        put(scene, &web, &published);
+        answer(scene, &["a", "c"], &["a", "c"]);
+        let pod = scene.world.node.pod("pod");
+        for door in [scene.world.node.addresses(), far_door(scene)] {
+            reaches(&pod, TCP, door.at(NODE_PORT), &["a", "c"]);
+        }
     });
 }

@@ -126,6 +126,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
         let SourceStatus {
             name,
             synced,
+            cached,
             revision,
             applied: _,
             delivered,
@@ -138,7 +139,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
         } = source;
         sources.push([
             name.clone(),
-            yes(*synced),
+            if *cached { "cached".to_owned() } else { yes(*synced) },
             revision.to_string(),
             if look.wide { moment(*delivered) } else { age(*delivered, look.now) },
             services.to_string(),

@@ -28,6 +28,8 @@ struct Seen {
     rounds: u64,
     /// The last round failed, so the next looks at everything.
     failed: bool,
+    /// What was known before the start serves, since the cluster can't be read.
+    cached: bool,
     services: u64,
     endpoints: u64,
 }
@@ -69,6 +71,7 @@ impl Applied {
         }
         seen.failed = agent.work.last_error.is_some();
         let status = agent.sources.iter().find(|source| source.name == *self.source);
+        seen.cached = status.is_some_and(|status| status.cached);
         let Some(status) = status.filter(|_| !seen.failed) else { return };
         let applied = self.progress.applied(status.applied);
         let Some(newest) = applied.last() else { return };
@@ -86,9 +89,10 @@ impl Applied {
 
     /// How things stand at `now`.
     pub fn standing(&self, now: SystemTime) -> Standing {
-        let eligible = self.facts.borrow().node.as_ref().is_some_and(|node| !node.leaving);
+        let Seen { updated, cached, .. } = *self.seen();
+        // A balancer must not leave a node that serves because the API server is away.
+        let eligible = self.facts.borrow().node.as_ref().map_or(cached, |node| !node.leaving);
         let waiting_since = self.progress.pending().first().map(|queued| queued.heard);
-        let updated = self.seen().updated;
         Standing { now, waiting_since, patience: self.patience, updated, eligible }
     }
 

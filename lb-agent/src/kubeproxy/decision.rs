@@ -8,7 +8,7 @@ use super::table::{Kind, ROWS, Standing};
 use super::values;
 use crate::config::PacketPath;
 use crate::model::Scope;
-use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, Pods};
+use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, PodInterface, Pods};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,6 +22,9 @@ const METRICS_PORT: u16 = 10_249;
 
 /// The mode in which kube-proxy tells this node's pods by the Node's podCIDRs.
 const NODE_RANGES: &str = "NodeCIDR";
+/// Longest name of a network interface.
+const LONGEST_INTERFACE: usize = 15;
+
 /// How kube-proxy may tell them.
 const DETECT_LOCAL: [&str; 5] =
     ["", "ClusterCIDR", NODE_RANGES, "BridgeInterface", "InterfaceNamePrefix"];
@@ -334,8 +337,14 @@ impl Settings {
     fn pods(&mut self, local: &str) -> Pods {
         match local {
             NODE_RANGES => return Pods::OfNode,
-            // Where a packet came in is not known any more where its source is decided on.
-            "BridgeInterface" | "InterfaceNamePrefix" => return Pods::Unknown,
+            "BridgeInterface" => {
+                let name = self.interface("detectLocal.bridgeInterface", local);
+                return name.map_or(Pods::Unknown, |name| Pods::By(PodInterface::Named(name)));
+            }
+            "InterfaceNamePrefix" => {
+                let name = self.interface("detectLocal.interfaceNamePrefix", local);
+                return name.map_or(Pods::Unknown, |name| Pods::By(PodInterface::Beginning(name)));
+            }
             _ => {}
         }
         let text = self.text("clusterCIDR");
@@ -350,6 +359,20 @@ impl Settings {
             }
         }
         if ranges.is_empty() { Pods::Unknown } else { Pods::Ranges(ranges) }
+    }
+
+    /// The name of a network interface, or how some begin.
+    fn interface(&mut self, key: &'static str, mode: &str) -> Option<String> {
+        let text = self.text(key);
+        let good = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+        if (1..=LONGEST_INTERFACE).contains(&text.len()) && text.chars().all(good) {
+            return Some(text);
+        }
+        self.problems.push(format!(
+            "`{key}`: `{text}` names no network interface, which `detectLocalMode: {mode}` needs; \
+             write 1 to {LONGEST_INTERFACE} letters, digits and signs other than / and :"
+        ));
+        None
     }
 
     fn range(&mut self, text: &str) -> Option<IpNet> {

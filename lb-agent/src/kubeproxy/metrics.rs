@@ -2,6 +2,7 @@
 //! Prometheus scrapes.
 
 mod checks;
+mod tools;
 
 use self::checks::Checks;
 use super::process::Process;
@@ -167,6 +168,8 @@ impl Metrics {
         let help = "The version that runs, always 1";
         self.registry.register("kubernetes_build_info", help, build);
         own::register_requests(&mut self.registry);
+        own::register_packets(&mut self.registry);
+        tools::register(&mut self.registry);
         self.registry.register_collector(Box::new(Process));
     }
 

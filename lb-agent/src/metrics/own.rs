@@ -5,7 +5,7 @@ use crate::shown::line;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -78,6 +78,11 @@ struct SourceLabels {
     source: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    ip_family: &'static str,
+}
+
 #[derive(Debug)]
 struct Own {
     errors: Family<ErrorLabels, Counter>,
@@ -89,6 +94,9 @@ struct Own {
     ejections: Counter,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RequestTimeLabels, Histogram, RequestBounds>,
+    flow_seconds: Family<FamilyLabels, Histogram, FlowBounds>,
+    ended_flows: Family<FamilyLabels, Counter>,
+    packet_failures: Counter,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +107,9 @@ struct RequestBounds;
 
 #[derive(Clone, Debug)]
 struct PublishBounds;
+
+#[derive(Clone, Debug)]
+struct FlowBounds;
 
 /// Something went wrong.
 pub(crate) fn error(kind: ErrorKind) {
@@ -142,6 +153,29 @@ pub(crate) fn request(code: Option<u16>, method: &str, host: &str, took: Duratio
     OWN.requests.get_or_create(&RequestLabels { code, method, host }).inc();
 }
 
+/// The flows of an address family (`IPv4`) were looked through, and so many ended.
+pub(crate) fn flows(ip_family: &'static str, took: Duration, ended: u64) {
+    let labels = FamilyLabels { ip_family };
+    OWN.flow_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    OWN.ended_flows.get_or_create(&labels).inc_by(ended);
+}
+
+/// A change of the packet path's tables failed.
+pub(crate) fn packets_failed() {
+    OWN.packet_failures.inc();
+}
+
+/// Registers what the packet path did, under kube-proxy's names for it.
+pub(crate) fn register_packets(registry: &mut Registry) {
+    let help = "How long it took to look through UDP flows for those that lead nowhere any more";
+    let name = "kubeproxy_conntrack_reconciler_sync_duration_seconds";
+    registry.register(name, help, OWN.flow_seconds.clone());
+    let name = "kubeproxy_conntrack_reconciler_deleted_entries";
+    registry.register(name, "UDP flows that were ended for that", OWN.ended_flows.clone());
+    let help = "Changes of the packet path's tables that failed, and were tried again";
+    registry.register("kubeproxy_nftables_sync_failures", help, OWN.packet_failures.clone());
+}
+
 /// Registers what is known of requests to API servers, under the names that Kubernetes' own clients
 /// have for it.
 pub(crate) fn register_requests(registry: &mut Registry) {
@@ -154,7 +188,7 @@ pub(crate) fn register_requests(registry: &mut Registry) {
 
 /// Registers all that is about the agent itself.
 pub(super) fn register(registry: &mut Registry) {
-    // Requests are told where Kubernetes' own programs tell of them.
+    // Requests and the packet path are told where Kubernetes' own programs tell of them.
     let Own {
         errors,
         messages,
@@ -165,6 +199,9 @@ pub(super) fn register(registry: &mut Registry) {
         ejections,
         requests: _,
         request_seconds: _,
+        flow_seconds: _,
+        ended_flows: _,
+        packet_failures: _,
     } = &*OWN;
     // The registry ends each text with a full stop.
     registry.register("lb_errors", "Errors of the agent, by what failed", errors.clone());
@@ -212,6 +249,9 @@ impl Default for Own {
             ejections: Counter::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(RequestBounds),
+            flow_seconds: Family::new_with_constructor(FlowBounds),
+            ended_flows: Family::default(),
+            packet_failures: Counter::default(),
         };
         // What has not happened yet is 0, not absent: a rate needs both ends.
         for kind in ErrorKind::ALL {
@@ -219,6 +259,10 @@ impl Default for Own {
         }
         for level in ["warn", "error"] {
             drop(own.messages.get_or_create(&MessageLabels { level }));
+        }
+        for ip_family in ["IPv4", "IPv6"] {
+            drop(own.flow_seconds.get_or_create(&FamilyLabels { ip_family }));
+            drop(own.ended_flows.get_or_create(&FamilyLabels { ip_family }));
         }
         own
     }
@@ -237,6 +281,14 @@ impl MetricConstructor<Histogram> for ProbeBounds {
 impl MetricConstructor<Histogram> for RequestBounds {
     fn new_metric(&self) -> Histogram {
         Histogram::new(REQUEST_BOUNDS)
+    }
+}
+
+// === impl FlowBounds ===
+
+impl MetricConstructor<Histogram> for FlowBounds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(exponential_buckets(0.001, 2.0, 15))
     }
 }
 

@@ -14,12 +14,13 @@
 use super::Family;
 use super::expressions::{
     Connection, Expression, FIRST, LOCAL, STATE_INVALID, STATE_NEW, STATUS_DNAT, Side, accept,
-    address, compare, connection, destination_port, dispatch, drop_packet, find, goto, is_below,
-    is_in, keep_bits, kind_of_address, mark, masquerade, protocol, put, random, reject, remember,
-    source_port, translate,
+    address, compare, connection, destination_port, dispatch, drop_packet, find, goto,
+    incoming_interface, is_below, is_in, keep_bits, kind_of_address, mark, masquerade, protocol,
+    put, random, reject, remember, source_port, translate,
 };
 use super::rows::{Draw, octets};
 use super::sets::Set;
+use crate::source::kubernetes::cluster::PodInterface;
 use ipnet::IpNet;
 use lb_common::PROBE_MARK;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ use std::net::SocketAddr;
 pub struct Surroundings {
     /// The addresses of pods, as far as they can be told by their addresses.
     pub pods: BTreeSet<IpNet>,
+    /// The interfaces by which packets of pods come in, as far as they can be told by them.
+    pub interfaces: BTreeSet<PodInterface>,
     /// Ranges of service addresses: what is in them and nobody's is dropped.
     pub services: BTreeSet<IpNet>,
 }
@@ -69,6 +72,9 @@ const DESTINATION: i32 = -100;
 const BEFORE: i32 = DESTINATION - 10;
 /// Where sources are translated.
 const SOURCE: i32 = 100;
+
+/// Bytes of an interface's name, filled up with zeros.
+const INTERFACE_NAME: usize = 16;
 
 const REFUSED: &str = "refuse";
 /// `masquerade` is a word of nft's own.
@@ -145,23 +151,34 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
         IpNet::aggregate(&own.copied().collect())
     };
     let (pods, services) = (own(&around.pods), own(&around.services));
+    let from_pod = |verdict: Expression| {
+        let mut rules = builder.interfaces(&around.interfaces, &verdict);
+        rules.extend(builder.ranges(Side::Source, &pods, &[], verdict));
+        rules
+    };
+    let inside = [from_pod(goto("filter-inside")), from_pod(goto("nat-inside"))];
     let mut chains = Chains::new();
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
     let mut put = |name: &str, hook, rules| {
         chains.insert(name.to_owned(), Chain { hook, rules });
     };
-    put("filter-prerouting", hook("filter", PREROUTING, BEFORE), builder.filter_prerouting(&pods));
+    put(
+        "filter-prerouting",
+        hook("filter", PREROUTING, BEFORE),
+        builder.filter_prerouting(&inside[0]),
+    );
     put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
     put("filter-forward", hook("filter", FORWARD, 0), builder.filter_forward());
     put("filter-inside", None, builder.filter_inside(&services));
     put(REFUSED, None, builder.refuse());
-    put("nat-prerouting", hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&pods));
+    put("nat-prerouting", hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&inside[1]));
     put("nat-output", hook("nat", OUTPUT, DESTINATION), builder.nat_output());
     put("nat-inside", None, vec![with(builder.key(), [dispatch(Set::Frontends, FIRST)])]);
     put("nat-postrouting", hook("nat", POSTROUTING, SOURCE), builder.nat_postrouting());
     put(MASQUERADE, None, vec![vec![masquerade()]]);
     put(HAIRPIN, None, builder.hairpin());
-    let mut unless_pod = builder.ranges(Side::Source, &pods, &[], goto(HAIRPIN));
+    // What comes from an interface is known here, too; what this host sends comes from none.
+    let mut unless_pod = from_pod(goto(HAIRPIN));
     unless_pod.push(vec![goto(MASQUERADE)]);
     put("unless-pod", None, unless_pod);
     let local = vec![
@@ -242,10 +259,26 @@ impl Builder {
         [rule(refused, goto(REFUSED)), rule(dropped, drop_packet())]
     }
 
-    fn filter_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
+    /// A rule for the packets that came in by each of these.
+    fn interfaces(self, interfaces: &BTreeSet<PodInterface>, verdict: &Expression) -> Vec<Rule> {
+        let rule = |interface: &PodInterface| {
+            let name = match interface {
+                PodInterface::Named(name) => {
+                    let mut whole = [0; INTERFACE_NAME];
+                    whole.iter_mut().zip(name.bytes()).for_each(|(to, byte)| *to = byte);
+                    whole.to_vec()
+                }
+                PodInterface::Beginning(name) => name.bytes().collect(),
+            };
+            vec![incoming_interface(FIRST), compare(FIRST, true, &name), verdict.clone()]
+        };
+        interfaces.iter().map(rule).collect()
+    }
+
+    fn filter_prerouting(self, from_pods: &[Rule]) -> Vec<Rule> {
         // What this host sends to itself comes by here, too.
         let mut rules = vec![self.unless_new(), self.unless_probe(), self.restricted()];
-        rules.extend(self.ranges(Side::Source, pods, &[], goto("filter-inside")));
+        rules.extend_from_slice(from_pods);
         rules.extend(self.unserved(Set::RefusedOutside, Set::DroppedOutside));
         rules.push(vec![goto("filter-inside")]);
         rules
@@ -293,8 +326,8 @@ impl Builder {
         ]
     }
 
-    fn nat_prerouting(self, pods: &[IpNet]) -> Vec<Rule> {
-        let mut rules = self.ranges(Side::Source, pods, &[], goto("nat-inside"));
+    fn nat_prerouting(self, from_pods: &[Rule]) -> Vec<Rule> {
+        let mut rules = from_pods.to_vec();
         rules.push(with(self.key(), [dispatch(Set::Outside, FIRST)]));
         rules.push(vec![goto("nat-inside")]);
         rules

@@ -99,6 +99,12 @@ pub(super) fn mark(to: u32) -> Expression {
     Expression { name: "meta", attributes: vec![number(2, 3), number(1, to)] }
 }
 
+/// The name of the interface by which the packet came in, into the 4 registers from `to`: nothing for what
+/// this host sends.
+pub(super) fn incoming_interface(to: u32) -> Expression {
+    Expression { name: "meta", attributes: vec![number(2, 6), number(1, to)] }
+}
+
 /// Something of the packet's connection, as its first packet was when it came, into registers.
 pub(super) fn connection(family: Family, what: Connection, to: u32) -> Expression {
     let (key, directed) = match what {

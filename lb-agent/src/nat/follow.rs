@@ -12,6 +12,7 @@ use super::flows::Flows;
 use super::kernel::{Nat, NatError};
 use super::preflight::{self, Claim};
 use super::rows::{Draw, Key, Value};
+use crate::metrics::own;
 use crate::model::{Protocol, Service};
 use crate::source::kubernetes::cluster::Facts;
 use crate::status::{PacketPathState, PacketPathStatus};
@@ -99,7 +100,12 @@ fn surroundings(facts: &[watch::Receiver<Arc<Facts>>]) -> Surroundings {
     let facts: Vec<_> = facts.iter().map(|facts| Arc::clone(&facts.borrow())).collect();
     let pods = facts.iter().flat_map(|facts| &facts.pods);
     let services = facts.iter().flat_map(|facts| &facts.service_cidrs);
-    Surroundings { pods: pods.copied().collect(), services: services.copied().collect() }
+    let interfaces = facts.iter().filter_map(|facts| facts.pod_interface.clone());
+    Surroundings {
+        pods: pods.copied().collect(),
+        interfaces: interfaces.collect(),
+        services: services.copied().collect(),
+    }
 }
 
 /// The tables, and what is known of them.
@@ -307,8 +313,13 @@ impl Keeper {
         let Some(nat) = &self.nat else { return };
         let mut ended = 0;
         for family in Family::ALL {
+            let begin = Instant::now();
             match nat.end_stale(family, &flows) {
-                Ok(count) => ended += count,
+                Ok(count) => {
+                    let name = if family.is_v4() { "IPv4" } else { "IPv6" };
+                    own::flows(name, begin.elapsed(), count);
+                    ended += count;
+                }
                 Err(error) => {
                     self.failed(&error);
                     return;
@@ -329,6 +340,7 @@ impl Keeper {
         // What it says next may belong to what was asked before.
         self.nat = None;
         self.status.failures += 1;
+        own::packets_failed();
         self.status.state = PacketPathState::Failing;
         let text = error.to_string();
         if self.status.error.as_ref() != Some(&text) {

@@ -120,6 +120,28 @@ async fn programs_are_attached_once_the_tables_hold_what_was_said_first() {
     assert_eq!(setup.fake.attached(), [2]);
 }
 
+/// A store that is away makes no host unready that serves what the store said before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_away_is_not_waited_for_while_its_cache_serves() {
+    let mut setup = Setup::new();
+    setup.say(&[A]);
+    setup.source.send_modify(|state| state.synced = false);
+    setup.reconciler.absorb();
+    setup.reconciler.attach_if_ready().unwrap();
+    let told = |setup: &Setup| setup.reconciler.published().borrow().agent.clone();
+    assert_eq!(told(&setup).pending, ["s has not delivered yet"]);
+    for error in [Some("away"), None, Some("away")] {
+        setup.source.send_modify(|state| state.error = error.map(str::to_owned));
+        setup.reconciler.absorb();
+        let agent = told(&setup);
+        assert!(agent.ready && agent.sources[0].cached, "{agent:?}");
+        assert_eq!(agent.sources[0].error.as_deref(), error);
+    }
+    setup.take(&[A]);
+    let agent = told(&setup);
+    assert!(!agent.sources[0].cached && agent.sources[0].synced, "{agent:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_failed_is_looked_at_and_applied_again() {
     let mut setup = Setup::new();

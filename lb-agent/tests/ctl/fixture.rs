@@ -183,6 +183,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
         hooks: vec![HookStatus { hook: "connect4".to_owned(), program_id: 101, link_id: 9 }],
         sources: vec![SourceStatus {
             name: "file:/etc/lb/lb.yaml".to_owned(),
+            cached: false,
             synced: true,
             revision: 3,
             applied: 3,

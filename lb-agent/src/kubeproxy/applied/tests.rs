@@ -27,6 +27,7 @@ pub(in crate::kubeproxy) fn published(
     let source = SourceStatus {
         name: "kubernetes".to_owned(),
         synced: true,
+        cached: false,
         revision: revision.max(9),
         applied: revision,
         delivered: None,
@@ -122,4 +123,22 @@ fn another_source_and_no_node_are_not_ours() {
         assert!(!eligible());
     }
     assert_eq!(applied.changes().lacking, lacking);
+}
+
+#[test]
+fn a_node_that_cannot_be_read_is_eligible_while_the_cache_serves() {
+    let (applied, _progress, facts) = applied();
+    facts.send_replace(Arc::default());
+    let eligible = || applied.standing(SystemTime::now()).eligible;
+    assert!(!eligible(), "nothing is known");
+    let mut now = published(1, 0, None);
+    (now.agent.sources[0].synced, now.agent.sources[0].cached) = (false, true);
+    applied.look(&now, SystemTime::now());
+    assert!(eligible());
+    let leaving = NodeFacts { leaving: true, ..NodeFacts::default() };
+    facts.send_replace(Arc::new(Facts { node: Some(leaving), ..Facts::default() }));
+    assert!(!eligible(), "what the cluster says counts");
+    facts.send_replace(Arc::default());
+    applied.look(&published(2, 1, None), SystemTime::now());
+    assert!(!eligible(), "the cluster has been read, and has no such node");
 }

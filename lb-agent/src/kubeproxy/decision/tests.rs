@@ -255,12 +255,27 @@ fn how_pods_are_told() {
         ),
         (vec!["--cluster-cidr="], Pods::Unknown),
         (vec!["--detect-local-mode=NodeCIDR", "--cluster-cidr=10.0.0.0/8"], Pods::OfNode),
-        (vec!["--detect-local-mode=BridgeInterface"], Pods::Unknown),
+        (
+            vec!["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
+            Pods::By(PodInterface::Named("cni0".to_owned())),
+        ),
+        (
+            vec!["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=cali"],
+            Pods::By(PodInterface::Beginning("cali".to_owned())),
+        ),
+        // A name that is not asked for says nothing.
+        (vec!["--pod-bridge-interface=cni0"], Pods::Unknown),
     ] {
         assert_eq!(by_flags(&arguments).unwrap().pods, expected, "{arguments:?}");
     }
     let problems = by_flags(&["--cluster-cidr=10.244.0.0"]).unwrap_err();
     assert!(problems[0].starts_with("`clusterCIDR`: `10.244.0.0` is not a range"), "{problems:?}");
+    for (name, said) in [("", "``"), ("a/b", "`a/b`"), ("sixteen-letters-", "`sixteen-letters-`")] {
+        let interface = format!("--pod-bridge-interface={name}");
+        let problems = by_flags(&["--detect-local-mode=BridgeInterface", &interface]).unwrap_err();
+        let told = format!("`detectLocal.bridgeInterface`: {said} names no network interface");
+        assert!(problems.len() == 1 && problems[0].starts_with(&told), "{problems:?}");
+    }
     for (arguments, expected) in [
         (vec!["--masquerade-all"], true),
         (vec!["--masquerade-all", "--proxy-mode=nftables"], false),

@@ -55,6 +55,15 @@ fn names_kinds_and_values_are_kube_proxys() {
         ("kubeproxy_sync_proxy_rules_no_local_endpoints_total", "gauge"),
         ("kubeproxy_proxy_healthz_total", "counter"),
         ("kubeproxy_proxy_livez_total", "counter"),
+        ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
+        ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
+        ("kubeproxy_nftables_sync_failures_total", "counter"),
+        ("kubeproxy_nftables_cleanup_failures_total", "counter"),
+        ("kubeproxy_sync_proxy_rules_iptables_total", "gauge"),
+        ("kubeproxy_sync_proxy_rules_iptables_last", "gauge"),
+        ("kubeproxy_iptables_restore_failures_total", "counter"),
+        ("kubeproxy_iptables_partial_restore_failures_total", "counter"),
+        ("kubeproxy_iptables_localhost_nodeports_accepted_packets_total", "counter"),
         ("kubernetes_build_info", "gauge"),
         ("process_cpu_seconds_total", "counter"),
         ("process_start_time_seconds", "gauge"),
@@ -170,4 +179,24 @@ fn requests_have_the_names_of_kubernetes_own_clients() {
     ] {
         assert_eq!(values.get(&format!("rest_client_{name}")), Some(&value), "{name}\n{text}");
     }
+}
+
+/// Others in this process may count there, too.
+#[test]
+fn what_the_packet_path_did_has_kube_proxys_names() {
+    let look = || scrape(&Metrics::default().text(Changes::default()).unwrap()).0;
+    let names = [
+        "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"}",
+        "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv6\"}",
+        "kubeproxy_nftables_sync_failures_total",
+    ];
+    let before = look();
+    own::flows("IPv6", Duration::from_millis(3), 2);
+    own::packets_failed();
+    let after = look();
+    for (name, least) in names.into_iter().zip([1.0, 2.0, 1.0]) {
+        assert!(after[name] - before[name] >= least, "{name}: {before:?} {after:?}");
+    }
+    let none = "kubeproxy_sync_proxy_rules_iptables_total{ip_family=\"IPv4\",table=\"nat\"}";
+    assert_eq!(after[none], 0.0);
 }

@@ -10,7 +10,6 @@ const CONNTRACK: &str =
     "sockets need no entry in conntrack; for packets of others set `net.netfilter` yourself";
 const IPVS: &str = "there is no IPVS here";
 const AT_ONCE: &str = "every change is applied at once";
-const BY_SOCKET: &str = "pods are told by their addresses, not by interfaces; set `clusterCIDR`";
 const API: &str = "the client's own default serves";
 const LOGS: &str = "it is about another logger";
 const WINDOWS: &str = "it is for Windows, this is Linux; remove it";
@@ -158,8 +157,8 @@ pub const ROWS: [Row; 80] = [
         Text,
         "\"\"",
         Honoured(
-            "how packets of pods are told: `ClusterCIDR` (default) or `NodeCIDR`, which ends the agent \
-             when the Node's podCIDRs change; with the others they are not",
+            "how packets of pods are told: `ClusterCIDR` (default), `BridgeInterface`, \
+             `InterfaceNamePrefix`, or `NodeCIDR`, which ends the agent when the Node's podCIDRs change",
         ),
     ),
     row("write-config-to", "", Text, "\"\"", Honoured("write the defaults to this file, and end")),
@@ -294,13 +293,24 @@ pub const ROWS: [Row; 80] = [
     row("", "nftables.masqueradeBit", Number(0, 31), "14", NoEffect(NOT_PACKETS)),
     row("", "nftables.masqueradeAll", Flag, "false", Honoured("the same in mode `nftables`")),
     row("", "nftables.minSyncPeriod", Duration, "\"1s\"", NoEffect(AT_ONCE)),
-    row("pod-bridge-interface", "detectLocal.bridgeInterface", Text, "\"\"", NoEffect(BY_SOCKET)),
+    row(
+        "pod-bridge-interface",
+        "detectLocal.bridgeInterface",
+        Text,
+        "\"\"",
+        Honoured(
+            "the bridge by which packets of pods come in (`detectLocalMode: BridgeInterface`)",
+        ),
+    ),
     row(
         "pod-interface-name-prefix",
         "detectLocal.interfaceNamePrefix",
         Text,
         "\"\"",
-        NoEffect(BY_SOCKET),
+        Honoured(
+            "how the interfaces begin by which packets of pods come in (`detectLocalMode: \
+             InterfaceNamePrefix`)",
+        ),
     ),
     row(
         "cluster-cidr",

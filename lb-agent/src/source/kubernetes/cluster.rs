@@ -7,7 +7,8 @@ mod terms;
 mod unit;
 
 pub use self::terms::{
-    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, Pods, Settings, Work,
+    Change, Facts, HealthCheck, NodeFacts, NodePortAddresses, NodePorts, PodInterface, Pods,
+    Settings, Work,
 };
 
 use self::unit::Unit;
@@ -86,7 +87,11 @@ impl Cluster {
         let node_ports = node_ports::addresses(&settings.node_ports, &own_addresses, &[]);
         let pods = match &settings.pods {
             Pods::Ranges(ranges) => ranges.iter().copied().collect(),
-            Pods::Unknown | Pods::OfNode => BTreeSet::new(),
+            Pods::Unknown | Pods::OfNode | Pods::By(_) => BTreeSet::new(),
+        };
+        let pod_interface = match &settings.pods {
+            Pods::By(interface) => Some(interface.clone()),
+            Pods::Unknown | Pods::OfNode | Pods::Ranges(_) => None,
         };
         Self {
             settings,
@@ -104,7 +109,7 @@ impl Cluster {
             own_addresses,
             node_ports,
             node_is_optional: false,
-            facts: Facts { pods, ..Facts::default() },
+            facts: Facts { pods, pod_interface, ..Facts::default() },
             told: None,
             versions: Versions::default(),
             changed: true,
@@ -229,12 +234,13 @@ impl Cluster {
                 self.notes.readable(kind, || key(object.metadata()));
             }
             Change::Forget(key) => self.notes.readable(kind, || Arc::clone(key)),
-            Change::Begin | Change::Listed(_) => {}
+            Change::Begin => self.notes.list_begins(kind),
+            Change::Listed(_) => {}
         }
     }
 
     /// An object of this kind can't be read at all: it is left out, and told of by its
-    /// `namespace/name` if that much is known. In a list, they come after [`Change::Complete`], and else
+    /// `namespace/name` if that much is known. In a list, they come before [`Change::Complete`], and else
     /// after [`Change::Forget`].
     pub fn unreadable(&mut self, kind: &'static str, key: Option<&str>, reason: String) {
         self.notes.unreadable(kind, key, reason);

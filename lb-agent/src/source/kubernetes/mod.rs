@@ -34,7 +34,6 @@ use crate::addresses::Addresses;
 use crate::config::KubernetesSource;
 use crate::heard::Heard;
 use crate::model::Snapshot;
-use crate::shown::clean;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -51,8 +50,6 @@ const BATCH: usize = 256;
 /// Kinds of objects that must have been heard of: Services and EndpointSlices.
 const PARTS: usize = 2;
 
-/// Longest name of an object that is logged.
-const SHOWN_KEY: usize = 300;
 /// Shown if a task that watches has failed.
 const LOST: &str =
     "part of the cluster is not followed any more; restart the agent and report this";
@@ -322,11 +319,32 @@ impl Follower {
                 }
                 self.withheld.insert(resource, reason);
             }
-            News::Unreadable { key, reason } => {
-                let object = key.as_deref().unwrap_or_default();
-                tracing::warn!(%source, object = clean(object, SHOWN_KEY), "{reason}");
+            // Who reports rejections logs what is new of it.
+            News::Unreadable { key, reason, changed } => {
+                if let (Some(key), Some(arrived)) = (&key, changed) {
+                    self.forget(resource, key.as_str().into(), arrived, now);
+                }
                 self.cluster.unreadable(kind(resource), key.as_deref(), reason);
             }
+        }
+    }
+
+    /// What an object was is not what it is now, whatever that is.
+    fn forget(&mut self, resource: &'static str, key: Arc<str>, arrived: Instant, now: SystemTime) {
+        match resource {
+            "services" => {
+                let change = Change::Forget(key);
+                self.hear(&change, arrived, now);
+                self.cluster.service(change);
+            }
+            "endpointslices" => {
+                let change = Change::Forget(key);
+                self.hear(&change, arrived, now);
+                self.cluster.slice(change, now);
+            }
+            "servicecidrs" => self.cluster.service_cidr(Change::Forget(key)),
+            // Without a Node the agent would take it for deleted; it goes by what it knew.
+            _ => {}
         }
     }
 

@@ -23,8 +23,8 @@ const NAMELESS: &str = "(its name can't be read)";
 pub(super) struct Notes {
     /// By kind and key.
     objects: BTreeMap<(&'static str, Arc<str>), Vec<String>>,
-    /// Objects that could not be read, since their kind was last listed.
-    unreadable: Vec<(&'static str, Arc<str>)>,
+    /// Objects that could not be read, and whether that was told since a list of their kind began.
+    unreadable: BTreeMap<(&'static str, Arc<str>), bool>,
     refused: u64,
     all: Arc<Vec<Rejection>>,
     stale: bool,
@@ -51,14 +51,14 @@ impl Notes {
         }
     }
 
-    /// An object can't be read at all. Told until it is read, or its kind is listed anew.
+    /// An object can't be read at all. Told until it is read, or a list of its kind is without it; counted
+    /// each time.
     pub(super) fn unreadable(&mut self, kind: &'static str, key: Option<&str>, reason: String) {
         let key: Arc<str> = key.unwrap_or(NAMELESS).into();
+        let refused = self.refused + 1;
         self.put(kind, &key, vec![reason]);
-        let object = (kind, key);
-        if !self.unreadable.contains(&object) {
-            self.unreadable.push(object);
-        }
+        self.refused = refused;
+        self.unreadable.insert((kind, key), true);
     }
 
     /// An object is gone, or can be read: what was told of it is over.
@@ -67,16 +67,24 @@ impl Notes {
             return;
         }
         let object = (kind, key());
-        if let Some(at) = self.unreadable.iter().position(|known| *known == object) {
-            self.unreadable.swap_remove(at);
+        if self.unreadable.remove(&object).is_some() {
             self.stale |= self.objects.remove(&object).is_some();
         }
     }
 
-    /// A kind is listed anew: what can't be read of it is told after this.
+    /// A list of a kind begins: what can't be read of it is told before it is complete. Until then what was
+    /// told before stays, so that what has not changed is not told again.
+    pub(super) fn list_begins(&mut self, kind: &'static str) {
+        self.unreadable
+            .iter_mut()
+            .filter(|((of, _), _)| *of == kind)
+            .for_each(|(_, new)| *new = false);
+    }
+
+    /// The list is complete.
     pub(super) fn listed(&mut self, kind: &'static str) {
-        for (_, key) in self.unreadable.extract_if(.., |(of, _)| *of == kind) {
-            self.stale |= self.objects.remove(&(kind, key)).is_some();
+        for (object, _) in self.unreadable.extract_if(.., |(of, _), new| *of == kind && !*new) {
+            self.stale |= self.objects.remove(&object).is_some();
         }
     }
 
@@ -163,8 +171,16 @@ mod tests {
         assert_eq!(told(&mut notes).len(), 4, "it was told of other reasons");
         notes.readable("Service", || "ns/b".into());
         assert_eq!(told(&mut notes), ["Node n: 4", nameless, "Service ns/c: 3"]);
+        // A list has one of two; both are told as before until it is complete.
+        notes.unreadable("Service", Some("ns/b"), "5".to_owned());
+        let before = notes.all();
+        notes.list_begins("Service");
+        notes.unreadable("Service", Some("ns/b"), "5".to_owned());
+        assert!(Arc::ptr_eq(&before, &notes.all()));
         notes.listed("Service");
-        assert_eq!(told(&mut notes), ["Node n: 4", "Service ns/c: 3"]);
-        assert_eq!(notes.refused(), 5);
+        assert_eq!(told(&mut notes), ["Node n: 4", "Service ns/b: 5", "Service ns/c: 3"]);
+        notes.unreadable("Service", Some("ns/b"), "6".to_owned());
+        assert_eq!(told(&mut notes), ["Node n: 4", "Service ns/b: 6", "Service ns/c: 3"]);
+        assert_eq!(notes.refused(), 8, "each time");
     }
 }

@@ -51,9 +51,16 @@ pub(super) fn key(object: &Value) -> Option<String> {
     Some(namespace.map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")))
 }
 
-/// The same of one as it was sent.
-pub(super) fn raw_key(object: &RawValue) -> Option<String> {
-    key(&serde_json::from_str(object.get()).ok()?)
+/// The same of one as it was sent and is no `T`, and what is wrong with it: in the words of a watch, which has
+/// no places in a line.
+pub(super) fn raw_fault<T: DeserializeOwned>(object: &RawValue) -> (Option<String>, String) {
+    let read = |object: &Value| T::deserialize(object).err();
+    match serde_json::from_str(object.get()) {
+        Ok(object) => {
+            (key(&object), read(&object).map(|error| error.to_string()).unwrap_or_default())
+        }
+        Err(error) => (None, error.to_string()),
+    }
 }
 
 /// A text of its metadata.
@@ -64,6 +71,7 @@ pub(super) fn text<'o>(object: &'o Value, field: &str) -> Option<&'o str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::Service;
 
     #[test]
     fn what_an_object_is_called_that_is_none() {
@@ -75,7 +83,9 @@ mod tests {
             ("7", None),
         ] {
             let page: Page = serde_json::from_str(&format!(r#"{{"items":[{object}]}}"#)).unwrap();
-            assert_eq!(raw_key(&page.items.unwrap()[0]).as_deref(), expected, "{object}");
+            let (key, fault) = raw_fault::<Service>(&page.items.unwrap()[0]);
+            assert_eq!(key.as_deref(), expected, "{object}");
+            assert!(fault.starts_with("invalid type: ") && !fault.contains(" line "), "{fault}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::arrival::Arrival;
 use super::client::{Connection, Made};
 use super::cluster::Change;
-use super::requests::{events, key, page, raw_key, text};
+use super::requests::{events, key, page, raw_fault, text};
 use super::trouble::{At, Kind, Trouble};
 use crate::heard::Heard;
 use futures_util::{StreamExt as _, pin_mut};
@@ -68,12 +68,14 @@ pub(super) enum News<T> {
     Down(String),
     /// The server withholds what can be done without, in a line.
     Withheld(String),
-    /// An object that is none is left out. In a list, they come after it.
+    /// An object that is none is left out. Those of a list come before it is complete.
     Unreadable {
         /// Its `namespace/name`, if that much could be read.
         key: Option<String>,
         /// In a line.
         reason: String,
+        /// What it was until now is over; when that was heard of.
+        changed: Option<Instant>,
     },
 }
 
@@ -223,14 +225,16 @@ where
             limit: Some(PAGE),
             ..ListParams::default()
         };
-        let mut unreadable = Vec::new();
         loop {
             let page = self.ask(made, "list", page(made, api.resource_url(), &parameters)).await?;
             let arrived = Instant::now();
             for object in page.items.unwrap_or_default() {
                 match serde_json::from_str(object.get()) {
                     Ok(object) => self.change(Change::Listed(object), arrived).await?,
-                    Err(_) => unreadable.push(raw_key(&object)),
+                    Err(_) => {
+                        let (key, fault) = raw_fault::<T>(&object);
+                        self.unreadable(made, key, fault, None).await?;
+                    }
                 }
             }
             parameters.continue_token = page.metadata.continue_.filter(|next| !next.is_empty());
@@ -244,9 +248,6 @@ where
             self.position = Some(version);
             self.change(Change::Complete, arrived).await?;
             self.is_up_to_date();
-            for key in unreadable {
-                self.unreadable(made, key).await?;
-            }
             return Ok(());
         }
     }
@@ -269,7 +270,6 @@ where
         if listing {
             self.change(Change::Begin, arrival.last()).await?;
         }
-        let mut unreadable = Vec::new();
         let began = Instant::now();
         let mut quiet = true;
         let silence = self.common.timing.silence;
@@ -306,7 +306,7 @@ where
                     }
                     // It says nothing of what it is about. What is known of that stays until the
                     // watch has ended: to list at once would be to list at each such event.
-                    self.unreadable(made, None).await?;
+                    self.unreadable(made, None, String::new(), None).await?;
                     continue;
                 }
                 Ok(Some(Err(error))) if listing || began.elapsed() < SHORT => {
@@ -324,14 +324,16 @@ where
             match event {
                 WatchEvent::Added(object) if listing => match T::deserialize(&object) {
                     Ok(object) => self.change(Change::Listed(object), arrived).await?,
-                    Err(_) => unreadable.push(key(&object)),
+                    Err(error) => {
+                        self.unreadable(made, key(&object), error.to_string(), None).await?;
+                    }
                 },
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     self.advance(&object, listing);
                     match T::deserialize(&object) {
                         Ok(object) => self.change(Change::Put(object), arrived).await?,
                         // As a list does; what it was before is not what it is now.
-                        Err(_) => self.leave_out(made, key(&object), arrived).await?,
+                        Err(error) => self.leave_out(made, &object, &error, arrived).await?,
                     }
                 }
                 WatchEvent::Deleted(object) => {
@@ -341,7 +343,9 @@ where
                         (Err(_), Some(key)) => {
                             self.change(Change::Forget(key.into()), arrived).await?;
                         }
-                        (Err(_), None) => self.leave_out(made, None, arrived).await?,
+                        (Err(error), None) => {
+                            self.leave_out(made, &object, &error, arrived).await?;
+                        }
                     }
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -353,9 +357,6 @@ where
                     self.position = Some(metadata.resource_version);
                     if std::mem::take(&mut listing) {
                         self.change(Change::Complete, arrived).await?;
-                        for key in std::mem::take(&mut unreadable) {
-                            self.unreadable(made, key).await?;
-                        }
                     }
                 }
                 WatchEvent::Error(status) => {
@@ -407,16 +408,13 @@ where
     async fn leave_out(
         &mut self,
         made: &Made,
-        key: Option<String>,
+        object: &Value,
+        error: &serde_json::Error,
         arrived: Instant,
     ) -> Result<(), End> {
-        match &key {
-            // Without a Node the agent would take it for deleted; it goes by what it knew.
-            Some(_) if self.what.resource == "nodes" => {}
-            Some(key) => self.change(Change::Forget(key.as_str().into()), arrived).await?,
-            None => self.gap = true,
-        }
-        self.unreadable(made, key).await
+        let key = key(object);
+        self.gap |= key.is_none();
+        self.unreadable(made, key, error.to_string(), Some(arrived)).await
     }
 
     fn at<'a>(&self, made: &'a Made, verb: &'static str) -> At<'a> {
@@ -424,12 +422,20 @@ where
         At { server: &made.server, verb, resource, group }
     }
 
-    async fn unreadable(&self, made: &Made, key: Option<String>) -> Result<(), End> {
+    /// `fault`: what is wrong with it, if that is known.
+    async fn unreadable(
+        &self,
+        made: &Made,
+        key: Option<String>,
+        fault: String,
+        changed: Option<Instant>,
+    ) -> Result<(), End> {
+        let fault = if fault.is_empty() { fault } else { format!(" ({fault})") };
         let reason = format!(
-            "an object among the {} of {} is none and is left out; correct what wrote it",
+            "an object among the {} of {} is none{fault} and is left out; correct what wrote it",
             self.what.resource, made.server.url
         );
-        self.tell(News::Unreadable { key, reason }).await
+        self.tell(News::Unreadable { key, reason, changed }).await
     }
 
     async fn change(&self, change: Change<T>, arrived: Instant) -> Result<(), End> {

@@ -12,6 +12,7 @@ fn agent() -> AgentStatus {
 fn source(error: Option<&str>) -> SourceStatus {
     SourceStatus {
         name: "etcd:<b>\u{1b}[2J".to_owned(),
+        cached: false,
         synced: true,
         revision: 1,
         applied: 1,

@@ -36,6 +36,17 @@ pub enum Pods {
     Ranges(Vec<IpNet>),
     /// The addresses of this node's pods are in the ranges that its Node object has.
     OfNode,
+    /// They come in by these network interfaces.
+    By(PodInterface),
+}
+
+/// The network interfaces by which packets of this node's pods come in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodInterface {
+    /// The one of this name: the bridge that pods are on.
+    Named(String),
+    /// Those whose names begin so, one for each pod.
+    Beginning(String),
 }
 
 /// On which of this node's addresses NodePorts are served.
@@ -90,6 +101,8 @@ pub struct Facts {
     pub lacking: Lacking,
     /// The ranges that pods' addresses are in, as far as they are told by them.
     pub pods: BTreeSet<IpNet>,
+    /// The interfaces by which packets of pods come in, if that is how they are told.
+    pub pod_interface: Option<PodInterface>,
 }
 
 /// What matters of the own Node object.

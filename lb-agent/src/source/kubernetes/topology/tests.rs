@@ -129,11 +129,19 @@ fn the_rule_that_decided_is_told() {
         });
         endpoint(&row, "n", true).1
     };
+    let unhinted = |ready| Endpoint { hints: None, ..row(ready, "z", &[]) };
     for (endpoints, expected) in [
         (vec![], Rule::Ready),
         (vec![row(true, "z", &["n"]), row(true, "y", &["m"])], Rule::SameNode),
         (vec![row(true, "z", &[]), row(true, "y", &["m"])], Rule::SameZone),
         (vec![row(true, "x", &[]), row(true, "y", &["m"])], Rule::Ready),
+        // One that is ready and has no hint makes those of the others void, whomever they name.
+        (vec![row(true, "z", &["n"]), row(true, "y", &[])], Rule::SameZone),
+        (vec![row(true, "z", &["n"]), unhinted(true)], Rule::Ready),
+        (vec![row(true, "z", &[]), unhinted(true)], Rule::Ready),
+        // One that is not ready does not count.
+        (vec![row(true, "z", &["n"]), unhinted(false)], Rule::SameNode),
+        (vec![row(true, "z", &[]), unhinted(false)], Rule::SameZone),
         (vec![row(false, "x", &[])], Rule::Terminating),
     ] {
         let place = Place { node: "n", zone: Some("z") };

@@ -72,7 +72,11 @@ async fn told(made: Made, rounds: usize) -> Vec<String> {
             News::Change(Change::Complete, _) => "complete".to_owned(),
             News::Change(Change::Put(object), _) => format!("put {}", name(object)),
             News::Change(Change::Forget(key), _) => format!("forget {key}"),
-            News::Unreadable { key, .. } => format!("unreadable {}", key.unwrap_or_default()),
+            News::Unreadable { key, changed, reason } => {
+                assert!(reason.contains("is none"), "{reason}");
+                let word = if changed.is_some() { "none any more:" } else { "none:" };
+                format!("{word} {}", key.unwrap_or_default())
+            }
             other => format!("{other:?}"),
         });
     }
@@ -88,12 +92,12 @@ async fn an_object_that_is_none_has_a_name_in_a_stream_as_in_pages() {
     let listed = format!("{}\n", LISTED.replace('\n', ""));
     let lines = vec![event("ADDED", GOOD), event("ADDED", BAD), listed.clone()];
     let told = told(server(page(), lines), 1).await;
-    assert_eq!(told, ["begin", "listed web", "complete", "unreadable shop/bad"]);
+    assert_eq!(told, ["begin", "listed web", "none: shop/bad", "complete"]);
     // Its line says nothing of what it is: there may be anything in it.
     let lines = vec![event("ADDED", GOOD), event("SHOUTED", GOOD), listed];
     let told = self::told(server(page(), lines), 2).await;
     assert_eq!(told[..2], ["begin", "listed web"], "{told:?}");
-    let pages = ["begin", "listed web", "complete", "unreadable shop/bad"];
+    let pages = ["begin", "none: shop/bad", "listed web", "complete"];
     assert_eq!(told[2..6], pages, "{told:?}");
 }
 
@@ -103,10 +107,10 @@ async fn an_object_that_is_none_any_more_is_left_out_at_once() {
     let lines =
         vec![listed, event("MODIFIED", BAD), event("MODIFIED", GOOD), event("DELETED", BAD)];
     let told = told(server(page(), lines), 2).await;
-    let changes = ["forget shop/bad", "unreadable shop/bad", "put web", "forget shop/bad"];
+    let changes = ["none any more: shop/bad", "put web", "forget shop/bad"];
     assert_eq!(told[..2], ["begin", "complete"], "{told:?}");
-    assert_eq!(told[2..6], changes, "{told:?}");
-    assert_eq!(told[6], changes[0], "it is not listed again: {told:?}");
+    assert_eq!(told[2..5], changes, "{told:?}");
+    assert_eq!(told[5], changes[0], "it is not listed again: {told:?}");
 }
 
 #[tokio::test]
@@ -116,9 +120,11 @@ async fn after_an_event_that_does_not_say_what_it_is_about_the_next_round_lists(
     for line in [event("SHOUTED", GOOD), event("MODIFIED", nameless), event("DELETED", nameless)] {
         let lines = vec![event("ADDED", GOOD), listed.clone(), line, event("MODIFIED", GOOD)];
         let told = told(server(page(), lines), 2).await;
-        let first = ["begin", "listed web", "complete", "unreadable ", "put web"];
-        assert_eq!(told[..5], first, "{told:?}");
-        let second = ["begin", "listed web", "complete", "unreadable shop/bad"];
+        let first = ["begin", "listed web", "complete"];
+        assert_eq!(told[..3], first, "{told:?}");
+        assert!(["none: ", "none any more: "].contains(&&*told[3]), "{told:?}");
+        assert_eq!(told[4], "put web", "{told:?}");
+        let second = ["begin", "none: shop/bad", "listed web", "complete"];
         assert_eq!(told[5..9], second, "{told:?}");
     }
 }
