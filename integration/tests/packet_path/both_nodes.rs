@@ -102,13 +102,16 @@ fn answer(scene: &Scene<'_>, near: &[&str], far: &[&str]) {
     }
 }
 
+/// Gives an endpoint a hint for a node with this name and zone.
+type Hint = fn(Endpoint, (&str, &str)) -> Endpoint;
+
 /// Each node goes by its own zone or name, also for packets, and only where all endpoints have hints.
 /// `trafficDistribution` comes to such hints.
 #[test]
 fn hints_for_zones_and_nodes() {
     packets::run_both("both-hints", PODS, |scene| {
         let (_pods, [a, c]) = pods(scene);
-        let ways: [fn(Endpoint, (&str, &str)) -> Endpoint; 2] = [
+        let ways: [Hint; 2] = [
             |endpoint, (_, zone)| endpoint.for_zones(&[zone]),
             |endpoint, (node, _)| endpoint.for_nodes(&[node]),
         ];
