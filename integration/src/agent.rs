@@ -2,7 +2,7 @@
 
 use crate::http;
 use crate::lab::Lab;
-use crate::process::{binary, exit_of, kill, without};
+use crate::process::{binary, exit_of, kill};
 use crate::tables::Tables;
 use crate::wait::{eventually, within};
 use lb_agent::status::{AgentStatus, BackendStatus, ServiceStatus, TableStatus};
@@ -42,21 +42,9 @@ impl<'a> Agent<'a> {
 
     /// Starts an agent on the configuration that is in place, without waiting for anything.
     pub fn spawn(lab: &'a Lab, arguments: &[&str]) -> Self {
-        Self::spawn_as(lab, Command::new(binary("lb-agent")), arguments)
-    }
-
-    /// [`adopt`](Self::adopt), by an agent that lacks this capability (`net_admin`).
-    #[track_caller]
-    pub fn adopt_without(lab: &'a Lab, capability: &str) -> Self {
-        let mut agent = Self::spawn_as(lab, without(capability), &[]);
-        agent.wait_ready();
-        agent
-    }
-
-    fn spawn_as(lab: &'a Lab, mut command: Command, arguments: &[&str]) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(lab.log_file());
         let log = log.expect("the scratch directory is writable");
-        let child = command
+        let child = Command::new(binary("lb-agent"))
             .args(["run", "-c"])
             .arg(lab.config_file())
             .args(arguments)
