@@ -27,6 +27,7 @@ pub mod netns;
 pub mod packets;
 pub mod pods;
 pub mod process;
+pub mod refusal;
 pub mod router;
 pub mod screen;
 pub mod sctp;

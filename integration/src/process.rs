@@ -42,6 +42,13 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// The agent, without this capability (`net_admin`).
+pub fn without(capability: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--bounding-set=-{capability}")).arg(binary("lb-agent"));
+    command
+}
+
 /// Runs a command to its end; one that does not end in time is killed and fails the test. Output
 /// goes through files in `scratch`, which can't fill up as pipes do.
 pub fn run(command: &mut Command, scratch: &Path) -> Finished {

@@ -409,6 +409,12 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>),
     Err(Failure::Configuration(problems))
 }
 
+/// Removes the packet path's tables that an agent left. Returns whether there were any, and what is to be
+/// said of those that stay.
+pub fn remove_packet_path() -> anyhow::Result<(bool, Option<String>)> {
+    packets::remove(&Config::default())
+}
+
 /// `lb-agent detach`: removes links, tables and names. Returns whether there were any, and what is to
 /// be said of what stays.
 pub fn detach_all(

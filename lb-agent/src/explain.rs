@@ -143,7 +143,7 @@ pub struct Known<'a> {
 pub fn explain(frontend: Frontend, walk: Option<Walk>, known: Known<'_>) -> Explanation {
     let led_to = walk.as_ref().map(|walk| walk.service_id);
     let asks = |service: &&ServiceStatus| {
-        service.frontends.iter().any(|status| status.frontend == frontend)
+        service.socket_frontends().any(|status| status.frontend == frontend)
     };
     let by_id = known.services.iter().find(|service| led_to.is_some() && service.id == led_to);
     let service = by_id.or_else(|| known.services.iter().find(asks));

@@ -308,12 +308,12 @@ fn service_status(
     let no_node_backend = frontends.values().any(node).then_some(*no_node_backend);
     let frontends = frontends
         .iter()
-        .filter(|(_, exposure)| exposure.is_for_sockets())
         .map(|(frontend, asked)| FrontendStatus {
             frontend: *frontend,
             scope: frontend.exposure(*asked).scope,
             reach: asked.reach,
-            installed: planner.is_installed(frontend),
+            comes: asked.way.into(),
+            installed: !asked.is_for_sockets() || planner.is_installed(frontend),
             usable: entry
                 .effective
                 .backends_for(frontend)

@@ -153,6 +153,7 @@ mod tests {
             frontends: vec![FrontendStatus {
                 frontend,
                 scope,
+                comes: Default::default(),
                 installed: true,
                 usable: 1,
                 reach: Default::default(),

@@ -6,7 +6,7 @@ use crate::health::effective::Why;
 use crate::heard::Heard;
 use crate::model::{
     AdminState, Affinity, Frontend, Lease, Lists, NoBackend, Override, Policy, Reach, Rejection,
-    Scope,
+    Scope, Way,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -162,7 +162,7 @@ pub struct PacketPathStatus {
     /// Changes that failed and were tried again.
     #[serde(default)]
     pub failures: u64,
-    /// UDP flows that were ended because they led nowhere.
+    /// Flows that were ended because they led nowhere.
     #[serde(default)]
     pub ended_flows: u64,
     /// Why it does not serve, or not as it should.
@@ -242,6 +242,13 @@ pub struct ServiceStatus {
     pub counters: ServiceCounts,
 }
 
+impl ServiceStatus {
+    /// The frontends that sockets which connect find.
+    pub fn socket_frontends(&self) -> impl Iterator<Item = &FrontendStatus> {
+        self.frontends.iter().filter(|frontend| frontend.comes != Comes::Packets)
+    }
+}
+
 /// A frontend of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontendStatus {
@@ -252,10 +259,53 @@ pub struct FrontendStatus {
     /// Which backends it leads to.
     #[serde(default, skip_serializing_if = "Reach::is_cluster")]
     pub reach: Reach,
-    /// Whether the kernel has it.
+    /// By which way connections come to it.
+    #[serde(default, skip_serializing_if = "Comes::is_by_sockets")]
+    pub comes: Comes,
+    /// Whether the kernel has it, for sockets that connect. If it is for packets only, the packet path's
+    /// state tells, and this is true.
     pub installed: bool,
     /// Backends of its family and reach that get new connections.
     pub usable: usize,
+}
+
+/// By which way connections come to a frontend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Comes {
+    /// By sockets of this host.
+    #[default]
+    Sockets,
+    /// By packets only.
+    Packets,
+    /// By both.
+    Both,
+}
+
+impl Comes {
+    /// Whether by sockets only.
+    pub const fn is_by_sockets(&self) -> bool {
+        matches!(self, Self::Sockets)
+    }
+
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Packets => "packets",
+            Self::Both => "both",
+        }
+    }
+}
+
+impl From<Way> for Comes {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Sockets => Self::Sockets,
+            Way::Packets(_) => Self::Packets,
+            Way::Both(_) => Self::Both,
+        }
+    }
 }
 
 /// A backend of a service.

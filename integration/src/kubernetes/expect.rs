@@ -1,6 +1,7 @@
 //! What clients are to find.
 
 use crate::pods::{Pair, Place, Way};
+use crate::refusal::{Refusal, refusal};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -83,12 +84,23 @@ pub fn refused(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAd
     fails(from, ways, to, &[libc::ECONNREFUSED]);
 }
 
-/// [`refused`] by packets: what is no TCP and is rejected by its own host says EPERM.
+/// [`refused`] by packets: TCP by a reset, the rest by ICMP, and what is rejected by its own host says
+/// EPERM besides.
 #[track_caller]
 pub fn rejected(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>) {
     for (to, way) in each(to, ways) {
-        let errors = [libc::ECONNREFUSED, libc::EPERM];
-        fails(from, &[way], [to], if way == Way::Tcp { &errors[..1] } else { &errors });
+        let asks = format!("{}: {way:?} to {to}", from.name());
+        let begun = Instant::now();
+        let (error, came) = refusal(from, way, to);
+        let took = begun.elapsed();
+        let (errors, expected) = match way {
+            Way::Tcp => (&[libc::ECONNREFUSED][..], Refusal::Reset),
+            _ => (&[libc::ECONNREFUSED, libc::EPERM][..], Refusal::PortUnreachable),
+        };
+        assert_eq!(came, expected, "{asks}");
+        let known = error.raw_os_error().is_some_and(|error| errors.contains(&error));
+        assert!(known, "{asks}: {error}");
+        assert!(took < AT_ONCE, "{asks}: it took {took:?}");
     }
 }
 

@@ -1,16 +1,20 @@
 //! `sessionAffinity: ClientIP` of clients outside and of guests: by the source address of packets.
 
 use integration::kubernetes::{Endpoint, endpoint};
+use integration::packets::nft::{apply, nft, table};
 use integration::packets::{self, PODS, Scene};
 use integration::pods::{Place, Pod, Way};
 use integration::wait::{eventually, let_pass};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// How often a client asks to find out whether it stays with an endpoint. Of three, the same one is
 /// chosen so often by chance once in 10^14 times.
 const OFTEN: usize = 30;
+/// As many clients as are remembered.
+const CLIENTS: u32 = lb_agent::nat::sets::CLIENTS;
 const WAYS: [Way; 3] = [Way::Tcp, Way::Connected, Way::Sctp];
 
 /// Three pods, two of them on the node, and their endpoints.
@@ -105,5 +109,67 @@ fn session_affinity_is_switched() {
                 }
             }
         }
+    });
+}
+
+/// Endpoints are elements: whoever comes or goes, the rules stay, and so do the clients of the others.
+#[test]
+fn affinity_outlives_changes_of_others() {
+    packets::run("packets-others-change", PODS, |scene| {
+        let (_pods, endpoints) = pods(scene);
+        let web = Scene::web().sticky(10_800);
+        let put = |indexes: &[usize]| {
+            let some: Vec<Endpoint> = indexes.iter().map(|at| endpoints[*at].clone()).collect();
+            scene.put(&web, &some);
+        };
+        let rules = || {
+            let text = table("ip", "lb");
+            let chain = |count| {
+                let name = format!("chain stay-10800-{count} {{");
+                let lines = text.lines().skip_while(|line| line.trim() != name);
+                lines.skip(1).take_while(|line| line.trim() != "}").count()
+            };
+            [chain(2), chain(3)]
+        };
+        put(&[0, 1]);
+        put(&[0, 1, 2]);
+        let [two, three] = rules();
+        assert!(two > 3, "{two}");
+        assert_eq!(three, two, "as many rules for three");
+        let to = scene.doors()[0];
+        let first = one(&scene.client, Way::Tcp, to);
+        let own = ["a", "b", "c"].iter().position(|name| *name == first).expect("one of three");
+        for other in (0..3).filter(|other| *other != own) {
+            put(&[own, other]);
+            assert_eq!(who(&scene.client, Way::Tcp, to), BTreeSet::from([first.clone()]));
+            put(&[own]);
+            put(&[0, 1, 2]);
+            assert_eq!(who(&scene.client, Way::Tcp, to), BTreeSet::from([first.clone()]));
+        }
+    });
+}
+
+/// Who can't be remembered any more is served all the same.
+#[test]
+fn a_full_memory_refuses_nobody() {
+    packets::run("packets-full", PODS, |scene| {
+        let (_pods, endpoints) = pods(scene);
+        let to = scene.doors()[0];
+        scene.put(&Scene::web().sticky(10_800), &endpoints);
+        one(&scene.client, Way::Tcp, to);
+        nft(&["flush", "map", "ip", "lb", "affinity"]);
+        let mut script = String::from("add element ip lb affinity {\n");
+        for client in 0..CLIENTS {
+            let client = Ipv4Addr::from_bits(client + 1);
+            writeln!(script, "0x1 . 0x2 . {client} timeout 1h : 0x0 . 0x3 . 0x4,")
+                .expect("a string");
+        }
+        script.push('}');
+        apply(&script);
+        // All of them serve, so nobody stays.
+        assert!(who(&scene.client, Way::Tcp, to).len() > 1);
+        nft(&["flush", "map", "ip", "lb", "affinity"]);
+        assert_eq!(who(&scene.client, Way::Tcp, to).len(), 1);
+        assert_eq!(scene.said()["repairs"], 0);
     });
 }

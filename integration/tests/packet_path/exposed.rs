@@ -1,8 +1,9 @@
 //! Services from a file or a store that are exposed: this host serves them to others.
 
 use integration::agent::Agent;
+use integration::client::dial_within;
 use integration::etcd::Etcd;
-use integration::kubernetes::{PACKETS, nobody, reaches, reaches_as, refused};
+use integration::kubernetes::{PACKETS, TCP, nobody, reaches, reaches_as, refused};
 use integration::lab::{self, Lab};
 use integration::packets::nft::tables;
 use integration::packets::outsider;
@@ -51,9 +52,9 @@ impl Gateway {
 }
 
 #[track_caller]
-fn becomes(from: &Place, to: [SocketAddr; 2], tag: &str) {
+fn becomes(from: &Place, ways: &[Way], to: [SocketAddr; 2], tag: &str) {
     for to in to {
-        for way in WAYS {
+        for way in ways {
             let patience = Duration::from_millis(300);
             eventually(&format!("{tag} alone to answer at {to}"), DEADLINE, || {
                 (0..10).all(|_| {
@@ -224,9 +225,9 @@ fn an_exposed_service_of_a_store() {
             etcd.endpoint()
         ));
         let _agent = Agent::start(lab, "");
-        becomes(&gateway.client, VIP.at(80), "a");
+        becomes(&gateway.client, WAYS, VIP.at(80), "a");
         web(true, &b.join(", "));
-        becomes(&gateway.client, VIP.at(80), "b");
+        becomes(&gateway.client, WAYS, VIP.at(80), "b");
         web(true, "");
         for to in VIP.at(80) {
             eventually("a refusal", DEADLINE, || {
@@ -243,5 +244,36 @@ fn an_exposed_service_of_a_store() {
             });
         }
         reaches(&gateway.node, WAYS, VIP.at(80), &["b"]);
+    });
+}
+
+/// What comes by packets is ended as sockets are, where the service says so, and else goes on.
+#[test]
+fn connections_to_removed_backends_are_reset_if_asked() {
+    lab::run("exposed-reset", |lab| {
+        let gateway = Gateway::in_lab(lab);
+        let state = |setting: &str, backend: usize| {
+            let mut web =
+                service("web").with("expose: true").with(format!("on_removal: {setting}"));
+            web = VIP.at(80).into_iter().fold(web, |web, vip| web.frontend(vip));
+            services(&[web.backends(gateway.at(backend))])
+        };
+        let agent = Agent::start(lab, &state("drain", 0));
+        becomes_served(&gateway);
+        let dial = || {
+            VIP.at(80)
+                .map(|to| gateway.client.run(|| dial_within(to, DEADLINE)).expect("an answer"))
+        };
+        let mut stay = dial();
+        agent.reload(&state("drain", 1));
+        becomes(&gateway.client, TCP, VIP.at(80), "b");
+        assert!(stay.iter_mut().all(|call| call.echoes("still there")), "told to drain");
+        agent.reload(&state("reset", 1));
+        let mut go = dial();
+        agent.reload(&state("reset", 0));
+        for call in &mut go {
+            eventually("a connection to end", DEADLINE, || !call.echoes("still there"));
+        }
+        becomes(&gateway.client, TCP, VIP.at(80), "a");
     });
 }

@@ -4,10 +4,11 @@
 use integration::agent::Agent;
 use integration::client::{ask_connected, dial, udp};
 use integration::kubernetes::{NEAR, TCP, UDP, endpoint, reaches, refused, settings_of};
-use integration::lab::Lab;
+use integration::lab::{self, Lab};
 use integration::packets::nft::{apply, nft, table, tables};
-use integration::packets::{self, NODE_PORT, PODS, Scene, said};
+use integration::packets::{self, BALANCER, NODE_PORT, PODS, Scene, said};
 use integration::pods::{Pod, Way};
+use integration::process::{run, without};
 use integration::wait::{eventually, wait_for};
 use std::thread;
 use std::time::Duration;
@@ -78,23 +79,49 @@ fn what_somebody_does_to_our_tables_is_undone_and_told() {
             });
             found.expect("our table has chains")
         };
-        let actions: [(&str, &dyn Fn()); 4] = [
-            ("deletion of a table", &|| drop(nft(&["delete", "table", "ip", "lb"]))),
-            ("deletion of the other", &|| drop(nft(&["delete", "table", "ip6", "lb"]))),
-            ("a flush of both", &|| {
+        // At once, or the agent is between.
+        let instead = |family: &str, chain: &str, script: &str| {
+            apply(&format!(
+                "flush chain {family} lb {chain}\ndelete chain {family} lb {chain}\n{script}"
+            ));
+        };
+        // Each with the number of tables that it spoils.
+        let actions: [(&str, u64, &dyn Fn()); 7] = [
+            ("deletion of a table", 1, &|| drop(nft(&["delete", "table", "ip", "lb"]))),
+            ("deletion of the other", 1, &|| drop(nft(&["delete", "table", "ip6", "lb"]))),
+            ("a flush of both", 2, &|| {
                 drop(nft(&["flush", "table", "ip", "lb"]));
                 drop(nft(&["flush", "table", "ip6", "lb"]));
             }),
-            ("a rule of somebody's", &|| {
+            ("a rule of somebody's", 1, &|| {
                 drop(nft(&["insert", "rule", "ip", "lb", &first_chain("ip"), "counter", "drop"]));
             }),
+            ("a policy of somebody's, and sleep", 2, &|| {
+                drop(nft(&["chain", "ip", "lb", "filter-forward", "{ policy drop ; }"]));
+                drop(nft(&["add", "table", "ip6", "lb", "{ flags dormant ; }"]));
+            }),
+            ("another priority, and deletion of a chain that packets come into", 2, &|| {
+                let change = "add chain ip6 lb nat-prerouting \
+                              { type nat hook prerouting priority -50; }\n\
+                              add rule ip6 lb nat-prerouting goto nat-inside";
+                instead("ip6", "nat-prerouting", change);
+                instead("ip", "nat-prerouting", "");
+            }),
+            ("deletion of a set, and an element for all others", 2, &|| {
+                instead("ip", "filter-forward", "delete set ip lb targets");
+                drop(nft(&["add", "element", "ip6", "lb", "dropped", "{ * }"]));
+            }),
         ];
-        for (what, action) in actions {
+        for (what, spoilt, action) in actions {
             let so_far = repairs();
+            let said = || scene.world.agent().log().matches("somebody changed the table").count();
+            let said_so_far = said();
             action();
             wait_for(&format!("a repair after {what}"), REPAIR, || {
-                (repairs() > so_far).then_some(())
+                (repairs() >= so_far + spoilt).then_some(())
             });
+            // Once for each table.
+            assert_eq!(said() - said_so_far, spoilt as usize, "after {what}");
             answers_again(scene, what);
             scene.settle();
         }
@@ -104,7 +131,7 @@ fn what_somebody_does_to_our_tables_is_undone_and_told() {
         // `nft flush ruleset` takes everybody's.
         nft(&["flush", "ruleset"]);
         answers_again(scene, "a flush of everything");
-        assert_eq!(tables(), ["ip lb", "ip6 lb"]);
+        assert_eq!(tables(), ["ip lb", "ip lb-claim", "ip6 lb"]);
     });
 }
 
@@ -158,9 +185,18 @@ fn cleanup_removes_our_tables() {
             let finished = scene.world.lab.lb_agent(&arguments);
             assert_eq!(finished.code, Some(0), "{finished:?}");
         };
-        // What is ours only goes if it is asked for.
-        clean_up(&[]);
+        // A predecessor's go on until the next agent takes over, if that is asked for.
+        clean_up(&["--cleanup-lb=false"]);
         assert_eq!(tables(), ["ip lb", "ip6 lb"]);
+        reaches(&scene.client, TCP, scene.doors(), &["a"]);
+        clean_up(&[]);
+        assert_eq!(tables(), [""; 0]);
+        scene.world.start_agent();
+        scene.settle();
+        // Those of an agent that runs stay.
+        clean_up(&[]);
+        reaches(&scene.client, TCP, scene.doors(), &["a"]);
+        assert_eq!(scene.world.take_agent().stop().code(), Some(0));
         clean_up(&["--cleanup-lb"]);
         assert_eq!(tables(), [""; 0]);
     });
@@ -252,5 +288,97 @@ fn a_table_that_comes_back_serves_udp() {
         answers_again(scene, "deletion of a table");
         scene.settle();
         reaches(&scene.client, UDP, scene.doors(), &["a"]);
+    });
+}
+
+/// What changes while a table is away or is being repaired is in it afterwards.
+#[test]
+fn a_change_during_a_repair() {
+    packets::run("packets-repair-change", PODS, |scene| {
+        let a = served(scene);
+        let b = scene.pod("b", 8080);
+        for turn in 0..3 {
+            nft(&["delete", "table", "ip", "lb"]);
+            nft(&["flush", "table", "ip6", "lb"]);
+            let (pod, name) = if turn % 2 == 0 { (&b, "b") } else { (&a, "a") };
+            scene.world.put(&Scene::web(), &[endpoint(pod)]);
+            answers_again(scene, "a change during a repair");
+            scene.settle();
+            reaches(&scene.client, TCP, scene.doors(), &[name]);
+        }
+        assert_eq!(scene.said()["state"], "on");
+    });
+}
+
+#[test]
+fn detach_on_exit_removes_our_tables() {
+    packets::run_with("packets-exit", "packet_path: on\ndetach_on_exit: true", PODS, |scene| {
+        let _a = served(scene);
+        assert_eq!(scene.world.take_agent().stop().code(), Some(0));
+        assert_eq!(tables(), [""; 0]);
+    });
+}
+
+/// Switched off, an agent says that its predecessor's tables go on.
+#[test]
+fn tables_that_are_left_are_a_warning_when_it_is_off() {
+    packets::run("packets-off-left", PODS, |scene| {
+        let _a = served(scene);
+        assert_eq!(scene.world.take_agent().stop().code(), Some(0));
+        let lab = Lab::another("packets-off-left-agent");
+        lab.set_settings(&settings_of(&scene.world.api, NEAR.0, "packet_path: off", PODS));
+        let agent = Agent::start(&lab, "");
+        let log = agent.log();
+        let line = log.lines().find(|line| line.contains("nft delete table ip lb"));
+        assert!(line.is_some_and(|line| line.contains("WARN")), "{log}");
+        assert_eq!(tables(), ["ip lb", "ip6 lb"]);
+        reaches(&scene.client, TCP, scene.doors(), &["a"]);
+    });
+}
+
+/// Without the right to change tables there is none to attach programs either: the agent does not
+/// start, and says what is missing.
+#[test]
+fn without_the_right_to_change_tables() {
+    lab::run("packets-right", |lab| {
+        for setting in ["on", "auto"] {
+            lab.set_settings(&format!("packet_path: {setting}"));
+            lab.write_config("");
+            let config = lab.config_file();
+            let mut command = without("net_admin");
+            let finished = run(command.args(["run", "-c"]).arg(&config), lab.scratch());
+            assert_ne!(finished.code, Some(0), "{finished:?}");
+            assert!(finished.stderr.contains("CAP_NET_ADMIN"), "what to do: {finished:?}");
+        }
+        assert_eq!(tables(), [""; 0]);
+    });
+}
+
+/// What comes by packets is shown, and by which way it comes.
+#[test]
+fn frontends_of_packets_are_shown() {
+    packets::run("packets-shown", PODS, |scene| {
+        let a = scene.pod("a", 8080);
+        let ranges = serde_json::json!(["192.0.2.0/24"]);
+        scene.put(&Scene::web().with("loadBalancerSourceRanges", ranges), &[endpoint(&a)]);
+        let services = scene.world.lab.lbctl(&["services"]);
+        assert!(services.stdout.contains("/web:sctp"), "{}", services.stdout);
+        let shown = |port: &str| {
+            let name = format!("default/web:{port}");
+            let finished = scene.world.lab.lbctl(&["describe", &name]);
+            assert_eq!(finished.code, Some(0), "{finished:?}");
+            finished.stdout
+        };
+        let way = |text: &str, frontend: &str| {
+            let line = text.lines().find(|line| line.trim().starts_with(frontend));
+            let line = line.unwrap_or_else(|| panic!("{frontend}: {text}"));
+            line.split_whitespace().last().expect("a word").to_owned()
+        };
+        let [cluster, _] = Scene::web().at(80);
+        let [balancer, _] = BALANCER.at(80);
+        assert_eq!(way(&shown("sctp"), &format!("{cluster}/sctp")), "packets");
+        let tcp = shown("tcp");
+        assert_eq!(way(&tcp, &format!("{cluster}/tcp")), "both");
+        assert_eq!(way(&tcp, &format!("{balancer}/tcp")), "packets");
     });
 }

@@ -240,3 +240,36 @@ fn sockets_of_the_node_are_translated_as_before() {
         }
     });
 }
+
+/// However fast endpoints change, flows end up at one that serves.
+#[test]
+fn udp_follows_many_changes_in_a_row() {
+    packets::run("packets-udp-many", PODS, |scene| {
+        let (_pods, endpoints) = pods(scene);
+        scene.put(&Scene::web(), &endpoints[..1]);
+        let sockets: Vec<_> = scene
+            .doors()
+            .into_iter()
+            .map(|to| {
+                scene.client.run(|| {
+                    let socket = udp(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
+                    socket.connect(to).expect("a UDP socket connects");
+                    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+                    socket
+                })
+            })
+            .collect();
+        for turn in 1..=60 {
+            scene.world.put(&Scene::web(), &endpoints[turn % 2..=turn % 2]);
+            let socket = &sockets[turn % sockets.len()];
+            // Whoever answers, or nobody: the flow is there.
+            drop(ask_connected(socket));
+        }
+        scene.world.put(&Scene::web(), &endpoints[1..]);
+        for socket in &sockets {
+            eventually("the last endpoint to answer", DEADLINE, || {
+                ask_connected(socket).is_ok_and(|reply| reply.tag == "c")
+            });
+        }
+    });
+}

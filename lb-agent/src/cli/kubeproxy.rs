@@ -6,7 +6,7 @@ use crate::config::PacketPath;
 use crate::dataplane;
 use crate::kubeproxy::cleanup::{self, Cleaned};
 use crate::kubeproxy::config;
-use crate::kubeproxy::decision::{Decided, decide, is_on, text_of};
+use crate::kubeproxy::decision::{Decided, decide, is_off, is_on, text_of};
 use crate::kubeproxy::flags::{self, Given};
 use crate::telemetry::{self, LogFormat};
 use serde_json::Value;
@@ -106,6 +106,19 @@ fn clean_up(flags: &Given) -> Result<(), Failure> {
     let cleaned = cleanup::run();
     report(&cleaned)?;
     let mut failures: Vec<String> = cleaned.failures.iter().map(ToString::to_string).collect();
+    // Who wants everything of kube-proxy's gone can't mean that ours go on, unless it says so: the next
+    // agent takes over what its predecessor left.
+    if !is_off(flags, "cleanup-lb") && !is_on(flags, "cleanup-lb") {
+        match app::remove_packet_path() {
+            Ok((found, left)) => {
+                if found {
+                    say("removed: the tables of lb-agent's packet path")?;
+                }
+                left.iter().try_for_each(|line| say(&format!("left: {line}")))?;
+            }
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
     if is_on(flags, "cleanup-lb") {
         match app::detach_all(None, &overrides(flags, Vec::new(), None)) {
             Ok((found, left)) => {

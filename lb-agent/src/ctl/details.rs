@@ -9,8 +9,8 @@ use crate::health::effective::Why;
 use crate::model::{Reach, Rejection, Scope};
 use crate::shown::clean;
 use crate::status::{
-    AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState, PacketPathStatus,
-    ServiceStatus, SourceStatus, WorkStatus,
+    AgentStatus, Comes, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState,
+    PacketPathStatus, ServiceStatus, SourceStatus, WorkStatus,
 };
 use std::time::SystemTime;
 
@@ -45,17 +45,22 @@ pub(super) fn service(description: &Description, look: Look) -> String {
     let mut text = labelled(head.into_iter().chain(on_node).chain(counts));
 
     let by_reach = has_lists(service);
-    let column: &[_] = if by_reach { &["REACH"] } else { &[] };
+    let by_way = service.frontends.iter().any(|frontend| frontend.comes != Comes::Sockets);
     let usual = ["FRONTEND", "SCOPE", "INSTALLED", "USABLE"];
-    let mut frontends = Table::new(usual.iter().chain(column).copied());
+    let columns = by_reach.then_some("REACH").into_iter().chain(by_way.then_some("BY"));
+    let mut frontends = Table::new(usual.into_iter().chain(columns));
     for frontend in &service.frontends {
+        let for_sockets = frontend.comes != Comes::Packets;
+        let dash = || "-".to_owned();
         let cells = [
             frontend.frontend.to_string(),
-            scope(frontend.scope).to_owned(),
-            yes(frontend.installed),
+            if for_sockets { scope(frontend.scope).to_owned() } else { dash() },
+            if for_sockets { yes(frontend.installed) } else { dash() },
             frontend.usable.to_string(),
         ];
-        frontends.push(cells.into_iter().chain(by_reach.then(|| reach(frontend.reach).to_owned())));
+        let more = by_reach.then(|| reach(frontend.reach).to_owned()).into_iter();
+        let more = more.chain(by_way.then(|| frontend.comes.word().to_owned()));
+        frontends.push(cells.into_iter().chain(more));
     }
     section(&mut text, "Frontends", &frontends, look);
 
@@ -260,7 +265,7 @@ fn packets(text: &mut String, packets: &PacketPathStatus, look: Look) {
     }
     text.push_str(&format!(
         "  {state}{since}: {elements} elements; changes: {changes}{took}; repairs: {repairs}; \
-         failures: {failures}; UDP flows ended: {ended_flows}\n"
+         failures: {failures}; flows ended: {ended_flows}\n"
     ));
     if let Some(error) = error {
         text.push_str(&format!("  {error}\n"));

@@ -6,7 +6,9 @@ use crate::dataplane::pinned::Pinned;
 use crate::explain::Explanation;
 use crate::inspect::explain_from;
 use crate::model::{AdminState, Frontend};
-use crate::status::{BackendStatus, Counters, FrontendStatus, ServiceStatus, State, TableStatus};
+use crate::status::{
+    BackendStatus, Comes, Counters, FrontendStatus, ServiceStatus, State, TableStatus,
+};
 use crate::store;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -89,12 +91,16 @@ fn name_service(pinned: ServiceStatus, saved: &ServiceStatus) -> ServiceStatus {
             None => backend,
         }
     });
-    // The tables have what each frontend leads to, not by which rule.
-    let reach: BTreeMap<_, _> = saved.frontends.iter().map(|f| (f.frontend, f.reach)).collect();
+    // The tables have what each frontend leads to, not by which rule, and nothing of packets.
+    let known_frontends: BTreeMap<_, _> = saved.frontends.iter().map(|f| (f.frontend, f)).collect();
     let mut frontends = pinned.frontends;
     for status in &mut frontends {
-        status.reach = reach.get(&status.frontend).copied().unwrap_or_default();
+        let known = known_frontends.get(&status.frontend);
+        status.reach = known.map(|known| known.reach).unwrap_or_default();
+        status.comes = known.map(|known| known.comes).unwrap_or_default();
     }
+    let of_packets = saved.frontends.iter().filter(|f| f.comes == Comes::Packets);
+    frontends.extend(of_packets.cloned());
     let by_reach = frontends.iter().any(|status| !status.reach.is_cluster());
     // No frontend leads to these, so no table has them; they are configured all the same.
     let led_to = |backend: &BackendStatus| {
@@ -148,6 +154,7 @@ mod tests {
                 frontend,
                 scope: Scope::Everywhere,
                 reach: Reach::default(),
+                comes: Default::default(),
                 installed: true,
                 usable: 1,
             }],

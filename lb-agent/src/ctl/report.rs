@@ -208,6 +208,7 @@ mod tests {
             frontend: text.parse().unwrap(),
             scope: Scope::Everywhere,
             reach: Reach::default(),
+            comes: Default::default(),
             installed: true,
             usable: 0,
         });

@@ -54,6 +54,7 @@ impl Pinned {
                 scope: scope_of(&header),
                 // Not in the tables.
                 reach: Reach::default(),
+                comes: Default::default(),
                 installed: true,
                 usable,
             });

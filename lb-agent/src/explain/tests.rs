@@ -30,6 +30,7 @@ fn service(name: &str, id: u32, frontends: &[&str], backends: Vec<BackendStatus>
     let frontends = frontends.iter().map(|text| FrontendStatus {
         frontend: text.parse().unwrap(),
         scope: Scope::Everywhere,
+        comes: Default::default(),
         installed: true,
         usable: 1,
         reach: Default::default(),

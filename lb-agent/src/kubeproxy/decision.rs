@@ -445,6 +445,11 @@ pub fn is_on(flags: &Given, name: &str) -> bool {
     flags.get(name).and_then(Value::as_bool).unwrap_or_default()
 }
 
+/// Whether a switch was given, to say no.
+pub fn is_off(flags: &Given, name: &str) -> bool {
+    flags.get(name).and_then(Value::as_bool) == Some(false)
+}
+
 /// The text of a flag that has no field, if it is not empty.
 pub fn text_of<'g>(flags: &'g Given, name: &str) -> Option<&'g str> {
     debug_assert!(ROWS.iter().any(|row| row.key() == name && row.kind == Kind::Text));

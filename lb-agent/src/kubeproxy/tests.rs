@@ -102,6 +102,8 @@ fn what_the_pods_pass_is_understood() {
     assert_eq!(decided.warnings, [""; 0]);
     let cleanup = flags_of(&pod.init_containers.unwrap()[0]);
     assert_eq!(cleanup["cleanup"], true);
+    // While the next agent is not there yet, packets are to be translated all the same.
+    assert_eq!(cleanup["cleanup-lb"], false);
 }
 
 #[test]

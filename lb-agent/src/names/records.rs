@@ -112,7 +112,7 @@ impl Records {
         };
         let mut untold = 0;
         for service in services {
-            let installed = service.frontends.iter().filter(|frontend| frontend.installed);
+            let installed = service.socket_frontends().filter(|frontend| frontend.installed);
             let frontends: Vec<Frontend> = installed.map(|frontend| frontend.frontend).collect();
             if frontends.is_empty() {
                 continue;

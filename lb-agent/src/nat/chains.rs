@@ -1,22 +1,19 @@
-//! The rules of a table: what packets go through. They do not grow with what is served, but for a
-//! chain for each number of slots that there is, and one for each service whose clients stay with their
-//! backends. Pure.
+//! The rules of a table: what packets go through. They do not grow with what is served, but for the
+//! chains of [`draws`](super::draws). Pure.
 //!
 //! New connections only: `filter-*` drop and refuse before anything is translated, `nat-*` translate,
 //! and what follows goes the same way by itself. A connection from outside looks for its frontend in
 //! `frontends-outside` first, where those have something else, then like all others in `frontends`, and
-//! goes to a chain that finds a backend. A change may come between two looks: the slot that was drawn
-//! may be gone, and the first slot, which every list has, serves then.
+//! goes to a chain that finds a backend.
 //!
-//! Each key is made of what a packet has and of numbers, never of what another look-up found: `nft`
-//! shows such rules.
+//! Keys are made of what a packet has and of numbers, so that `nft` shows such rules.
 
 use super::Family;
+use super::draws::{draw_chain, frontend, rules};
 use super::expressions::{
     Connection, Expression, FIRST, LOCAL, STATE_INVALID, STATE_NEW, STATUS_DNAT, Side, accept,
-    address, compare, connection, destination_port, dispatch, drop_packet, find, goto,
-    incoming_interface, is_below, is_in, keep_bits, kind_of_address, mark, masquerade, protocol,
-    put, random, reject, remember, source_port, translate,
+    address, compare, connection, dispatch, drop_packet, goto, incoming_interface, is_in, keep_bits,
+    kind_of_address, mark, masquerade, protocol, reject, source_port,
 };
 use super::rows::{Draw, octets};
 use super::sets::Set;
@@ -24,7 +21,6 @@ use crate::source::kubernetes::cluster::PodInterface;
 use ipnet::IpNet;
 use lb_common::PROBE_MARK;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 /// What the rules have to know besides the services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +72,10 @@ const SOURCE: i32 = 100;
 /// Bytes of an interface's name, filled up with zeros.
 const INTERFACE_NAME: usize = 16;
 
+const FILTER_PREROUTING: &str = "filter-prerouting";
+const FILTER_INSIDE: &str = "filter-inside";
+const NAT_PREROUTING: &str = "nat-prerouting";
+const UNLESS_POD: &str = "unless-pod";
 const REFUSED: &str = "refuse";
 /// `masquerade` is a word of nft's own.
 const MASQUERADE: &str = "masqueraded";
@@ -84,63 +84,17 @@ const HAIRPIN: &str = "hairpin";
 /// The protocols that have ports, as [`crate::model::Protocol`] has them.
 const PROTOCOLS: [u8; 3] = [lb_common::protocol::TCP, lb_common::protocol::UDP, 132];
 
-/// The name of the chain of a draw.
-pub(super) fn draw_chain(Draw { outside, slots }: Draw) -> String {
-    let who = if outside { "outside-" } else { "" };
-    format!("draw-{who}{slots}")
-}
-
-/// The draw that a chain is for, if it is for one.
-pub(super) fn draw_of(chain: &str) -> Option<Draw> {
-    let rest = chain.strip_prefix("draw-")?;
-    let (outside, rest) = match rest.strip_prefix("outside-") {
-        Some(rest) => (true, rest),
-        None => (false, rest),
-    };
-    Some(Draw { outside, slots: rest.parse().ok()? })
-}
-
-/// The chain of a service whose clients stay with their backends, each with its weight: first it is
-/// asked whether the client has one that is still among them, then one is drawn and remembered.
-pub(super) fn sticky_chain(
-    family: Family,
-    id: u64,
-    seconds: u32,
-    backends: &[(SocketAddr, u16)],
-) -> Chain {
-    // service (2 registers), client, address, port.
-    let words = family.address_len() / 4;
-    let (client, address_at) = (FIRST + 2, FIRST + 2 + words);
-    let port_at = address_at + words;
-    let [high, low] = [(id >> 32) as u32, id as u32].map(u32::to_ne_bytes);
-    let key = |backend: &SocketAddr| {
-        vec![
-            put(&high, FIRST),
-            put(&low, FIRST + 1),
-            address(family, Side::Source, client),
-            put(&octets(backend.ip()), address_at),
-            put(&backend.port().to_be_bytes(), port_at),
-        ]
-    };
-    let translated = || translate(family, address_at, port_at);
-    let done = || vec![remember(Set::Affinity, FIRST, seconds), translated()];
-    let mut rules = Vec::new();
-    for (backend, _) in backends {
-        let known = with(key(backend), [is_in(Set::Affinity, FIRST, true)]);
-        rules.push([known, done()].concat());
+/// The chains that are not yet what they will be, if it is not known where pods are, or which addresses
+/// are services'.
+pub(super) fn late(around: &Surroundings) -> BTreeSet<&'static str> {
+    let mut late = BTreeSet::new();
+    if around.pods.is_empty() && around.interfaces.is_empty() {
+        late.extend([FILTER_PREROUTING, NAT_PREROUTING, UNLESS_POD]);
     }
-    // Where nothing more can be remembered, a connection still gets one that is drawn.
-    for end in [done(), vec![translated()]] {
-        let mut left: u32 = backends.iter().map(|(_, weight)| u32::from(*weight).max(1)).sum();
-        for (backend, weight) in backends {
-            let weight = u32::from(*weight).max(1);
-            let [order, below] = is_below(FIRST, weight);
-            let drawn = vec![random(left, FIRST), order, below];
-            rules.push([drawn, key(backend), end.clone()].concat());
-            left = left.saturating_sub(weight).max(1);
-        }
+    if around.services.is_empty() {
+        late.insert(FILTER_INSIDE);
     }
-    Chain { hook: None, rules }
+    late
 }
 
 /// The chains of a table.
@@ -156,22 +110,22 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
         rules.extend(builder.ranges(Side::Source, &pods, &[], verdict));
         rules
     };
-    let inside = [from_pod(goto("filter-inside")), from_pod(goto("nat-inside"))];
+    let inside = [from_pod(goto(FILTER_INSIDE)), from_pod(goto("nat-inside"))];
     let mut chains = Chains::new();
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
     let mut put = |name: &str, hook, rules| {
         chains.insert(name.to_owned(), Chain { hook, rules });
     };
     put(
-        "filter-prerouting",
+        FILTER_PREROUTING,
         hook("filter", PREROUTING, BEFORE),
         builder.filter_prerouting(&inside[0]),
     );
     put("filter-output", hook("filter", OUTPUT, BEFORE), builder.filter_output());
     put("filter-forward", hook("filter", FORWARD, 0), builder.filter_forward());
-    put("filter-inside", None, builder.filter_inside(&services));
+    put(FILTER_INSIDE, None, builder.filter_inside(&services));
     put(REFUSED, None, builder.refuse());
-    put("nat-prerouting", hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&inside[1]));
+    put(NAT_PREROUTING, hook("nat", PREROUTING, DESTINATION), builder.nat_prerouting(&inside[1]));
     put("nat-output", hook("nat", OUTPUT, DESTINATION), builder.nat_output());
     put("nat-inside", None, vec![with(builder.key(), [dispatch(Set::Frontends, FIRST)])]);
     put("nat-postrouting", hook("nat", POSTROUTING, SOURCE), builder.nat_postrouting());
@@ -180,7 +134,7 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
     // What comes from an interface is known here, too; what this host sends comes from none.
     let mut unless_pod = from_pod(goto(HAIRPIN));
     unless_pod.push(vec![goto(MASQUERADE)]);
-    put("unless-pod", None, unless_pod);
+    put(UNLESS_POD, None, unless_pod);
     let local = vec![
         kind_of_address(Side::Source, FIRST),
         compare(FIRST, true, &LOCAL.to_ne_bytes()),
@@ -188,7 +142,7 @@ pub fn chains(family: Family, around: &Surroundings, draws: &BTreeSet<Draw>) -> 
     ];
     put("if-local", None, vec![local, vec![goto(HAIRPIN)]]);
     for draw in draws {
-        put(&draw_chain(*draw), None, builder.draw(*draw));
+        put(&draw_chain(*draw), None, rules(family, *draw));
     }
     chains
 }
@@ -202,13 +156,8 @@ struct Builder {
 }
 
 impl Builder {
-    /// Loads the key of the frontend that a packet comes for.
     fn key(self) -> Rule {
-        vec![
-            address(self.family, Side::Destination, FIRST),
-            protocol(FIRST + self.words),
-            destination_port(FIRST + self.words + 1),
-        ]
+        frontend(self.family)
     }
 
     fn unless_new(self) -> Rule {
@@ -280,12 +229,12 @@ impl Builder {
         let mut rules = vec![self.unless_new(), self.unless_probe(), self.restricted()];
         rules.extend_from_slice(from_pods);
         rules.extend(self.unserved(Set::RefusedOutside, Set::DroppedOutside));
-        rules.push(vec![goto("filter-inside")]);
+        rules.push(vec![goto(FILTER_INSIDE)]);
         rules
     }
 
     fn filter_output(self) -> Vec<Rule> {
-        vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto("filter-inside")]]
+        vec![self.unless_new(), self.unless_probe(), self.restricted(), vec![goto(FILTER_INSIDE)]]
     }
 
     /// What a backend sends and connection tracking does not know is not translated back. The client would
@@ -341,7 +290,7 @@ impl Builder {
     fn nat_postrouting(self) -> Vec<Rule> {
         let ways = [
             (Set::Always, MASQUERADE),
-            (Set::UnlessPod, "unless-pod"),
+            (Set::UnlessPod, UNLESS_POD),
             (Set::IfLocal, "if-local"),
             (Set::Served, HAIRPIN),
         ];
@@ -370,20 +319,6 @@ impl Builder {
             is_in(Set::Hairpin, FIRST, true),
             goto(MASQUERADE),
         ]]
-    }
-
-    fn draw(self, draw: Draw) -> Vec<Rule> {
-        let set = if draw.outside { Set::BackendsOutside } else { Set::Backends };
-        let slot = FIRST + self.words + 2;
-        let rule = |slots| {
-            let found = [
-                random(slots, slot),
-                find(set, FIRST, FIRST),
-                translate(self.family, FIRST, FIRST + self.words),
-            ];
-            with(self.key(), found)
-        };
-        vec![rule(draw.slots), rule(1), vec![drop_packet()]]
     }
 }
 

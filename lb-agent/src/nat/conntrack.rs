@@ -4,15 +4,17 @@ use super::Family;
 use super::flows::{Flow, Flows};
 use super::kernel::{Nat, NatError};
 use super::messages::{append, header, parts};
+use crate::model::Protocol;
 use netlink_packet_core::{
-    DecodeError, DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator,
+    DecodeError, DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
+    NlasIterator,
 };
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use std::net::{IpAddr, SocketAddr};
 
 impl Nat {
-    /// Ends the UDP flows of a family that lead nowhere. Returns how many there were.
+    /// Ends the flows of a family that lead nowhere. Returns how many there were.
     pub fn end_stale(&self, family: Family, flows: &Flows) -> Result<u64, NatError> {
         let mut doomed = Vec::new();
         self.list("listing connections", &list_connections(family), |payload| {
@@ -20,19 +22,25 @@ impl Nat {
             let stale = || {
                 let (address, port) = (connection.destination?, connection.port?);
                 let destination = SocketAddr::new(address, port);
-                let flow = Flow { destination, answers: connection.answers? };
-                Some(flows.is_stale(&flow))
+                let protocol = Protocol::from_number(connection.protocol?)?;
+                Some(flows.is_stale(&Flow { protocol, destination, answers: connection.answers? }))
             };
-            if connection.protocol == Some(lb_common::protocol::UDP) && stale() == Some(true) {
+            if stale() == Some(true) {
                 doomed.push(connection.name);
             }
             Ok(())
         })?;
         let mut ended = 0;
         for name in doomed {
-            ended += u64::from(self.end("ending a flow", family, name)?);
+            ended += u64::from(self.about_one("ending a flow", &end_connection(family, name))?);
         }
         Ok(ended)
+    }
+
+    /// Tries whether the kernel answers for its connections: asks for one that nobody can have.
+    pub fn try_connections(&self, family: Family) -> Result<(), NatError> {
+        self.about_one("asking for a connection", &ask_connection(family))?;
+        Ok(())
     }
 }
 
@@ -56,8 +64,27 @@ fn list_connections(family: Family) -> Vec<u8> {
     bytes
 }
 
+/// Asks for the connection from nobody to nobody.
+fn ask_connection(family: Family) -> Vec<u8> {
+    let nested = |kind, parts: &[DefaultNla]| {
+        let mut bytes = vec![0; parts.buffer_len()];
+        parts.emit(&mut bytes);
+        DefaultNla::new(kind | NLA_F_NESTED, bytes)
+    };
+    let nobody = || vec![0; family.address_len() as usize];
+    let [source, destination] = if family.is_v4() { [1, 2] } else { [3, 4] };
+    let addresses = [DefaultNla::new(source, nobody()), DefaultNla::new(destination, nobody())];
+    let port = |kind| DefaultNla::new(kind, vec![0; 2]);
+    let number = DefaultNla::new(1, vec![lb_common::protocol::UDP]);
+    let tuple = nested(1, &[nested(1, &addresses), nested(2, &[number, port(2), port(3)])]);
+    let message = ConntrackMessage::Get(vec![ConntrackAttribute::Other(tuple)]);
+    let mut bytes = Vec::new();
+    append(&mut bytes, NetfilterMessage::new(header(family), message), NLM_F_REQUEST, 1);
+    bytes
+}
+
 /// Ends a connection that is told by this.
-pub(super) fn end_connection(family: Family, name: Vec<DefaultNla>) -> Vec<u8> {
+fn end_connection(family: Family, name: Vec<DefaultNla>) -> Vec<u8> {
     let name = name.into_iter().map(ConntrackAttribute::Other).collect();
     let message = NetfilterMessage::new(header(family), ConntrackMessage::Delete(name));
     let mut bytes = Vec::new();

@@ -204,6 +204,11 @@ impl Contents {
         self.elements.iter().map(element).collect()
     }
 
+    /// Each element.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Value)> {
+        self.elements.iter().map(|(key, (value, _))| (key, value))
+    }
+
     /// What has to change in a table that holds this.
     pub fn difference(&self, held: &HashMap<Key, Value>) -> Change {
         let mut change = Change::default();

@@ -164,17 +164,6 @@ pub(super) fn random(below: u32, to: u32) -> Expression {
     Expression { name: "numgen", attributes }
 }
 
-/// Goes on if the number in a register is below `below`.
-pub(super) fn is_below(from: u32, below: u32) -> [Expression; 2] {
-    // Bytes are compared one after the other, so the highest has to be the first.
-    let order = vec![number(1, from), number(2, from), number(3, 1), number(4, 4), number(5, 4)];
-    let compare = vec![number(1, from), number(2, 2), value(3, &below.to_be_bytes())];
-    [
-        Expression { name: "byteorder", attributes: order },
-        Expression { name: "cmp", attributes: compare },
-    ]
-}
-
 /// Puts these bytes into registers.
 pub(super) fn put(bytes: &[u8], to: u32) -> Expression {
     Expression { name: "immediate", attributes: vec![number(1, to), value(2, bytes)] }
@@ -237,14 +226,23 @@ pub(super) fn reject(family: Family, reset: bool) -> Expression {
     Expression { name: "reject", attributes }
 }
 
-/// Remembers the key in the registers from `key` for so many seconds from now.
-pub(super) fn remember(set: Set, key: u32, seconds: u32) -> Expression {
+/// Remembers for so many seconds from now that the key in the registers from `key` leads to what is
+/// in those from `data`. If it leads elsewhere already, only the time is another. Ends the rule if the
+/// map is full.
+pub(super) fn remember(map: Set, key: u32, data: u32, seconds: u32) -> Expression {
     let milliseconds = u64::from(seconds) * 1000;
     let attributes = vec![
-        text(1, set.name()),
+        text(1, map.name()),
         number(3, 1),
         number(4, key),
+        number(5, data),
         DefaultNla::new(6, milliseconds.to_be_bytes().to_vec()),
     ];
+    Expression { name: "dynset", attributes }
+}
+
+/// Forgets the key in the registers from `key`, which leads to what is in those from `data`.
+pub(super) fn forget(map: Set, key: u32, data: u32) -> Expression {
+    let attributes = vec![text(1, map.name()), number(3, 2), number(4, key), number(5, data)];
     Expression { name: "dynset", attributes }
 }

@@ -6,17 +6,18 @@
 //! in one transaction for each family, so that no packet sees half of it.
 
 use super::Family;
-use super::chains::{Chains, Surroundings, chains, draw_of};
-use super::contents::{Change, Contents, Services, Wanted};
-use super::flows::Flows;
+use super::chains::{self, Chains, Surroundings, chains};
+use super::contents::{Contents, Wanted};
+use super::draws::draw_of;
 use super::kernel::{Nat, NatError};
+use super::late;
+use super::passes::Passes;
 use super::preflight::{self, Claim};
-use super::rows::{Draw, Key, Value};
+use super::rows::Draw;
 use crate::metrics::own;
-use crate::model::{Protocol, Service};
 use crate::source::kubernetes::cluster::Facts;
 use crate::status::{PacketPathState, PacketPathStatus};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
@@ -123,10 +124,9 @@ struct Keeper {
     read: Option<Instant>,
     /// Whether somebody has changed something since.
     suspicious: bool,
-    /// The services with UDP that flows were last looked through for.
-    udp: Services,
-    /// Whether they are to be looked through again: some may have begun meanwhile.
-    again: bool,
+    /// What flows are looked for, and when.
+    passes: Passes,
+    begun: Instant,
     status: PacketPathStatus,
 }
 
@@ -165,8 +165,8 @@ impl Keeper {
             generation: None,
             read: None,
             suspicious: false,
-            udp: Services::new(),
-            again: false,
+            passes: Passes::default(),
+            begun: Instant::now(),
             status: PacketPathStatus { state, error: problem, ..PacketPathStatus::default() },
         }
     }
@@ -228,10 +228,7 @@ impl Keeper {
             self.work(Why::Unknown);
             return;
         }
-        if self.again {
-            self.again = false;
-            self.end_flows();
-        }
+        self.end_flows();
         match self.nat().and_then(|nat| nat.generation()) {
             Ok(generation) if self.generation == Some(generation) && !self.suspicious => {}
             Ok(generation) => {
@@ -274,9 +271,10 @@ impl Keeper {
                 self.status.error = None;
                 if changed && (why == Why::Suspicious || since.is_none()) {
                     // Flows may have begun while there was no table.
-                    self.udp.clear();
+                    self.passes.again();
                 }
-                self.look_through_flows();
+                self.passes.take(&self.wanted.services);
+                self.end_flows();
                 if changed {
                     self.status.changes += 1;
                     self.status.last_change = Some(begin.elapsed());
@@ -286,31 +284,11 @@ impl Keeper {
         }
     }
 
-    /// Ends flows that lead nowhere, if what UDP services come to has changed.
-    fn look_through_flows(&mut self) {
-        let is_udp = |service: &Service| {
-            service.frontends.keys().any(|frontend| frontend.protocol == Protocol::Udp)
-        };
-        let udp = self.wanted.services.iter().filter(|(_, service)| is_udp(service));
-        let udp: Services =
-            udp.map(|(name, service)| (name.clone(), Arc::clone(service))).collect();
-        let pairs = || udp.iter().zip(&self.udp);
-        let same = udp.len() == self.udp.len()
-            && pairs()
-                .all(|((name, now), (known, before))| name == known && Arc::ptr_eq(now, before));
-        if !same {
-            self.udp = udp;
-            self.again = true;
-            self.end_flows();
-        }
-    }
-
+    /// Ends flows that lead nowhere, if it is time to look for some.
     fn end_flows(&mut self) {
-        let flows = Flows::of(&self.udp);
-        if flows.is_empty() {
-            return;
-        }
         let Some(nat) = &self.nat else { return };
+        let now = self.begun.elapsed();
+        let Some(flows) = self.passes.next(&self.wanted.services, now) else { return };
         let mut ended = 0;
         for family in Family::ALL {
             let begin = Instant::now();
@@ -321,13 +299,15 @@ impl Keeper {
                     ended += count;
                 }
                 Err(error) => {
+                    self.passes.again();
                     self.failed(&error);
                     return;
                 }
             }
         }
+        self.passes.looked(self.begun.elapsed());
         if ended > 0 {
-            tracing::info!(ended, "ended UDP flows that led nowhere any more");
+            tracing::info!(ended, "ended flows that led nowhere any more");
             self.status.ended_flows += ended;
         }
     }
@@ -416,11 +396,12 @@ impl Table {
             let mut chains = chains(family, around, self.contents.draws());
             let own = self.contents.chains().iter();
             chains.extend(own.map(|(name, chain)| (name.clone(), chain.clone())));
-            if !wanted.complete {
-                keep_the_rest(&mut change);
+            let late = (!wanted.complete).then(|| chains::late(around));
+            if late.is_some() {
+                late::keep(&mut change, &self.contents, &found.elements);
             }
-            let keep = !wanted.complete;
-            let done = nat.bring(family, &found, &chains, &change, keep, || self.contents.all())?;
+            let all = || self.contents.all();
+            let done = nat.bring(family, &found, &chains, &change, late.as_ref(), all)?;
             self.draws = Some(self.contents.draws().clone());
             return Ok(done);
         };
@@ -438,11 +419,4 @@ impl Table {
         self.draws = Some(draws.clone());
         Ok(true)
     }
-}
-
-/// What is missing from what is wanted may only be late: only what leads elsewhere is removed.
-fn keep_the_rest(change: &mut Change) {
-    let replaced: HashSet<&Key> = change.added.iter().map(|(key, _)| key).collect();
-    let keep = |(key, _): &&(Key, Value)| replaced.contains(key);
-    change.removed = change.removed.iter().filter(keep).cloned().collect();
 }

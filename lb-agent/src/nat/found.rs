@@ -1,19 +1,26 @@
 //! A table as the kernel has it, as far as it can be compared with what it should be. No I/O.
 
-use super::chains::{Chains, Hook, draw_of};
+use super::chains::{Chains, Hook};
+use super::draws::draw_of;
 use super::rows::{Draw, Key, Value};
-use super::sets::{Data, Set};
+use super::sets::{Data, Set, length};
 use super::{Family, TABLE, messages};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, Hook as HookAttribute, HookNumber, SetAttribute,
+    ChainAttribute, Hook as HookAttribute, HookNumber, SetAttribute, TableAttribute, TableFlags,
 };
 use std::collections::{BTreeMap, HashMap};
+
+/// The policy of a chain that drops.
+const DROP: u32 = 0;
 
 /// A table as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Whether it is there.
     pub exists: bool,
+    /// Whether something is about it that no change of ours makes good: it sleeps, or what has no key in a
+    /// map of ours leads somewhere.
+    pub(super) spoilt: bool,
     /// Lengths of keys and data, and flags, of each set. Verdicts have no length.
     pub(super) sets: BTreeMap<String, (u32, u32, u32)>,
     pub(super) chains: BTreeMap<String, FoundChain>,
@@ -24,6 +31,8 @@ pub struct Found {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FoundChain {
     hook: Option<(String, u32, i32)>,
+    /// Whether what no rule decides about is dropped.
+    drops: bool,
     /// What each rule is known by.
     pub(super) comments: Vec<Vec<u8>>,
 }
@@ -36,18 +45,19 @@ impl Found {
         self.chains.keys().filter_map(|name| draw_of(name))
     }
 
-    /// Whether the table has the sets that it needs and no others, and no chain that packets come into
-    /// in another way than they should.
+    /// Whether the table is awake, has the sets that it needs and no others, and no chain that packets come
+    /// into in another way than they should, or that drops what no rule decides about.
     pub(super) fn fits(&self, family: Family, chains: &Chains) -> bool {
         let wanted = Set::ALL.into_iter().map(|set| {
-            let data = match set.data(family) {
-                Data::Bytes(length) => length,
+            let data = match set.data() {
+                Data::Fields(fields) => length(fields, family),
                 Data::None | Data::Verdict => 0,
             };
-            let flags = messages::flags(family, set).bits();
+            let flags = messages::flags(set).bits();
             (set.name().to_owned(), (set.key_len(family), data, flags))
         });
         let hook = |name: &String, chain: &FoundChain| match (&chain.hook, chains.get(name)) {
+            _ if chain.drops => false,
             (None, None) => true,
             (Some(_), None) => false,
             (found, Some(wanted)) => {
@@ -58,8 +68,28 @@ impl Found {
             }
         };
         self.exists
+            && !self.spoilt
             && self.sets == wanted.collect()
             && self.chains.iter().all(|(name, chain)| hook(name, chain))
+    }
+
+    pub(super) fn take_table(&mut self, attributes: &[TableAttribute]) {
+        if attributes.contains(&TableAttribute::Name(TABLE.into())) {
+            self.exists = true;
+            self.spoilt |= attributes.iter().any(|attribute| {
+                matches!(attribute, TableAttribute::Flags(flags) if flags.contains(TableFlags::Dormant))
+            });
+        }
+    }
+
+    /// Takes elements, the keys of which are missing where one stands for all others.
+    pub(super) fn take_elements(&mut self, elements: Vec<(Option<Key>, Value)>) {
+        for (key, value) in elements {
+            match key {
+                Some(key) => drop(self.elements.insert(key, value)),
+                None => self.spoilt = true,
+            }
+        }
     }
 
     pub(super) fn take_set(&mut self, attributes: &[SetAttribute]) {
@@ -79,6 +109,7 @@ impl Found {
 
     pub(super) fn take_chain(&mut self, attributes: &[ChainAttribute]) {
         let (mut table, mut name, mut kind, mut place) = (None, None, None, None);
+        let drops = attributes.contains(&ChainAttribute::Policy(DROP));
         for attribute in attributes {
             match attribute {
                 ChainAttribute::Table(text) => table = Some(text),
@@ -100,7 +131,8 @@ impl Found {
             (kind.cloned().unwrap_or_default(), number, priority)
         });
         if let Some(name) = name.filter(|_| table.is_some_and(|table| table == TABLE)) {
-            self.chains.entry(name.clone()).or_default().hook = hook;
+            let chain = self.chains.entry(name.clone()).or_default();
+            (chain.hook, chain.drops) = (hook, drops);
         }
     }
 }

@@ -3,20 +3,20 @@
 //! In the network namespace that the thread is in which opens it. Blocks, for as long as the kernel
 //! takes.
 
-use super::chains::{Chains, Surroundings, chains, sticky_chain};
-use super::conntrack::end_connection;
+use super::chains::{Chains, Surroundings, chains};
 use super::contents::Change;
 use super::found::Found;
 use super::messages::{self, Message, Transaction};
 use super::rows::{Draw, Key, Value};
 use super::sets::Set;
 use super::{Family, TABLE};
-use netlink_packet_core::{DecodeError, DefaultNla, NetlinkBuffer, NetlinkPayload};
+use crate::model::Reach;
+use netlink_packet_core::{DecodeError, NetlinkBuffer, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{GenAttribute, NfTablesMessage, TableAttribute};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr as Address;
 
 /// The longest answer that the kernel puts into one read.
 const ANSWER: usize = 1 << 17;
@@ -94,7 +94,7 @@ impl Nat {
         let mut found = Found::default();
         self.ask("listing tables", &messages::list_tables(family), |message| {
             if let NfTablesMessage::NewTable(message) = message {
-                found.exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
+                found.take_table(&message.attributes);
             }
         })?;
         if !found.exists {
@@ -121,9 +121,9 @@ impl Nat {
             if !found.sets.contains_key(set.name()) {
                 continue;
             }
-            let elements = &mut found.elements;
+            let found = &mut found;
             self.list("listing elements", &messages::list_elements(family, set), |payload| {
-                elements.extend(messages::elements(set, payload)?);
+                found.take_elements(messages::elements(set, payload)?);
                 Ok(())
             })?;
         }
@@ -131,15 +131,16 @@ impl Nat {
     }
 
     /// Brings a family's table from what was found there to these chains and elements, in one
-    /// transaction. `change` is what `found` lacks and has too much; chains that are not wanted stay if
-    /// `keep` says so. Returns whether anything was done.
+    /// transaction. `change` is what `found` lacks and has too much. `late`: not everything has been
+    /// heard of yet; chains that are not wanted stay, and these chains stay as they are. Returns whether
+    /// anything was done.
     pub fn bring(
         &self,
         family: Family,
         found: &Found,
         chains: &Chains,
         change: &Change,
-        keep: bool,
+        late: Option<&BTreeSet<&'static str>>,
         all: impl FnOnce() -> Vec<(Key, Value)>,
     ) -> Result<bool, NatError> {
         let mut transaction = Transaction::new();
@@ -159,7 +160,9 @@ impl Nat {
         for (name, chain) in chains {
             let comments = chain.rules.iter().map(messages::comment);
             let known = found.chains.get(name).map(|chain| &chain.comments);
-            if known.is_some_and(|known| known.iter().cloned().eq(comments)) {
+            let stays = late.is_some_and(|late| late.contains(name.as_str()))
+                && known.is_some_and(|known| !known.is_empty());
+            if stays || known.is_some_and(|known| known.iter().cloned().eq(comments)) {
                 continue;
             }
             if known.is_some_and(|known| !known.is_empty()) {
@@ -169,7 +172,8 @@ impl Nat {
         }
         transaction.delete_elements(family, &change.removed);
         transaction.add_elements(family, &change.added);
-        let gone = || found.chains.keys().filter(|name| !keep && !chains.contains_key(*name));
+        let gone =
+            || found.chains.keys().filter(|name| late.is_none() && !chains.contains_key(*name));
         for name in gone() {
             transaction.delete_rules(family, name);
         }
@@ -187,13 +191,19 @@ impl Nat {
     /// transaction, so that nobody ever sees it.
     pub fn try_out(&self, family: Family) -> Result<(), NatError> {
         let mut transaction = Transaction::about("lb-preflight");
-        let draw = Draw { outside: false, slots: 2 };
-        let mut chains = chains(family, &Surroundings::default(), &[draw].into());
-        let address = Address::new(family.unspecified(), 1);
-        chains.insert("stay".to_owned(), sticky_chain(family, 1, 1, &[(address, 1)]));
+        let any = Draw::Any { outside: false, slots: 2 };
+        let stay = Draw::Stay { reach: Reach::Cluster, seconds: 1, slots: 2 };
+        let chains = chains(family, &Surroundings::default(), &[any, stay].into());
         load(&mut transaction, family, &chains, &[]);
         transaction.delete_table(family);
         self.commit("trying a table", transaction)
+    }
+
+    /// Makes an empty table that is this way's own: nobody else can change it, and it goes with this.
+    pub fn own(&self, table: &'static str) -> Result<(), NatError> {
+        let mut transaction = Transaction::about(table);
+        transaction.own_table(Family::V4);
+        self.commit("claiming the packet path", transaction)
     }
 
     /// Changes a table that is as it was left: adds the chains `new`, and does what `change` says.
@@ -233,10 +243,15 @@ impl Nat {
 
     /// Whether there is a family's table.
     pub fn has(&self, family: Family) -> Result<bool, NatError> {
+        self.has_table(family, TABLE)
+    }
+
+    /// Whether a family has a table of this name.
+    pub fn has_table(&self, family: Family, table: &str) -> Result<bool, NatError> {
         let mut exists = false;
         let listed = self.ask("listing tables", &messages::list_tables(family), |message| {
             if let NfTablesMessage::NewTable(message) = message {
-                exists |= message.attributes.contains(&TableAttribute::Name(TABLE.into()));
+                exists |= message.attributes.contains(&TableAttribute::Name(table.into()));
             }
         });
         match listed {
@@ -339,14 +354,9 @@ impl Nat {
         })
     }
 
-    /// Ends a connection; whether it was still there.
-    pub(super) fn end(
-        &self,
-        step: &'static str,
-        family: Family,
-        name: Vec<DefaultNla>,
-    ) -> Result<bool, NatError> {
-        self.send(step, &end_connection(family, name))?;
+    /// Sends a request about one connection; whether there is such a one.
+    pub(super) fn about_one(&self, step: &'static str, request: &[u8]) -> Result<bool, NatError> {
+        self.send(step, request)?;
         let mut there = true;
         self.receive(step, |message| {
             if let NetlinkPayload::Error(error) = &message.payload
@@ -355,7 +365,7 @@ impl Nat {
                 there = false;
                 let source = error.to_io();
                 if source.kind() != io::ErrorKind::NotFound {
-                    return Err(NatError::Refused { step, part: "to end it".to_owned(), source });
+                    return Err(NatError::Refused { step, part: "the request".to_owned(), source });
                 }
             }
             Ok(true)

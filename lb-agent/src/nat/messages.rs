@@ -3,17 +3,18 @@
 use super::chains::{Chain, Hook, Rule};
 use super::expressions::GOTO;
 use super::rows::{Key, Value};
-use super::sets::{CLIENTS, Data, Field, Set};
+use super::sets::{CLIENTS, Data, Field, Set, length};
 use super::{Family, TABLE};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE,
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NlasIterator,
 };
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, Expressions, GenMessage, Hook as HookAttribute,
     HookNumber, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
     SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage, SetFlags,
-    SetMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
+    SetMessage, TableAttribute, TableFlags, TableMessage, Verdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -128,6 +129,14 @@ impl Transaction {
         self.put(family, message, NLM_F_CREATE, Part::Table);
     }
 
+    /// Adds a table that must not be there, and is the socket's own.
+    pub(super) fn own_table(&mut self, family: Family) {
+        let name = TableAttribute::Name(self.table.into());
+        let attributes = vec![name, TableAttribute::Flags(TableFlags::Owner)];
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        self.put(family, message, NLM_F_CREATE | NLM_F_EXCL, Part::Table);
+    }
+
     pub(super) fn delete_table(&mut self, family: Family) {
         let attributes = vec![TableAttribute::Name(self.table.into())];
         let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
@@ -135,11 +144,9 @@ impl Transaction {
     }
 
     pub(super) fn add_set(&mut self, family: Family, set: Set, id: u32) {
-        let (length, kind) = match set.data(family) {
+        let (data_length, kind) = match set.data() {
             Data::None => (None, None),
-            Data::Bytes(length) => {
-                (Some(length), Some(joined(family, &[Field::Address, Field::Port])))
-            }
+            Data::Fields(fields) => (Some(length(fields, family)), Some(joined(family, fields))),
             Data::Verdict => (None, Some(VERDICT)),
         };
         let mut description = Vec::new();
@@ -160,13 +167,13 @@ impl Transaction {
         let mut attributes = vec![
             SetAttribute::Table(self.table.into()),
             SetAttribute::Name(set.name().into()),
-            SetAttribute::Flags(flags(family, set)),
+            SetAttribute::Flags(flags(set)),
             SetAttribute::KeyType(joined(family, set.fields())),
             SetAttribute::KeyLen(set.key_len(family)),
             SetAttribute::Id(id),
         ];
         attributes.extend(kind.map(SetAttribute::DataType));
-        attributes.extend(length.map(SetAttribute::DataLen));
+        attributes.extend(data_length.map(SetAttribute::DataLen));
         if !description.is_empty() {
             attributes.push(SetAttribute::Description(description));
         }
@@ -280,9 +287,9 @@ fn element(key: &Key, value: Option<&Value>) -> ListAttribute<SetElementAttribut
 }
 
 /// The flags of a set.
-pub(super) fn flags(family: Family, set: Set) -> SetFlags {
+pub(super) fn flags(set: Set) -> SetFlags {
     let mut flags = SetFlags::empty();
-    flags.set(SetFlags::Map, set.data(family) != Data::None);
+    flags.set(SetFlags::Map, set.data() != Data::None);
     flags.set(SetFlags::Interval, set.has_ranges());
     flags.set(SetFlags::Concat, set.fields().len() > 1);
     flags.set(SetFlags::Timeout | SetFlags::Eval, set.is_dynamic());
@@ -406,19 +413,19 @@ fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }
 
-/// The elements of a set in what a message has.
-pub(super) fn elements(set: Set, payload: &[u8]) -> Result<Vec<(Key, Value)>, DecodeError> {
+/// The elements of a set in what a message has. One that stands for all others has no key.
+pub(super) fn elements(set: Set, payload: &[u8]) -> Result<Vec<(Option<Key>, Value)>, DecodeError> {
     let mut elements = Vec::new();
     // A header of 4 bytes comes first.
     for list in parts(payload.get(4..).unwrap_or_default(), 3) {
         for element in parts(list?, 1) {
-            elements.extend(row(set, element?)?);
+            elements.push(row(set, element?)?);
         }
     }
     Ok(elements)
 }
 
-fn row(set: Set, element: &[u8]) -> Result<Option<(Key, Value)>, DecodeError> {
+fn row(set: Set, element: &[u8]) -> Result<(Option<Key>, Value), DecodeError> {
     let (mut key, mut end, mut value) = (None, None, Value::Nothing);
     for attribute in NlasIterator::new(element) {
         let attribute = attribute?;
@@ -429,7 +436,7 @@ fn row(set: Set, element: &[u8]) -> Result<Option<(Key, Value)>, DecodeError> {
             _ => {}
         }
     }
-    Ok(key.map(|bytes| (Key { set, bytes, end }, value)))
+    Ok((key.map(|bytes| Key { set, bytes, end }), value))
 }
 
 /// What attributes of this kind hold.

@@ -4,18 +4,21 @@
 //! One table for each family, `ip lb` and `ip6 lb`, ours alone. What they should hold follows from the
 //! same services as the tables of the programs: [`rows`] says which elements a service is, [`contents`]
 //! adds them up and tells what a change adds and removes, [`chains`] has the rules, which do not grow
-//! with what is served (all pure). [`kernel`] reads and writes the tables, [`conntrack`] ends UDP flows
+//! with what is served (all pure). [`kernel`] reads and writes the tables, [`conntrack`] ends flows
 //! that lead nowhere any more, [`follow`] drives both beside the agent's loop.
 
 pub mod chains;
 mod conntrack;
 pub mod contents;
+mod draws;
 mod expressions;
 pub mod flows;
 pub mod follow;
 pub mod found;
 pub mod kernel;
+mod late;
 mod messages;
+pub mod passes;
 pub mod preflight;
 pub mod rows;
 pub mod said;

@@ -1,12 +1,13 @@
 //! Which elements and chains a service is in the table of a family. Pure.
 
 use super::Family;
-use super::chains::{Chains, draw_chain, sticky_chain};
+use super::chains::Chains;
+use super::draws::{draw_chain, list_of};
 use super::sets::Set;
 use super::slots::slots;
 use crate::model::{
-    AdminState, Backend, Exposure, Frontend, Masquerade, NoBackend, Passage, Protocol, Reach,
-    Service, ServiceName,
+    AdminState, Affinity, Backend, Exposure, Frontend, Masquerade, NoBackend, Passage, Protocol,
+    Reach, Service, ServiceName,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,12 +37,24 @@ pub enum Value {
 }
 
 /// How a connection finds its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Draw {
-    /// For those outside.
-    pub outside: bool,
-    /// Out of so many.
-    pub slots: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Draw {
+    /// Each time anew.
+    Any {
+        /// For those outside.
+        outside: bool,
+        /// Out of so many.
+        slots: u32,
+    },
+    /// Clients stay with their backends.
+    Stay {
+        /// Which list they choose from.
+        reach: Reach,
+        /// For so long after the last connection.
+        seconds: u32,
+        /// Out of so many.
+        slots: u32,
+    },
 }
 
 /// What a service comes to.
@@ -62,8 +75,6 @@ struct List {
     slots: Vec<usize>,
     /// What becomes of connections if there is none.
     none: NoBackend,
-    /// The chain of its own that finds a backend, if clients stay with theirs.
-    sticky: Option<String>,
 }
 
 /// What a service is known by where clients stay with their backends: the same after each start of the
@@ -111,6 +122,9 @@ impl<'s> Builder<'s> {
         let Passage { outside, masquerade, restricted, whole_address } = passage;
         let key = tuple(&frontend.address, frontend.protocol);
         self.put(Set::Served, &key, Value::Nothing);
+        if self.service.affinity.is_some() {
+            self.put(Set::Groups, &key, found(&halves(self.id).concat()));
+        }
         let reaches = BTreeSet::from([exposure.reach, outside]);
         let led_to: Vec<_> = reaches.iter().flat_map(|reach| self.backends(*reach)).collect();
         for (address, _) in led_to {
@@ -144,22 +158,23 @@ impl<'s> Builder<'s> {
 
     /// Where a frontend leads.
     fn way(&mut self, key: &[u8], reach: Reach, outside: bool) {
-        let List { addresses, slots, none, sticky } = match self.lists.remove(&reach) {
+        let List { addresses, slots, none } = match self.lists.remove(&reach) {
             Some(list) => list,
             None => self.list(reach),
         };
         let pick = |inside, out| if outside { out } else { inside };
-        let chain = match &sticky {
-            Some(chain) => Some(chain.clone()),
-            None => u32::try_from(slots.len()).ok().filter(|slots| *slots > 0).map(|slots| {
-                let draw = Draw { outside, slots };
+        let count = u32::try_from(slots.len()).ok().filter(|slots| *slots > 0);
+        match (count, none) {
+            (Some(slots), _) => {
+                let draw = match self.service.affinity {
+                    None => Draw::Any { outside, slots },
+                    Some(Affinity { timeout_seconds: seconds, .. }) => {
+                        Draw::Stay { reach, seconds, slots }
+                    }
+                };
                 self.rows.draws.insert(draw);
-                draw_chain(draw)
-            }),
-        };
-        match (chain, none) {
-            (Some(chain), _) => {
-                self.put(pick(Set::Frontends, Set::Outside), key, Value::Chain(chain));
+                let chain = Value::Chain(draw_chain(draw));
+                self.put(pick(Set::Frontends, Set::Outside), key, chain);
             }
             (None, NoBackend::Refuse) => {
                 self.put(pick(Set::Refused, Set::RefusedOutside), key, Value::Nothing);
@@ -169,14 +184,14 @@ impl<'s> Builder<'s> {
             }
             (None, NoBackend::Pass) => {}
         }
-        if sticky.is_none() {
+        if self.service.affinity.is_none() {
             for (slot, at) in (0u32..).zip(&slots) {
                 let key = [key, &slot.to_ne_bytes()].concat();
                 let target = Value::Bytes(target(&addresses[*at]).into());
                 self.put(pick(Set::Backends, Set::BackendsOutside), &key, target);
             }
         }
-        self.lists.insert(reach, List { addresses, slots, none, sticky });
+        self.lists.insert(reach, List { addresses, slots, none });
     }
 
     fn list(&mut self, reach: Reach) -> List {
@@ -194,18 +209,26 @@ impl<'s> Builder<'s> {
             Reach::Cluster => service.no_backend,
             Reach::Node => service.no_node_backend,
         };
-        let sticky = service.affinity.filter(|_| !addresses.is_empty()).map(|affinity| {
-            let list = match reach {
-                Reach::Cluster => "cluster",
-                Reach::Node => "node",
-            };
-            let name = format!("stay-{:016x}-{list}", self.id);
-            let weighted: Vec<_> = addresses.iter().copied().zip(weights.iter().copied()).collect();
-            let chain = sticky_chain(self.family, self.id, affinity.timeout_seconds, &weighted);
-            self.rows.chains.insert(name.clone(), chain);
-            name
-        });
-        List { slots: slots(&weights), addresses, none, sticky }
+        let slots = slots(&weights);
+        if service.affinity.is_some() {
+            self.stays(reach, &addresses, &slots);
+        }
+        List { slots, addresses, none }
+    }
+
+    /// What clients find that stay with their backends.
+    fn stays(&mut self, reach: Reach, addresses: &[SocketAddr], slots: &[usize]) {
+        let (list, members) = list_of(reach);
+        for address in addresses {
+            let member = member(self.id, address);
+            self.put(members, &member, Value::Bytes(target(address).into()));
+        }
+        for (slot, at) in (0u32..).zip(slots) {
+            let [high, low] = halves(self.id);
+            let key = [high, low, list.to_ne_bytes(), slot.to_ne_bytes()].concat();
+            let member = member(self.id, &addresses[*at]);
+            self.put(Set::Stays, &key, found(&member));
+        }
     }
 
     fn backends(
@@ -226,6 +249,23 @@ impl<'s> Builder<'s> {
             self.rows.elements.push((key, Value::Nothing));
         }
     }
+}
+
+/// Two registers.
+fn halves(number: u64) -> [[u8; 4]; 2] {
+    [(number >> 32) as u32, number as u32].map(u32::to_ne_bytes)
+}
+
+/// What is found, with its padding.
+fn found(number: &[u8]) -> Value {
+    Value::Bytes([&[0; 4], number].concat().into())
+}
+
+/// What a backend is remembered by.
+fn member(service: u64, address: &SocketAddr) -> Vec<u8> {
+    let mut hasher = DefaultHasher::new();
+    (service, address).hash(&mut hasher);
+    halves(hasher.finish()).concat()
 }
 
 /// Address, protocol, port.

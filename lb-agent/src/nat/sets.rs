@@ -40,8 +40,16 @@ pub enum Set {
     Restricted,
     /// and those with a source in this range.
     Allowed,
-    /// service (8), client, address, port: who stays where; written by the packets themselves.
+    /// address, protocol, port -> padding, service (8), where clients stay with theirs.
+    Groups,
+    /// service (8), client -> padding, backend (8): who stays where; written by the packets themselves.
     Affinity,
+    /// service (8), list, slot -> padding, backend (8): which they choose from.
+    Stays,
+    /// backend (8) -> address, port, of those that clients may stay with,
+    Members,
+    /// those of this node.
+    MembersHere,
 }
 
 /// What a map leads to.
@@ -49,8 +57,8 @@ pub enum Set {
 pub enum Data {
     /// Nothing: it is a set.
     None,
-    /// So many bytes.
-    Bytes(u32),
+    /// These fields.
+    Fields(&'static [Field]),
     /// A chain.
     Verdict,
 }
@@ -60,7 +68,7 @@ pub const CLIENTS: u32 = 262_144;
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Frontends,
         Self::Outside,
         Self::Backends,
@@ -78,7 +86,11 @@ impl Set {
         Self::Addresses,
         Self::Restricted,
         Self::Allowed,
+        Self::Groups,
         Self::Affinity,
+        Self::Stays,
+        Self::Members,
+        Self::MembersHere,
     ];
 
     /// Its name in the table.
@@ -101,7 +113,11 @@ impl Set {
             Self::Addresses => "addresses",
             Self::Restricted => "restricted",
             Self::Allowed => "allowed",
+            Self::Groups => "groups",
             Self::Affinity => "affinity",
+            Self::Stays => "stays",
+            Self::Members => "members",
+            Self::MembersHere => "members-here",
         }
     }
 
@@ -113,7 +129,9 @@ impl Set {
             Self::Hairpin => &[Address, Address],
             Self::Addresses => &[Address],
             Self::Allowed => &[Address, Protocol, Port, Address],
-            Self::Affinity => &[Number, Number, Address, Address, Port],
+            Self::Affinity => &[Number, Number, Address],
+            Self::Stays => &[Number, Number, Number, Number],
+            Self::Members | Self::MembersHere => &[Number, Number],
             Self::Frontends
             | Self::Outside
             | Self::Served
@@ -125,22 +143,34 @@ impl Set {
             | Self::UnlessPod
             | Self::IfLocal
             | Self::Targets
-            | Self::Restricted => &[Address, Protocol, Port],
+            | Self::Restricted
+            | Self::Groups => &[Address, Protocol, Port],
         }
     }
 
     /// The length of its keys in bytes.
     pub fn key_len(self, family: Family) -> u32 {
-        self.fields().iter().map(|field| field.length(family).next_multiple_of(4)).sum()
+        length(self.fields(), family)
     }
 
     /// What it leads to.
-    pub const fn data(self, family: Family) -> Data {
+    pub const fn data(self) -> Data {
         match self {
             Self::Frontends | Self::Outside => Data::Verdict,
-            Self::Backends | Self::BackendsOutside => Data::Bytes(family.address_len() + 4),
+            Self::Backends | Self::BackendsOutside | Self::Members | Self::MembersHere => {
+                Data::Fields(&[Field::Address, Field::Port])
+            }
+            Self::Groups | Self::Affinity | Self::Stays => {
+                Data::Fields(&[Field::Number, Field::Number])
+            }
             _ => Data::None,
         }
+    }
+
+    /// Whether its keys begin with a frontend.
+    pub fn is_of_frontends(self) -> bool {
+        let frontend = [Field::Address, Field::Protocol, Field::Port];
+        self != Self::Targets && self.fields().starts_with(&frontend)
     }
 
     /// Whether a key stands for a range.
@@ -154,7 +184,12 @@ impl Set {
     }
 }
 
-/// A field of a key.
+/// The length of these fields in bytes.
+pub fn length(fields: &[Field], family: Family) -> u32 {
+    fields.iter().map(|field| field.length(family).next_multiple_of(4)).sum()
+}
+
+/// A field of a key or of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// An address of the family.

@@ -9,6 +9,7 @@ pub(crate) fn frontend(text: &str, usable: usize) -> FrontendStatus {
     FrontendStatus {
         frontend,
         scope: Scope::Everywhere,
+        comes: Default::default(),
         installed: true,
         usable,
         reach: Default::default(),

@@ -96,7 +96,8 @@ pub(crate) fn then() -> SystemTime {
 
 fn frontend(text: &str, scope: Scope, usable: usize) -> FrontendStatus {
     let reach = Reach::default();
-    FrontendStatus { frontend: text.parse().unwrap(), scope, reach, installed: true, usable }
+    let (frontend, comes) = (text.parse().unwrap(), Default::default());
+    FrontendStatus { frontend, scope, reach, comes, installed: true, usable }
 }
 
 pub(crate) fn backend(

@@ -357,7 +357,7 @@ Problems with names:
   zone: service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up
 
 Packet path:
-  on for 2h3m: 37 elements; changes: 5, the last in 1.2ms; repairs: 1; failures: 0; UDP flows ended: 2
+  on for 2h3m: 37 elements; changes: 5, the last in 1.2ms; repairs: 1; failures: 0; flows ended: 2
 
 Work:
   Rounds:          3

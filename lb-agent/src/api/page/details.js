@@ -109,11 +109,17 @@ function newFrontend() {
   return make("tr", {}, make("th", { scope: "row", class: "mono" }), make("td"), make("td"), make("td", { class: "number" }));
 }
 
-function updateFrontend(element, { frontend, scope, installed, usable }) {
+/** Whose connections find a frontend. */
+function whose(scope, comes) {
+  const sockets = scope === "host" ? "this host" : "everybody";
+  return comes === "packets" ? "packets only" : comes === "both" ? `${sockets}, packets too` : sockets;
+}
+
+function updateFrontend(element, { frontend, scope, comes, installed, usable }) {
   const [address, who, kernel, backends] = element.cells;
   say(address, frontend);
-  say(who, scope === "host" ? "this host" : "everybody");
-  say(kernel, installed ? "yes" : "no");
+  say(who, whose(scope, comes));
+  say(kernel, comes === "packets" ? "–" : installed ? "yes" : "no");
   kernel.classList.toggle("bad", !installed);
   figure(backends, usable);
   backends.classList.toggle("bad", usable === 0);

@@ -177,7 +177,10 @@ pub const ROWS: [Row; 80] = [
         "",
         Flag,
         "false",
-        Honoured("ours: with `--cleanup`, remove also what a stopped lb-agent left"),
+        Honoured(
+            "ours: with `--cleanup`, detach also what a stopped lb-agent left; `false` keeps even the tables \
+             of its packet path",
+        ),
     ),
     row(
         "socket-scope",

@@ -184,7 +184,7 @@ impl Reading {
         families.counter("lb_packet_path_repairs", help, one(packets.repairs))?;
         let help = "Changes of these tables that failed and were tried again.";
         families.counter("lb_packet_path_failures", help, one(packets.failures))?;
-        let help = "UDP flows that were ended because they led nowhere.";
+        let help = "Flows that were ended because they led nowhere.";
         families.counter("lb_packet_path_ended_flows", help, one(packets.ended_flows))?;
         let help = "How long the last change of these tables took; 0 before there is one.";
         let took = packets.last_change.unwrap_or_default();

@@ -63,7 +63,8 @@ impl Services {
 
     /// Adds a service whose counters were read.
     pub(super) fn add(&mut self, service: ServiceStatus, outcomes: Option<Sums>) {
-        for frontend in &service.frontends {
+        // Those of packets are in other tables.
+        for frontend in service.socket_frontends() {
             let Frontends { installed, missing } = &mut self.frontends;
             *(if frontend.installed { installed } else { missing }) += 1;
         }

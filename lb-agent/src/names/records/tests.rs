@@ -8,6 +8,7 @@ pub(in crate::names) fn service(name: &str, frontends: &[&str]) -> ServiceStatus
         frontend: text.trim_start_matches('!').parse().unwrap(),
         scope: Scope::Everywhere,
         reach: Reach::default(),
+        comes: Default::default(),
         installed: !text.starts_with('!'),
         usable: 0,
     };
