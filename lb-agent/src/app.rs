@@ -199,6 +199,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let board = monitor.board();
     let admin = Admin::new(overrides_file, own, own_stores(config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(config), feeds, identity, files, monitor)?;
+    reconciler.test_every(config.self_test);
     let (packets, following) = packets::start(packets, reconciler.packets(), &clusters);
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);

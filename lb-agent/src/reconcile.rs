@@ -5,6 +5,7 @@
 mod removals;
 mod revisions;
 mod saver;
+mod selftest;
 
 use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed};
 use crate::desired::{Input, Merger};
@@ -21,6 +22,7 @@ use crate::store;
 use removals::Removals;
 use revisions::Revisions;
 use saver::{Documents, Saver};
+use selftest::SelfTests;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,6 +70,7 @@ pub struct Reconciler<D> {
     deferred: bool,
     reporter: Reporter,
     attached: Option<Attached>,
+    self_tests: SelfTests,
     work: WorkStatus,
     /// A grace period under way.
     grace: Option<JoinHandle<Result<(), DataplaneError>>>,
@@ -119,6 +122,7 @@ impl<D: Dataplane> Reconciler<D> {
             deferred: false,
             reporter: Reporter::new(identity, earlier),
             attached: None,
+            self_tests: SelfTests::default(),
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
             grace: None,
             removals: Removals::default(),
@@ -134,6 +138,11 @@ impl<D: Dataplane> Reconciler<D> {
             pulse: Pulse::default(),
             packets: watch::Sender::default(),
         })
+    }
+
+    /// Tests itself so often, once the programs are attached.
+    pub fn test_every(&mut self, every: Duration) {
+        self.self_tests.every = every;
     }
 
     /// What the loop publishes after each round.
@@ -407,8 +416,16 @@ impl<D: Dataplane> Reconciler<D> {
         }
         self.attached = Some(self.dataplane.attach()?);
         tracing::info!(services = self.merger.desired().services.len(), "serving");
-        self.publish();
+        self.self_tests.begin(Instant::now());
+        self.test_itself();
         Ok(())
+    }
+
+    fn test_itself(&mut self) {
+        let found = block_in_place(|| self.dataplane.self_test());
+        self.self_tests.note(&found, Instant::now());
+        self.attached = Some(found.attached);
+        self.publish();
     }
 
     fn tick(&mut self) {
@@ -427,6 +444,9 @@ impl<D: Dataplane> Reconciler<D> {
                 }
                 Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
             }
+        }
+        if self.self_tests.is_due(Instant::now()) {
+            self.test_itself();
         }
         self.save();
     }
@@ -477,7 +497,8 @@ impl<D: Dataplane> Reconciler<D> {
             self.reporter.update(self.merger.desired(), &self.planner, touched);
         }
         let saved = !self.saver.is_behind();
-        self.reporter.publish(self.attached.as_ref(), saved, sources, &self.work, rejections);
+        let attached = self.attached.as_ref().map(|hooks| (hooks, self.self_tests.status()));
+        self.reporter.publish(attached, saved, sources, &self.work, rejections);
     }
 }
 

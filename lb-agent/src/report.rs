@@ -8,8 +8,8 @@ use crate::pairs::side_by_side;
 use crate::plan::Planner;
 use crate::source::SourceState;
 use crate::status::{
-    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, ServiceCounts,
-    ServiceStatus, SourceStatus, State, WorkStatus,
+    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, SelfTestStatus,
+    ServiceCounts, ServiceStatus, SourceStatus, State, WorkStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -123,7 +123,7 @@ impl Reporter {
     /// whether what the sources delivered first is on disk.
     pub(crate) fn publish(
         &mut self,
-        attached: Option<&Attached>,
+        attached: Option<(&Attached, &SelfTestStatus)>,
         saved: bool,
         mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
@@ -155,7 +155,7 @@ impl Reporter {
 
     fn agent(
         &mut self,
-        attached: Option<&Attached>,
+        attached: Option<(&Attached, &SelfTestStatus)>,
         saved: bool,
         sources: Vec<SourceStatus>,
         work: &WorkStatus,
@@ -172,6 +172,11 @@ impl Reporter {
         if attached.is_none() {
             pending.push("the programs are not attached yet".to_owned());
         }
+        let (hooks, self_test) = match attached {
+            Some((hooks, self_test)) => (hooks.clone(), self_test.clone()),
+            None => Default::default(),
+        };
+        pending.extend_from_slice(&self_test.problems);
         if !saved {
             pending.push("what was delivered is not saved yet".to_owned());
         }
@@ -181,7 +186,8 @@ impl Reporter {
             pin_dir,
             ready: pending.is_empty(),
             pending,
-            hooks: attached.cloned().unwrap_or_default(),
+            hooks,
+            self_test,
             sources,
             work: work.clone(),
             warnings,
@@ -233,6 +239,7 @@ pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
         ready: false,
         pending: Vec::new(),
         hooks: Vec::new(),
+        self_test: SelfTestStatus::default(),
         sources: Vec::new(),
         // Who keeps the names and the packet path says so to the API.
         names: Vec::new(),

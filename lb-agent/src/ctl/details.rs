@@ -10,7 +10,7 @@ use crate::model::{Reach, Rejection, Scope};
 use crate::shown::clean;
 use crate::status::{
     AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState, PacketPathStatus,
-    ServiceStatus, SourceStatus, WorkStatus,
+    Repair, SelfTestStatus, ServiceStatus, SourceStatus, WorkStatus,
 };
 use std::time::SystemTime;
 
@@ -154,6 +154,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
         hooks.push([hook.hook.clone(), hook.program_id.to_string(), hook.link_id.to_string()]);
     }
     section(&mut text, "Hooks", &hooks, look);
+    self_test(&mut text, &agent.self_test, look);
     named(&mut text, &agent.names, look);
     packets(&mut text, &agent.packet_path, look);
     text.push_str("\nWork:\n");
@@ -203,6 +204,24 @@ fn dated(error: &str, since: Option<SystemTime>, look: Look) -> String {
         Some(_) if look.wide => format!("{error} (since {})", moment(since)),
         Some(_) => format!("{error} (for {})", age(since, look.now)),
     }
+}
+
+/// Whether the programs are attached and pinned as they should be, and who else is at their hooks.
+fn self_test(text: &mut String, test: &SelfTestStatus, look: Look) {
+    let SelfTestStatus { at, problems, repairs, last_repair, others } = test;
+    if at.is_none() {
+        return;
+    }
+    let outcome = if problems.is_empty() { "passed" } else { "failed" };
+    let tested = if look.wide { moment(*at) } else { format!("{} ago", age(*at, look.now)) };
+    let mut told = vec![format!("{outcome} {tested}; repairs: {repairs}")];
+    if let Some(Repair { what, at }) = last_repair {
+        let when =
+            if look.wide { moment(Some(*at)) } else { format!("{} ago", age(Some(*at), look.now)) };
+        told.push(format!("last repair ({when}): {what}"));
+    }
+    lines(text, "Self-test", &told);
+    lines(text, "Programs of others", &others.iter().map(ToString::to_string).collect::<Vec<_>>());
 }
 
 /// Where services can be looked up, and what can't be.

@@ -1,9 +1,12 @@
 //! The dataplane that is the kernel.
 
+use super::attach::Held;
 use super::exclude::Excluded;
+use super::selftest::Remembered;
 use super::tables::{self, Shape, TableError, Tables, chain, is_absent};
 use super::{
-    AttachError, Attached, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach, destroy, sys,
+    AttachError, Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach,
+    destroy, sys,
 };
 use crate::config::TableSizes;
 use crate::plan::block::Block;
@@ -44,9 +47,14 @@ pub struct Settings {
 /// Tables and programs below one pin directory.
 pub struct Kernel {
     tables: Tables,
-    object: Ebpf,
-    pins: PathBuf,
-    cgroup: PathBuf,
+    pub(super) object: Ebpf,
+    pub(super) pins: PathBuf,
+    pub(super) cgroup: PathBuf,
+    /// What is attached, in the order of [`attach::HOOKS`].
+    pub(super) links: Vec<Held>,
+    /// The tables, by name, with their ids.
+    pub(super) table_ids: Vec<(&'static str, u32)>,
+    pub(super) remembered: Remembered,
     /// Whether the tables were made by this very process.
     fresh: bool,
     /// What the programs can't do after all.
@@ -91,7 +99,23 @@ impl Kernel {
         })?;
         let warning = attach::load_programs(&mut object, settings.features)?;
         let tables = Tables::open(&pins, true).map_err(failed)?;
-        Ok(Self { tables, object, pins, cgroup: cgroup.to_owned(), fresh, warning })
+        let id = |shape: &Shape| {
+            Ok((shape.name, shape.open(&pins)?.info().map_err(|e| shape.failed(e))?.id()))
+        };
+        let table_ids = shapes.iter().map(id).collect::<Result<_, _>>().map_err(failed)?;
+        let mut kernel = Self {
+            tables,
+            object,
+            pins,
+            cgroup: cgroup.to_owned(),
+            links: Vec::new(),
+            table_ids,
+            remembered: Remembered::default(),
+            fresh,
+            warning,
+        };
+        kernel.remember_directory();
+        Ok(kernel)
     }
 
     /// What the verifier has refused of that which is dispensable, and what that means.
@@ -251,8 +275,13 @@ impl Dataplane for Kernel {
     }
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
-        attach::attach(&self.object, &self.cgroup, &self.pins)
-            .map_err(|error| DataplaneError::new("attaching the programs", error))
+        let failed = |error| DataplaneError::new("attaching the programs", error);
+        self.links = attach::attach(&self.object, &self.cgroup, &self.pins).map_err(failed)?;
+        attach::statuses(&self.links).map_err(failed)
+    }
+
+    fn self_test(&mut self) -> Checked {
+        self.check()
     }
 
     fn grace(&self) -> Grace {

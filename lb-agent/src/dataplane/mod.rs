@@ -15,11 +15,13 @@ mod lock;
 mod outcomes;
 pub mod pinned;
 pub mod preflight;
+mod selftest;
 mod sys;
 mod tables;
 pub mod trace;
 
 use crate::plan::{Action, Observed};
+use crate::status::OtherProgram;
 use std::collections::BTreeSet;
 
 pub use attach::{AttachError, Attached, detach};
@@ -36,6 +38,19 @@ pub type Grace = Box<dyn FnOnce() -> Result<(), DataplaneError> + Send>;
 
 /// Ends sockets; may run on another thread.
 pub type Destroy = Box<dyn FnOnce() -> Result<Destroyed, DataplaneError> + Send>;
+
+/// What a self-test has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What is not as it should be, and what to do about it.
+    pub problems: Vec<String>,
+    /// What was not as it should be, and is again.
+    pub repairs: Vec<String>,
+    /// Programs of others at our hooks.
+    pub others: Vec<OtherProgram>,
+    /// What is attached now.
+    pub attached: Attached,
+}
 
 /// Why the kernel could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +78,10 @@ pub trait Dataplane {
     /// Lets the programs run, in place of an earlier agent's where there are some. To be called once
     /// the tables hold what they should.
     fn attach(&mut self) -> Result<Attached, DataplaneError>;
+
+    /// Looks whether what was attached still is, and repairs what it can. To be called once the
+    /// programs are attached.
+    fn self_test(&mut self) -> Checked;
 
     /// A wait after which no running program can still see what was there before the call.
     fn grace(&self) -> Grace;

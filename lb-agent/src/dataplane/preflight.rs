@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 const CGROUP_V1_MAGIC: FsType = FsType(0x27_e0eb);
-const BPFFS: &str = "/sys/fs/bpf";
+pub(super) const BPFFS: &str = "/sys/fs/bpf";
 
 /// Why the agent can't start here.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +167,7 @@ fn prepare_bpffs(pin_dir: &Path) -> Result<(), PreflightError> {
 }
 
 /// Whether the deepest existing ancestor lies on bpffs.
-fn on_bpffs(path: &Path) -> bool {
+pub(super) fn on_bpffs(path: &Path) -> bool {
     path.ancestors()
         .find(|ancestor| ancestor.exists())
         .and_then(|existing| statfs(existing).ok())
