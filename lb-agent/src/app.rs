@@ -423,12 +423,7 @@ pub fn detach_all(
     };
     let named = || names::remove(&config.names).map_err(|problem| anyhow::anyhow!(problem));
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
-    if !pins.is_dir() {
-        let packets = packets::remove(&config);
-        let (named, (packets, line)) = (named()?, packets?);
-        return Ok((named || packets, line));
-    }
-    let lock = PinLock::acquire(&pins)?;
+    let lock = pins.is_dir().then(|| PinLock::acquire(&pins)).transpose()?;
     // The services go in any case.
     let named = named();
     let packets = packets::remove(&config);

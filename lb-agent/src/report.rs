@@ -29,6 +29,15 @@ pub struct Identity {
     pub warnings: Vec<String>,
 }
 
+/// How it is with what the next agent is to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Saved<'a> {
+    /// What the sources delivered first is not on disk yet.
+    pub(crate) behind: bool,
+    /// Why something is not on disk.
+    pub(crate) problem: Option<&'a str>,
+}
+
 /// New rejections logged one by one in a round; the status has them all.
 const LOGGED: usize = 20;
 
@@ -71,7 +80,8 @@ impl Reporter {
                 state: Arc::default(),
             })),
         };
-        let agent = reporter.agent(None, true, Vec::new(), &WorkStatus::default(), Vec::new());
+        let agent =
+            reporter.agent(None, Saved::default(), Vec::new(), &WorkStatus::default(), Vec::new());
         reporter.sender.send_replace(Arc::new(Published { agent, state: Arc::default() }));
         reporter
     }
@@ -119,12 +129,11 @@ impl Reporter {
         }
     }
 
-    /// Tells of the agent as it is now, and of the services as they were last looked at. `saved`:
-    /// whether what the sources delivered first is on disk.
+    /// Tells of the agent as it is now, and of the services as they were last looked at.
     pub(crate) fn publish(
         &mut self,
         attached: Option<(&Attached, &SelfTestStatus)>,
-        saved: bool,
+        saved: Saved<'_>,
         mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
@@ -156,7 +165,7 @@ impl Reporter {
     fn agent(
         &mut self,
         attached: Option<(&Attached, &SelfTestStatus)>,
-        saved: bool,
+        saved: Saved<'_>,
         sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
@@ -177,10 +186,11 @@ impl Reporter {
             None => Default::default(),
         };
         pending.extend_from_slice(&self_test.problems);
-        if !saved {
+        if saved.behind {
             pending.push("what was delivered is not saved yet".to_owned());
         }
-        let Identity { cgroup, pin_dir, warnings } = self.identity.clone();
+        let Identity { cgroup, pin_dir, mut warnings } = self.identity.clone();
+        warnings.extend(saved.problem.map(str::to_owned));
         AgentStatus {
             cgroup,
             pin_dir,

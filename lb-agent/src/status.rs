@@ -85,6 +85,18 @@ pub struct SelfTestStatus {
     /// Programs of others at the same hooks.
     #[serde(default)]
     pub others: Vec<OtherProgram>,
+    /// Tables of other layouts that still serve connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierTables>,
+}
+
+/// Tables that an agent of another version left, until the connections that began with them are over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierTables {
+    /// Version of their layout.
+    pub layout: u32,
+    /// Sockets that are still open, where that can be told; they stay for good where it can't.
+    pub open: Option<u64>,
 }
 
 /// Something that a self-test has put right.

@@ -7,7 +7,7 @@ use crate::lab::Lab;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{
-    Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Kernel, Settings,
+    Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Kernel, Settings, Sweep,
     preflight,
 };
 use lb_agent::model::Snapshot;
@@ -222,6 +222,10 @@ impl Dataplane for Faulty {
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
         self.kernel.attach()
+    }
+
+    fn sweep(&self, suspects: Option<BTreeSet<u64>>) -> Option<Sweep> {
+        self.kernel.sweep(suspects)
     }
 
     fn self_test(&mut self) -> Checked {

@@ -9,8 +9,8 @@ use crate::health::effective::Why;
 use crate::model::{Reach, Rejection, Scope};
 use crate::shown::clean;
 use crate::status::{
-    AgentStatus, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState, PacketPathStatus,
-    Repair, SelfTestStatus, ServiceStatus, SourceStatus, WorkStatus,
+    AgentStatus, EarlierTables, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState,
+    PacketPathStatus, Repair, SelfTestStatus, ServiceStatus, SourceStatus, WorkStatus,
 };
 use std::time::SystemTime;
 
@@ -208,7 +208,7 @@ fn dated(error: &str, since: Option<SystemTime>, look: Look) -> String {
 
 /// Whether the programs are attached and pinned as they should be, and who else is at their hooks.
 fn self_test(text: &mut String, test: &SelfTestStatus, look: Look) {
-    let SelfTestStatus { at, problems, repairs, last_repair, others } = test;
+    let SelfTestStatus { at, problems, repairs, last_repair, others, earlier } = test;
     if at.is_none() {
         return;
     }
@@ -221,6 +221,11 @@ fn self_test(text: &mut String, test: &SelfTestStatus, look: Look) {
         told.push(format!("last repair ({when}): {what}"));
     }
     lines(text, "Self-test", &told);
+    let earlier = earlier.iter().map(|EarlierTables { layout, open }| match open {
+        Some(open) => format!("layout {layout}: {open} sockets are open"),
+        None => format!("layout {layout}: can't be read; they stay until `lb-agent detach`"),
+    });
+    lines(text, "Tables of other versions", &earlier.collect::<Vec<_>>());
     lines(text, "Programs of others", &others.iter().map(ToString::to_string).collect::<Vec<_>>());
 }
 

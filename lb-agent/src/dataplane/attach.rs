@@ -1,6 +1,7 @@
 //! Links: which program runs on which hook of which cgroup, and how a new one takes over.
 
 use super::features::WITHOUT_OUTCOMES;
+use super::generations::{self, Generation, remove_pins};
 use super::sys;
 use crate::status::HookStatus;
 use aya::Ebpf;
@@ -22,6 +23,9 @@ pub(super) struct Hook {
     pub(super) name: &'static str,
     pub(super) program: &'static str,
     pub(super) attach_type: u32,
+    /// Whether the program translates, or follows sockets as they begin to be translated. The others
+    /// follow what was translated.
+    begins: bool,
 }
 
 /// A link of ours. It is held beside its pin, so that the programs stay attached while the agent
@@ -39,18 +43,25 @@ pub(super) static HOOKS: [Hook; 10] = [
     hook("getpeername6", "lb_getpeername6", BPF_CGROUP_INET6_GETPEERNAME as u32),
     hook("recvmsg4", "lb_recvmsg4", BPF_CGROUP_UDP4_RECVMSG as u32),
     hook("recvmsg6", "lb_recvmsg6", BPF_CGROUP_UDP6_RECVMSG as u32),
-    hook(OUTCOMES, "lb_sock_ops", BPF_CGROUP_SOCK_OPS as u32),
-    hook("sendmsg4", "lb_sendmsg4", BPF_CGROUP_UDP4_SENDMSG as u32),
-    hook("sendmsg6", "lb_sendmsg6", BPF_CGROUP_UDP6_SENDMSG as u32),
-    hook("connect4", "lb_connect4", BPF_CGROUP_INET4_CONNECT as u32),
-    hook("connect6", "lb_connect6", BPF_CGROUP_INET6_CONNECT as u32),
+    beginning(OUTCOMES, "lb_sock_ops", BPF_CGROUP_SOCK_OPS as u32),
+    beginning("sendmsg4", "lb_sendmsg4", BPF_CGROUP_UDP4_SENDMSG as u32),
+    beginning("sendmsg6", "lb_sendmsg6", BPF_CGROUP_UDP6_SENDMSG as u32),
+    beginning("connect4", "lb_connect4", BPF_CGROUP_INET4_CONNECT as u32),
+    beginning("connect6", "lb_connect6", BPF_CGROUP_INET6_CONNECT as u32),
 ];
 
 /// The hook that follows what becomes of connects. Everything else works without.
 const OUTCOMES: &str = "sock_ops";
 
+/// The program that gives up rows of sockets that closed unseen. It is run, never attached.
+pub(super) const COLLECTOR: &str = "lb_collect";
+
 const fn hook(name: &'static str, program: &'static str, attach_type: u32) -> Hook {
-    Hook { name, program, attach_type }
+    Hook { name, program, attach_type, begins: false }
+}
+
+const fn beginning(name: &'static str, program: &'static str, attach_type: u32) -> Hook {
+    Hook { name, program, attach_type, begins: true }
 }
 
 /// Why a program could not be loaded, attached or detached.
@@ -67,6 +78,9 @@ pub enum AttachError {
         /// What the kernel said.
         reason: String,
     },
+    /// An agent of another version runs.
+    #[error("{0}")]
+    Locked(String),
     /// Another program sits at a pin of ours.
     #[error("{path} is a link of another hook; run `lb-agent detach` and start the agent again")]
     WrongHook {
@@ -118,12 +132,26 @@ pub(super) fn load_programs(
             }
         }
     }
+    let collector = object.program_mut(COLLECTOR).ok_or(AttachError::Missing(COLLECTOR))?;
+    let Program::SchedClassifier(collector) = collector else {
+        return Err(AttachError::Missing(COLLECTOR));
+    };
+    if let Err(error) = collector.load() {
+        let refused = "this kernel's verifier refused the program that collects rows of sockets that \
+                       closed while nothing was attached: such rows stay";
+        warning.get_or_insert(format!("{refused} ({})", super::tables::chain(&error)));
+    }
     Ok(warning)
 }
 
 /// Puts the loaded programs on the hooks of `cgroup`, replacing in one step what earlier agents
 /// put there.
-pub(super) fn attach(object: &Ebpf, cgroup: &Path, pins: &Path) -> Result<Vec<Held>, AttachError> {
+pub(super) fn attach(
+    object: &Ebpf,
+    cgroup: &Path,
+    pins: &Path,
+    generations: &[Generation],
+) -> Result<Vec<Held>, AttachError> {
     let directory = File::open(cgroup).map_err(failed(format!("opening {}", cgroup.display())))?;
     let cgroup_id =
         directory.metadata().map_err(failed(format!("reading {}", cgroup.display())))?.ino();
@@ -136,7 +164,20 @@ pub(super) fn attach(object: &Ebpf, cgroup: &Path, pins: &Path) -> Result<Vec<He
         }
         let program = program.fd().map_err(failed(format!("program {}", hook.program)))?;
         let pin = pin_of(pins, hook);
-        let link = match take_over(hook, program.as_fd(), cgroup_id, &pin)? {
+        let mut link = take_over(hook, program.as_fd(), cgroup_id, &pin)?;
+        // What translates, translates by one set of tables only.
+        for generation in generations.iter().filter(|_| hook.begins) {
+            let earlier = generation.pin_of(hook);
+            if link.is_none() {
+                link = take_over(hook, program.as_fd(), cgroup_id, &earlier)?;
+                if link.is_some() {
+                    let what = || format!("moving {}", earlier.display());
+                    fs::rename(&earlier, &pin).map_err(failed(what()))?;
+                }
+            }
+            remove(&earlier)?;
+        }
+        let link = match link {
             Some(link) => link,
             None => {
                 let link = create(hook, program.as_fd(), &directory)?;
@@ -224,11 +265,12 @@ pub(super) fn fresh_name(pin: &Path) -> Result<PathBuf, AttachError> {
     }
 }
 
-/// Removes links and tables of this layout version below `pin_dir`, if nothing holds the lock.
+/// Removes links and tables below `pin_dir`, those of other layouts too; the caller has our lock.
 /// Returns whether there was anything. Programs stop as soon as their links are gone.
 pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
     let pins = pin_dir.join(LAYOUT_VERSION.to_string());
-    if !pins.is_dir() {
+    let generations = generations::find(pin_dir)?;
+    if !pins.is_dir() && generations.is_empty() {
         return Ok(false);
     }
     // New translations end first, the means to undo them last.
@@ -236,11 +278,12 @@ pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
     for name in order {
         remove(&pins.join(name))?;
     }
-    let entries = fs::read_dir(&pins).map_err(failed(format!("reading {}", pins.display())))?;
-    for entry in entries {
-        remove(&entry.map_err(failed(format!("reading {}", pins.display())))?.path())?;
+    if pins.is_dir() {
+        remove_pins(&pins)?;
     }
-    fs::remove_dir(&pins).map_err(failed(format!("removing {}", pins.display())))?;
+    for generation in generations {
+        generation.remove()?;
+    }
     match fs::remove_dir(pin_dir) {
         // Another layout's directory beside it is not ours to remove.
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
@@ -250,7 +293,7 @@ pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
     }
 }
 
-fn remove(path: &Path) -> Result<(), AttachError> {
+pub(super) fn remove(path: &Path) -> Result<(), AttachError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(format!("removing {}", path.display()))(error))

@@ -2,7 +2,9 @@
 //! action, when it is observed, and when a grace period is waited for, and it is stricter than the kernel: whatever would let a reader see a half-made change is
 //! an error here.
 
-use super::{Attached, Checked, Dataplane, DataplaneError, Destroy, Destroyed, Doomed, Grace};
+use super::{
+    Attached, Checked, Dataplane, DataplaneError, Destroy, Destroyed, Doomed, Grace, Sweep,
+};
 use crate::plan::block::Block;
 use crate::plan::{Action, Observed};
 use lb_common::rows::{BlockWord, FrontendKey};
@@ -245,6 +247,10 @@ impl Dataplane for Fake {
 
     fn self_test(&mut self) -> Checked {
         self.with(|state| state.checked.clone())
+    }
+
+    fn sweep(&self, _: Option<BTreeSet<u64>>) -> Option<Sweep> {
+        None
     }
 
     fn grace(&self) -> Grace {

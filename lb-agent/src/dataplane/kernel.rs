@@ -1,12 +1,14 @@
 //! The dataplane that is the kernel.
 
 use super::attach::Held;
+use super::collect::Sweeper;
 use super::exclude::Excluded;
+use super::generations::Generation;
 use super::selftest::Remembered;
 use super::tables::{self, Shape, TableError, Tables, chain, is_absent};
 use super::{
-    AttachError, Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach,
-    destroy, sys,
+    AttachError, Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Sweep,
+    attach, destroy, generations, sys,
 };
 use crate::config::TableSizes;
 use crate::plan::block::Block;
@@ -15,7 +17,7 @@ use aya::maps::{MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
-use lb_common::{LAYOUT_VERSION, features, filter};
+use lb_common::{LAYOUT_VERSION, features, filter, since};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,10 @@ pub struct Kernel {
     /// The tables, by name, with their ids.
     pub(super) table_ids: Vec<(&'static str, u32)>,
     pub(super) remembered: Remembered,
+    /// What agents of other versions left.
+    pub(super) generations: Vec<Generation>,
+    /// When it was last attached: [`since`]. What closed before may not have been seen.
+    pub(super) attached: u32,
     /// Whether the tables were made by this very process.
     fresh: bool,
     /// What the programs can't do after all.
@@ -71,6 +77,7 @@ impl Kernel {
             what: "opening the tables".to_owned(),
             reason: e.to_string(),
         };
+        let generations = generations::find(pin_dir)?;
         let fresh = !check_pins(&pins, &shapes).map_err(failed)?;
         let paths: Vec<(&str, PathBuf)> =
             shapes.iter().map(|shape| (shape.name, pins.join(shape.name))).collect();
@@ -111,6 +118,8 @@ impl Kernel {
             links: Vec::new(),
             table_ids,
             remembered: Remembered::default(),
+            generations,
+            attached: 0,
             fresh,
             warning,
         };
@@ -276,8 +285,24 @@ impl Dataplane for Kernel {
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
         let failed = |error| DataplaneError::new("attaching the programs", error);
-        self.links = attach::attach(&self.object, &self.cgroup, &self.pins).map_err(failed)?;
+        self.attached = since::stamp(sys::monotonic_nanoseconds());
+        self.links = attach::attach(&self.object, &self.cgroup, &self.pins, &self.generations)
+            .map_err(failed)?;
         attach::statuses(&self.links).map_err(failed)
+    }
+
+    fn sweep(&self, suspects: Option<BTreeSet<u64>>) -> Option<Sweep> {
+        let mut ids = 0..self.tables.backend_stats.entries();
+        if !ids.any(|id| self.tables.active(id) != Some(0)) {
+            return None;
+        }
+        let program = self.object.program(attach::COLLECTOR)?.fd().ok()?;
+        let program = program.as_fd().try_clone_to_owned();
+        let (pins, attached) = (self.pins.clone(), self.attached);
+        Some(Box::new(move || {
+            let program = program.map_err(|e| DataplaneError::new("opening a program again", e))?;
+            Sweeper { pins, program, attached }.run(suspects.as_ref())
+        }))
     }
 
     fn self_test(&mut self) -> Checked {

@@ -13,6 +13,7 @@ use super::{Checked, preflight, sys};
 use crate::status::{OtherProgram, Place};
 use aya::maps::MapData;
 use aya::programs::loaded_programs;
+use lb_common::since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -40,6 +41,7 @@ impl Kernel {
         if pinned {
             self.check_tables(&mut checked);
         }
+        self.check_generations(&mut checked);
         match attach::statuses(&self.links) {
             Ok(attached) => checked.attached = attached,
             Err(error) => checked.problems.push(error.to_string()),
@@ -53,9 +55,8 @@ impl Kernel {
         if !preflight::on_bpffs(pins) {
             checked.problems.push(format!(
                 "no bpffs is mounted at {} any more: what is attached stays so only while this agent \
-                 runs; mount it again (mount -t bpf bpf {}), then the pins are made again",
+                 runs; mount it where it was (mount -t bpf bpf DIRECTORY), then the pins are made again",
                 pins.display(),
-                preflight::BPFFS,
             ));
             return false;
         }
@@ -119,6 +120,9 @@ impl Kernel {
                 Err(error) => checked.problems.push(error.to_string()),
             }
         }
+        if !checked.repairs.is_empty() {
+            self.attached = since::stamp(sys::monotonic_nanoseconds());
+        }
         self.look_around(&directory, &ours, checked);
     }
 
@@ -165,6 +169,23 @@ impl Kernel {
         }
         for other in &mut checked.others {
             other.name = self.remembered.names.get(&other.program_id).cloned().flatten();
+        }
+    }
+
+    /// Removes what nobody needs any more of what agents of other versions left.
+    fn check_generations(&mut self, checked: &mut Checked) {
+        for mut generation in std::mem::take(&mut self.generations) {
+            if !generation.is_over() {
+                checked.earlier.push(generation.status());
+                self.generations.push(generation);
+                continue;
+            }
+            match generation.remove() {
+                Ok(layout) => checked.notes.push(format!(
+                    "the tables of layout {layout} are removed: no connection needs them any more"
+                )),
+                Err(error) => checked.problems.push(error.to_string()),
+            }
         }
     }
 

@@ -240,6 +240,43 @@ struct ProgQuery {
     padding: u32,
 }
 
+/// Has a program see a packet of this content, once, for whatever it does besides.
+pub(crate) fn run_once(program: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut run = TestRun {
+        program: raw(program),
+        data_size: length,
+        data: data.as_ptr() as u64,
+        repeat: 1,
+        ..TestRun::default()
+    };
+    bpf_mut(bpf_cmd::BPF_PROG_TEST_RUN, &mut run).map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    data_size: u32,
+    data_size_out: u32,
+    data: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// What another process has open under this number.
+pub(crate) fn descriptor_of(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    let result = |fd: libc::c_long| if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) };
+    // SAFETY: no pointers.
+    let process = new_fd(result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?)?;
+    let process = process.as_raw_fd();
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) };
+    new_fd(result(fd)?)
+}
+
 // === batches ===
 
 #[repr(C)]
@@ -305,6 +342,11 @@ pub(crate) fn monotonic_now() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanoseconds)
+}
+
+/// The same as the kernel side has it.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    u64::try_from(monotonic_now().as_nanos()).unwrap_or(u64::MAX)
 }
 
 // === grace period ===

@@ -38,7 +38,7 @@ impl SelfTests {
 
     /// Takes what a test has found.
     pub(super) fn note(&mut self, found: &Checked, now: Instant) {
-        let Checked { problems, repairs, others, attached: _ } = found;
+        let Checked { problems, repairs, notes, others, earlier, attached: _ } = found;
         self.next = Some(now + self.every);
         let status = &mut self.status;
         let at = SystemTime::now();
@@ -46,6 +46,7 @@ impl SelfTests {
             tracing::warn!("self-test: {what}");
             status.last_repair = Some(Repair { what: what.clone(), at });
         }
+        notes.iter().for_each(|note| tracing::info!("{note}"));
         status.repairs += repairs.len() as u64;
         for problem in problems.iter().filter(|problem| !status.problems.contains(problem)) {
             own::error(ErrorKind::SelfTest);
@@ -64,6 +65,7 @@ impl SelfTests {
         status.at = Some(at);
         status.problems.clone_from(problems);
         status.others.clone_from(others);
+        status.earlier.clone_from(earlier);
     }
 }
 
@@ -96,7 +98,7 @@ mod tests {
             problems: vec!["p".to_owned()],
             repairs: vec!["a".to_owned(), "b".to_owned()],
             others: vec![other.clone()],
-            attached: Vec::new(),
+            ..Checked::default()
         };
         tests.note(&found, now);
         assert_eq!(other.to_string(), "theirs (program 7) before ours at connect4");
@@ -105,7 +107,7 @@ mod tests {
             (&found.problems, &found.others)
         );
         tests.note(&Checked::default(), now);
-        let SelfTestStatus { at: _, problems, repairs, last_repair, others } = tests.status();
+        let SelfTestStatus { problems, repairs, last_repair, others, .. } = tests.status();
         assert!(problems.is_empty() && others.is_empty());
         assert_eq!((*repairs, last_repair.as_ref().map(|last| last.what.as_str())), (2, Some("b")));
     }

@@ -3,8 +3,8 @@
 use crate::fixture::{Agent, rejection};
 use lb_agent::model::{Lists, NoBackend, Reach};
 use lb_agent::status::{
-    NamesKind, NamesStatus, OtherProgram, PacketPathState, PacketPathStatus, Place, Repair,
-    SelfTestStatus,
+    EarlierTables, NamesKind, NamesStatus, OtherProgram, PacketPathState, PacketPathStatus, Place,
+    Repair, SelfTestStatus,
 };
 use std::time::{Duration, SystemTime};
 
@@ -324,6 +324,10 @@ fn status() {
             repairs: 3,
             last_repair: Some(Repair { what: "a pin was missing".to_owned(), at: then }),
             others: vec![other(Some("theirs"), Place::Before), other(None, Place::After)],
+            earlier: vec![
+                EarlierTables { layout: 7, open: Some(3) },
+                EarlierTables { layout: 8, open: None },
+            ],
         };
     });
     let zone = NamesStatus {
@@ -368,6 +372,10 @@ Hooks:
 Self-test:
   passed 2d3h ago; repairs: 3
   last repair (2d3h ago): a pin was missing
+
+Tables of other versions:
+  layout 7: 3 sockets are open
+  layout 8: can't be read; they stay until `lb-agent detach`
 
 Programs of others:
   theirs (program 7) before ours at connect4
