@@ -73,9 +73,8 @@ fn use_up_options(socket: &impl AsFd) {
     let socket = SockRef::from(socket);
     // `ld #0`, and at the end `ret #65535`.
     let filter = |length: usize| -> Vec<SockFilter> {
-        let mut code = vec![SockFilter::new(0, 0, 0, 0); length - 1];
-        code.push(SockFilter::new(6, 0, 0, 65_535));
-        code
+        let loads = (1..length).map(|_| SockFilter::new(0, 0, 0, 0));
+        loads.chain([SockFilter::new(6, 0, 0, 65_535)]).collect()
     };
     let fits = |length: usize| {
         // One that is there counts until it is replaced.
