@@ -36,9 +36,10 @@ soak: setup ## connects against changes in the real kernel, DURATION=60s, SEED=n
 	@$(CARGO) build -p integration --bin soak
 	@target/debug/soak --duration $(or $(DURATION),60s) $(if $(SEED),--seed $(SEED))
 
-faults: setup ## what fails, at any step: plans, and the agent killed 200 times under churn and traffic (root)
+faults: setup ## what fails, at any step: plans, the host, upgrades, and the agent killed 200 times under churn and traffic (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --test faults
+	STOPPED=$(or $(STOPPED),100s) $(CARGO) test -p integration --test faults_around
 	KILLS=$(or $(KILLS),200) $(CARGO) test -p integration --test killed -- --nocapture
 
 test-etcd: setup ## what has to do with etcd and names, against real servers (root)

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -42,9 +43,14 @@ impl<'a> Agent<'a> {
 
     /// Starts an agent on the configuration that is in place, without waiting for anything.
     pub fn spawn(lab: &'a Lab, arguments: &[&str]) -> Self {
+        Self::spawn_from(lab, &binary("lb-agent"), arguments)
+    }
+
+    /// As [`Agent::spawn`], from another executable.
+    pub fn spawn_from(lab: &'a Lab, program: &Path, arguments: &[&str]) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(lab.log_file());
         let log = log.expect("the scratch directory is writable");
-        let child = Command::new(binary("lb-agent"))
+        let child = Command::new(program)
             .args(["run", "-c"])
             .arg(lab.config_file())
             .args(arguments)
@@ -212,6 +218,13 @@ impl<'a> Agent<'a> {
         signal(pid, Signal::SIGTERM).expect("the agent can be signalled");
         let status = exit_of(&mut self.child, DEADLINE);
         status.unwrap_or_else(|| panic!("the agent does not stop; it logged\n{}", self.log()))
+    }
+
+    /// The exit status, once the agent has ended by itself.
+    #[track_caller]
+    pub fn ended(mut self) -> ExitStatus {
+        let status = exit_of(&mut self.child, DEADLINE);
+        status.unwrap_or_else(|| panic!("the agent does not end; it logged\n{}", self.log()))
     }
 
     /// SIGKILL.

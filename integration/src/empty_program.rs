@@ -35,6 +35,19 @@ struct ProgLoad {
     expected_attach_type: u32,
 }
 
+/// The beginning of `union bpf_attr` for BPF_PROG_QUERY.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    cgroup: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+}
+
 impl EmptyProgram {
     /// Puts `r0 = 1; exit` on connect4 of a cgroup.
     pub fn on_connect4(cgroup: &Path) -> io::Result<Self> {
@@ -69,6 +82,24 @@ impl EmptyProgram {
         let create = [raw(program.as_raw_fd()), raw(directory.as_raw_fd()), hook, 0];
         let link = bpf(bpf_cmd::BPF_LINK_CREATE, &create)?;
         Ok(Self { program, _link: link })
+    }
+
+    /// The ids of all programs on connect4 of a cgroup, whoever attached them, in their order.
+    pub fn attached_to_connect4(cgroup: &Path) -> io::Result<Vec<u32>> {
+        let directory = File::open(cgroup)?;
+        let mut ids = [0u32; 64];
+        let mut query = ProgQuery {
+            cgroup: directory.as_raw_fd().unsigned_abs(),
+            attach_type: bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32,
+            ids: ids.as_mut_ptr() as u64,
+            count: 64,
+            ..ProgQuery::default()
+        };
+        let attributes: *mut ProgQuery = &raw mut query;
+        let (command, size) = (bpf_cmd::BPF_PROG_QUERY as libc::c_long, size_of::<ProgQuery>());
+        // SAFETY: the kernel reads and writes as many bytes as are given, and at most 64 ids.
+        Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) })?;
+        Ok(ids.iter().copied().take(query.count as usize).collect())
     }
 
     /// The program's id, by which its statistics are found.

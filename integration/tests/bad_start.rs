@@ -47,7 +47,7 @@ fn expect_one_line(case: &str, finished: &Finished, code: Option<i32>, parts: &[
     assert!(!finished.stderr.contains("backtrace"), "{case}: {finished:?}");
 }
 
-/// Tables of another shape under our names, and a directory of another version.
+/// Tables of another shape under our names, and a directory that no agent has made.
 #[test]
 fn pins_of_another_layout() {
     lab::run("bad-layout", |lab| {
@@ -68,11 +68,10 @@ fn pins_of_another_layout() {
         assert_eq!(who(VIP).unwrap(), "web", "what is attached goes on");
         swap();
         drop(Agent::adopt(lab));
-        // As an agent of another version would have left it, with its programs attached.
-        let other = pins.with_file_name("4095");
+        let other = pins.with_file_name("strange");
         fs::rename(&pins, &other).unwrap();
         let finished = lab.lb_agent_on_config("run");
-        expect_one_line("version", &finished, FAILURE, &["detach", "4095"]);
+        expect_one_line("stranger", &finished, FAILURE, &["pin_dir", "strange", "remove it"]);
         assert_eq!(who(VIP).unwrap(), "web", "what is attached goes on");
         fs::rename(&other, &pins).unwrap();
         let _agent = Agent::adopt(lab);

@@ -199,6 +199,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let board = monitor.board();
     let admin = Admin::new(overrides_file, own, own_stores(config), Arc::clone(&board));
     let mut reconciler = Reconciler::new(kernel, limits(config), feeds, identity, files, monitor)?;
+    reconciler.test_every(config.self_test);
     let (packets, following) = packets::start(packets, reconciler.packets(), &clusters);
 
     let names = Names::spawn(config.names.clone(), reconciler.published(), &pins);
@@ -428,12 +429,7 @@ pub fn detach_all(
     };
     let named = || names::remove(&config.names).map_err(|problem| anyhow::anyhow!(problem));
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
-    if !pins.is_dir() {
-        let packets = packets::remove(&config);
-        let (named, (packets, line)) = (named()?, packets?);
-        return Ok((named || packets, line));
-    }
-    let lock = PinLock::acquire(&pins)?;
+    let lock = pins.is_dir().then(|| PinLock::acquire(&pins)).transpose()?;
     // The services go in any case.
     let named = named();
     let packets = packets::remove(&config);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 mod etcd;
 mod kubernetes;
@@ -23,7 +24,7 @@ pub use self::names::{Coredns, Dns, Names};
 pub use self::observe::{Http, Metrics};
 
 /// The keys of the main file.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "cgroup",
     "exclude_cgroups",
     "pin_dir",
@@ -39,6 +40,7 @@ const KEYS: [&str; 16] = [
     "sources",
     "names",
     "packet_path",
+    "self_test",
     "services",
 ];
 
@@ -87,6 +89,8 @@ pub struct Config {
     pub names: Names,
     /// Whether connections that come as packets are served.
     pub packet_path: PacketPath,
+    /// How often the agent looks whether its programs are attached and pinned as they should be.
+    pub self_test: Duration,
     /// Whether this file is itself a source: it has `services:`.
     pub has_services: bool,
 }
@@ -197,6 +201,10 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
                 let word = reader.word(item, key, &["auto", "on", "off"]);
                 config.packet_path = word.unwrap_or_default();
             }
+            "self_test" => {
+                let what = "a time for `self_test`, such as 1m";
+                config.self_test = reader.parse(item, what, self_test).unwrap_or(config.self_test);
+            }
             "names" => config.names = names::read(&mut reader, item, directory),
             _ => config.has_services = true,
         }
@@ -208,6 +216,12 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
         reader.reject(Place::default(), reason);
     }
     if reader.rejections.is_empty() { Ok(config) } else { Err(reader.rejections) }
+}
+
+fn self_test(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
+    let time = humantime::parse_duration(text).ok().filter(|time| allowed.contains(time));
+    time.ok_or_else(|| format!("`{text}` is not a `self_test` from 1s to 1h; write 1m"))
 }
 
 impl Default for Config {
@@ -228,6 +242,7 @@ impl Default for Config {
             sources: Vec::new(),
             names: Names::default(),
             packet_path: PacketPath::default(),
+            self_test: Duration::from_secs(60),
             has_services: false,
         }
     }
@@ -263,6 +278,7 @@ impl Config {
             sources,
             names,
             packet_path,
+            self_test,
             has_services: _,
         } = self;
         [
@@ -281,6 +297,7 @@ impl Config {
             ("sources", *sources == now.sources),
             ("names", *names == now.names),
             ("packet_path", *packet_path == now.packet_path),
+            ("self_test", *self_test == now.self_test),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))

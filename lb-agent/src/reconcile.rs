@@ -2,11 +2,13 @@
 //! what it did. Everything it decides is decided by pure modules; what fails is observed and planned
 //! again.
 
+mod collection;
 mod removals;
 mod revisions;
 mod saver;
+mod selftest;
 
-use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed};
+use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed, Swept};
 use crate::desired::{Input, Merger};
 use crate::metrics::own::{self, ErrorKind};
 use crate::model::{Rejection, ServiceName};
@@ -14,14 +16,16 @@ use crate::monitor::{Monitor, News};
 use crate::nat::contents::Wanted;
 use crate::plan::{Action, AdoptError, Limits, Planner};
 use crate::pulse::Pulse;
-use crate::report::{Identity, Reporter, source_status};
+use crate::report::{Identity, Reporter, Saved, source_status};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
 use crate::store;
 use crate::versions::Versions;
+use collection::Collection;
 use removals::Removals;
 use revisions::Revisions;
 use saver::{Documents, Saver};
+use selftest::SelfTests;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,10 +73,12 @@ pub struct Reconciler<D> {
     deferred: bool,
     reporter: Reporter,
     attached: Option<Attached>,
+    self_tests: SelfTests,
     work: WorkStatus,
     /// A grace period under way.
     grace: Option<JoinHandle<Result<(), DataplaneError>>>,
     removals: Removals,
+    collection: Collection,
     revisions: Revisions,
     retry_at: Option<Instant>,
     /// The planner's belief may be wrong: a step failed.
@@ -119,9 +125,11 @@ impl<D: Dataplane> Reconciler<D> {
             deferred: false,
             reporter: Reporter::new(identity, earlier),
             attached: None,
+            self_tests: SelfTests::default(),
             work: WorkStatus { grace_periods: 1, ..WorkStatus::default() },
             grace: None,
             removals: Removals::default(),
+            collection: Collection::default(),
             revisions: Revisions::default(),
             retry_at: None,
             lost: false,
@@ -134,6 +142,11 @@ impl<D: Dataplane> Reconciler<D> {
             wanted: Versions::default(),
             packets: watch::Sender::default(),
         })
+    }
+
+    /// Tests itself so often, once the programs are attached.
+    pub fn test_every(&mut self, every: Duration) {
+        self.self_tests.every = every;
     }
 
     /// What the loop publishes after each round.
@@ -176,8 +189,9 @@ impl<D: Dataplane> Reconciler<D> {
                 // Before changes, which may come without end and need what a grace period frees.
                 result = ended(&mut self.grace) => self.grace_ended(result),
                 () = changed.notified() => self.absorb(),
-                hurried = self.saver.ended() => self.saved(hurried),
+                news = self.saver.ended() => self.saved(news),
                 result = self.removals.ended() => self.destroyed(result),
+                result = self.collection.ended() => self.swept(result),
                 news = self.monitor.news() => self.hear(news),
                 () = wait_until(retry) => {
                     self.retry_at = None;
@@ -405,11 +419,44 @@ impl<D: Dataplane> Reconciler<D> {
         }
         self.attached = Some(self.dataplane.attach()?);
         tracing::info!(services = self.merger.desired().services.len(), "serving");
-        self.publish();
+        self.self_tests.begin(Instant::now());
+        self.collection.begin(Instant::now());
+        self.test_itself();
         Ok(())
     }
 
+    fn test_itself(&mut self) {
+        let found = block_in_place(|| self.dataplane.self_test());
+        if !found.repairs.is_empty() {
+            self.collection.begin(Instant::now());
+        }
+        self.self_tests.note(&found, Instant::now());
+        self.attached = Some(found.attached);
+        self.publish();
+    }
+
+    fn swept(&mut self, result: Result<Swept, DataplaneError>) {
+        match result {
+            Ok(swept) => {
+                if swept.collected > 0 {
+                    let rows = swept.collected;
+                    tracing::info!(rows, "collected rows of sockets that had closed unseen");
+                }
+                for problem in self.collection.note(swept, Instant::now()) {
+                    own::error(ErrorKind::Read);
+                    tracing::warn!("{problem}");
+                }
+            }
+            Err(error) => {
+                own::error(ErrorKind::Read);
+                tracing::warn!(%error, "rows of sockets that closed unseen were not collected");
+            }
+        }
+    }
+
     fn tick(&mut self) {
+        let Self { collection, dataplane, .. } = self;
+        collection.tick(Instant::now(), |suspects| dataplane.sweep(suspects));
         self.removals.tick();
         self.destroy();
         let mut resting = self.planner.resting_backends();
@@ -426,6 +473,9 @@ impl<D: Dataplane> Reconciler<D> {
                 Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
             }
         }
+        if self.self_tests.is_due(Instant::now()) {
+            self.test_itself();
+        }
         self.save();
     }
 
@@ -437,9 +487,10 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// Something is on disk, or a warning says why not.
-    fn saved(&mut self, hurried: bool) {
-        if hurried {
+    /// Something is on disk, or is to be saved again.
+    fn saved(&mut self, news: bool) {
+        self.unsaved |= self.saver.problem().is_some();
+        if news {
             self.publish();
         }
         if self.saver.is_hurried() {
@@ -472,8 +523,9 @@ impl<D: Dataplane> Reconciler<D> {
             self.packets.send_replace(Arc::clone(self.wanted.now()));
         }
         self.reporter.update(desired, &self.planner, &touched);
-        let saved = !self.saver.is_behind();
-        self.reporter.publish(self.attached.as_ref(), saved, sources, &self.work, rejections);
+        let saved = Saved { behind: self.saver.is_behind(), problem: self.saver.problem() };
+        let attached = self.attached.as_ref().map(|hooks| (hooks, self.self_tests.status()));
+        self.reporter.publish(attached, saved, sources, &self.work, rejections);
     }
 }
 

@@ -7,8 +7,8 @@ use crate::model::{AdminState, Exposure, Reach, Rejection, Service, ServiceName}
 use crate::plan::Planner;
 use crate::source::SourceState;
 use crate::status::{
-    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, ServiceCounts,
-    ServiceStatus, SourceStatus, State, WorkStatus,
+    AgentStatus, BackendStatus, FrontendStatus, PacketPathStatus, Published, SelfTestStatus,
+    ServiceCounts, ServiceStatus, SourceStatus, State, WorkStatus,
 };
 use crate::versions::{Places, Versions};
 use std::collections::BTreeSet;
@@ -27,6 +27,15 @@ pub struct Identity {
     pub pin_dir: PathBuf,
     /// What the kernel can't do.
     pub warnings: Vec<String>,
+}
+
+/// How it is with what the next agent is to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Saved<'a> {
+    /// What the sources delivered first is not on disk yet.
+    pub(crate) behind: bool,
+    /// Why something is not on disk.
+    pub(crate) problem: Option<&'a str>,
 }
 
 /// New rejections logged one by one in a round; the status has them all.
@@ -70,7 +79,8 @@ impl Reporter {
                 state: Arc::default(),
             })),
         };
-        let agent = reporter.agent(None, true, Vec::new(), &WorkStatus::default(), Vec::new());
+        let agent =
+            reporter.agent(None, Saved::default(), Vec::new(), &WorkStatus::default(), Vec::new());
         reporter.sender.send_replace(Arc::new(Published { agent, state: Arc::default() }));
         reporter
     }
@@ -109,12 +119,11 @@ impl Reporter {
         }
     }
 
-    /// Tells of the agent as it is now, and of the services as they were last looked at. `saved`:
-    /// whether what the sources delivered first is on disk.
+    /// Tells of the agent as it is now, and of the services as they were last looked at.
     pub(crate) fn publish(
         &mut self,
-        attached: Option<&Attached>,
-        saved: bool,
+        attached: Option<(&Attached, &SelfTestStatus)>,
+        saved: Saved<'_>,
         mut sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
@@ -147,8 +156,8 @@ impl Reporter {
 
     fn agent(
         &mut self,
-        attached: Option<&Attached>,
-        saved: bool,
+        attached: Option<(&Attached, &SelfTestStatus)>,
+        saved: Saved<'_>,
         sources: Vec<SourceStatus>,
         work: &WorkStatus,
         rejections: Vec<Rejection>,
@@ -164,16 +173,23 @@ impl Reporter {
         if attached.is_none() {
             pending.push("the programs are not attached yet".to_owned());
         }
-        if !saved {
+        let (hooks, self_test) = match attached {
+            Some((hooks, self_test)) => (hooks.clone(), self_test.clone()),
+            None => Default::default(),
+        };
+        pending.extend_from_slice(&self_test.problems);
+        if saved.behind {
             pending.push("what was delivered is not saved yet".to_owned());
         }
-        let Identity { cgroup, pin_dir, warnings } = self.identity.clone();
+        let Identity { cgroup, pin_dir, mut warnings } = self.identity.clone();
+        warnings.extend(saved.problem.map(str::to_owned));
         AgentStatus {
             cgroup,
             pin_dir,
             ready: pending.is_empty(),
             pending,
-            hooks: attached.cloned().unwrap_or_default(),
+            hooks,
+            self_test,
             sources,
             work: work.clone(),
             warnings,
@@ -227,6 +243,7 @@ pub(crate) fn empty_status(started: SystemTime) -> AgentStatus {
         ready: false,
         pending: Vec::new(),
         hooks: Vec::new(),
+        self_test: SelfTestStatus::default(),
         sources: Vec::new(),
         // Who keeps the names and the packet path says so to the API.
         names: Vec::new(),

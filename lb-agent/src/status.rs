@@ -36,6 +36,9 @@ pub struct AgentStatus {
     pub pending: Vec<String>,
     /// The hooks that are attached.
     pub hooks: Vec<HookStatus>,
+    /// Whether that is still so.
+    #[serde(default)]
+    pub self_test: SelfTestStatus,
     /// The sources, in order of precedence.
     pub sources: Vec<SourceStatus>,
     /// Where the services' names can be looked up.
@@ -61,6 +64,72 @@ pub struct HookStatus {
     pub program_id: u32,
     /// Kernel id of the link.
     pub link_id: u32,
+}
+
+/// What the last self-test found: whether the programs are attached and pinned as they should be, and
+/// who else is at their hooks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfTestStatus {
+    /// When it was; absent before the first.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub at: Option<SystemTime>,
+    /// What is not as it should be, and what to do about it.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// What was found and put right since the agent started.
+    #[serde(default)]
+    pub repairs: u64,
+    /// The last of it, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_repair: Option<Repair>,
+    /// Programs of others at the same hooks.
+    #[serde(default)]
+    pub others: Vec<OtherProgram>,
+    /// Tables of other layouts that still serve connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierTables>,
+}
+
+/// Tables that an agent of another version left, until the connections that began with them are over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierTables {
+    /// Version of their layout.
+    pub layout: u32,
+    /// Sockets that are still open, where that can be told; they stay for good where it can't.
+    pub open: Option<u64>,
+}
+
+/// Something that a self-test has put right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// What it was.
+    pub what: String,
+    /// When.
+    #[serde(with = "humantime_serde")]
+    pub at: SystemTime,
+}
+
+/// A program of another owner at a hook of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherProgram {
+    /// `connect4`, ...
+    pub hook: String,
+    /// Kernel id of the program.
+    pub program_id: u32,
+    /// Its name, if it has one that can be seen.
+    pub name: Option<String>,
+    /// When it runs.
+    pub place: Place,
+}
+
+/// When another program runs, as seen from ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// It sees the frontend's address, and ours what it makes of that.
+    Before,
+    /// It sees the backend's address.
+    After,
 }
 
 /// A source of services.
@@ -441,6 +510,20 @@ pub struct TableStatus {
     pub used: Option<u64>,
     /// Memory the kernel charges for it, in bytes, where that can be told.
     pub memory: Option<u64>,
+}
+
+impl std::fmt::Display for OtherProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { hook, program_id, name, place } = self;
+        let place = match place {
+            Place::Before => "before",
+            Place::After => "after",
+        };
+        match name {
+            Some(name) => write!(f, "{name} (program {program_id}) {place} ours at {hook}"),
+            None => write!(f, "program {program_id} {place} ours at {hook}"),
+        }
+    }
 }
 
 impl State {

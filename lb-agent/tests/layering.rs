@@ -140,10 +140,35 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 12] = [
+const ONLY: [(&str, &[&str]); 13] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
+    // Whoever reads the wall clock shows it, or compares it with what others have written. Times that
+    // something waits for are monotonic: the wall clock may jump.
+    (
+        "SystemTime::now",
+        &[
+            "api::backends",
+            "app::kubeproxy",
+            "ctl",
+            "dataplane::connections",
+            "etcd::watch",
+            "health::prober",
+            "kubeproxy::applied",
+            "kubeproxy::node_port_health",
+            "kubeproxy::servers",
+            "metrics::reading",
+            "names",
+            "nat::follow",
+            "reconcile::selftest",
+            "report",
+            "source::etcd",
+            "source::file",
+            "source::kubernetes",
+            "trace",
+        ],
+    ),
     ("notify", &["source::file"]),
     ("etcd_client", &["etcd"]),
     ("hickory_server", &["names::dns"]),

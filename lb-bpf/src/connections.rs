@@ -192,6 +192,12 @@ fn ends(remembered: Remembered, gives_up: bool) {
     maps::closed(id);
 }
 
+/// The socket with this cookie has closed, and no program saw it.
+#[inline(always)]
+pub(crate) fn collect(cookie: u64) {
+    forget_cookie(cookie, false);
+}
+
 /// The last close of a socket.
 #[inline(always)]
 pub(crate) fn released(sock: &ReleasedSock<'_>) -> i32 {

@@ -1,4 +1,4 @@
-//! The kernel side: ten programs on the hooks of one cgroup.
+//! The kernel side: ten programs on the hooks of one cgroup, and one that the agent runs.
 //!
 //! A program looks its frontend up, picks a backend from the block that is live, remembers the
 //! choice, and rewrites the address. All policy has been resolved into rows by the agent; what is
@@ -28,8 +28,8 @@ mod tracing;
 mod programs {
     use crate::sock::{ReleasedSock, SockAddr, TcpCall};
     use crate::{balance, connections, outcomes, reverse};
-    use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
-    use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
+    use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, sock_ops};
+    use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext, TcContext};
 
     #[cgroup_sock_addr(connect4)]
     fn lb_connect4(ctx: SockAddrContext) -> i32 {
@@ -79,6 +79,15 @@ mod programs {
     #[sock_ops]
     fn lb_sock_ops(ctx: SockOpsContext) -> u32 {
         outcomes::told(&TcpCall::new(&ctx))
+    }
+
+    /// Run by the agent, with the cookie of a socket that closed unseen at the start of the packet.
+    #[classifier]
+    fn lb_collect(ctx: TcContext) -> i32 {
+        if let Ok(cookie) = ctx.load::<u64>(0) {
+            connections::collect(cookie);
+        }
+        0
     }
 }
 

@@ -7,7 +7,8 @@ use crate::lab::Lab;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{
-    Attached, Dataplane, DataplaneError, Destroy, Doomed, Grace, Kernel, Settings, preflight,
+    Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Kernel, Settings, Sweep,
+    preflight,
 };
 use lb_agent::model::Snapshot;
 use lb_agent::monitor::Monitor;
@@ -221,6 +222,14 @@ impl Dataplane for Faulty {
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
         self.kernel.attach()
+    }
+
+    fn sweep(&self, suspects: Option<BTreeSet<u64>>) -> Option<Sweep> {
+        self.kernel.sweep(suspects)
+    }
+
+    fn self_test(&mut self) -> Checked {
+        self.kernel.self_test()
     }
 
     fn grace(&self) -> Grace {

@@ -39,6 +39,7 @@ sources:
     allow_exec: true
 names: {hosts: /etc/hosts}
 packet_path: on
+self_test: 30s
 services: []
 "#,
     )
@@ -80,6 +81,7 @@ services: []
         ],
         names: Names { hosts: Some("/etc/hosts".into()), ..Names::default() },
         packet_path: PacketPath::On,
+        self_test: Duration::from_secs(30),
         has_services: true,
     };
     assert_eq!(config, expected);
@@ -117,6 +119,7 @@ fn bad_settings_name_line_and_remedy() {
         ("vip_ranges: ['::ffff:10.0.0.0/104']", "1:14", "IPv4 in IPv6 clothes"),
         ("http: 9777", "1:7", "`9777` is not an address and a port"),
         ("http: 127.0.0.1:0", "1:7", "use 1 to 65535, or `off`"),
+        ("self_test: 2h", "1:12", "`2h` is not a `self_test` from 1s to 1h; write 1m"),
         ("http: []", "1:1", "expected an address for `http`, such as 127.0.0.1:9777, or `off`"),
         ("metrics: true", "1:10", "expected a mapping for `metrics`"),
         ("metrics: {per_pod: true}", "1:11", "unknown field `per_pod`; use `per_backend`"),

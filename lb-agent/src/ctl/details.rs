@@ -9,8 +9,8 @@ use crate::health::effective::Why;
 use crate::model::{Reach, Rejection, Scope};
 use crate::shown::clean;
 use crate::status::{
-    AgentStatus, Comes, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState,
-    PacketPathStatus, ServiceStatus, SourceStatus, WorkStatus,
+    AgentStatus, Comes, EarlierTables, HealthStatus, Held, NamesKind, NamesStatus, PacketPathState,
+    PacketPathStatus, Repair, SelfTestStatus, ServiceStatus, SourceStatus, WorkStatus,
 };
 use std::time::SystemTime;
 
@@ -160,6 +160,7 @@ pub(super) fn agent(agent: &AgentStatus, look: Look) -> String {
         hooks.push([hook.hook.clone(), hook.program_id.to_string(), hook.link_id.to_string()]);
     }
     section(&mut text, "Hooks", &hooks, look);
+    self_test(&mut text, &agent.self_test, look);
     named(&mut text, &agent.names, look);
     packets(&mut text, &agent.packet_path, look);
     text.push_str("\nWork:\n");
@@ -209,6 +210,29 @@ fn dated(error: &str, since: Option<SystemTime>, look: Look) -> String {
         Some(_) if look.wide => format!("{error} (since {})", moment(since)),
         Some(_) => format!("{error} (for {})", age(since, look.now)),
     }
+}
+
+/// Whether the programs are attached and pinned as they should be, and who else is at their hooks.
+fn self_test(text: &mut String, test: &SelfTestStatus, look: Look) {
+    let SelfTestStatus { at, problems, repairs, last_repair, others, earlier } = test;
+    if at.is_none() {
+        return;
+    }
+    let outcome = if problems.is_empty() { "passed" } else { "failed" };
+    let tested = if look.wide { moment(*at) } else { format!("{} ago", age(*at, look.now)) };
+    let mut told = vec![format!("{outcome} {tested}; repairs: {repairs}")];
+    if let Some(Repair { what, at }) = last_repair {
+        let when =
+            if look.wide { moment(Some(*at)) } else { format!("{} ago", age(Some(*at), look.now)) };
+        told.push(format!("last repair ({when}): {what}"));
+    }
+    lines(text, "Self-test", &told);
+    let earlier = earlier.iter().map(|EarlierTables { layout, open }| match open {
+        Some(open) => format!("layout {layout}: {open} sockets are open"),
+        None => format!("layout {layout}: can't be read; they stay until `lb-agent detach`"),
+    });
+    lines(text, "Tables of other versions", &earlier.collect::<Vec<_>>());
+    lines(text, "Programs of others", &others.iter().map(ToString::to_string).collect::<Vec<_>>());
 }
 
 /// Where services can be looked up, and what can't be.

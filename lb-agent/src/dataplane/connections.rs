@@ -184,7 +184,7 @@ fn holders(inodes: &BTreeSet<u32>, problems: &mut BTreeSet<String>) -> BTreeMap<
 }
 
 /// `socket:[4711]`
-fn inode_of(link: &str) -> Option<u32> {
+pub(super) fn inode_of(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 

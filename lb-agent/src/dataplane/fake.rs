@@ -2,7 +2,9 @@
 //! action, when it is observed, and when a grace period is waited for, and it is stricter than the kernel: whatever would let a reader see a half-made change is
 //! an error here.
 
-use super::{Attached, Dataplane, DataplaneError, Destroy, Destroyed, Doomed, Grace};
+use super::{
+    Attached, Checked, Dataplane, DataplaneError, Destroy, Destroyed, Doomed, Grace, Sweep,
+};
 use crate::plan::block::Block;
 use crate::plan::{Action, Observed};
 use lb_common::rows::{BlockWord, FrontendKey};
@@ -35,6 +37,8 @@ struct State {
     log: Vec<Action>,
     /// Whose sockets were to be ended, each time.
     destroyed: Vec<Vec<Doomed>>,
+    /// What a self-test finds.
+    checked: Checked,
 }
 
 impl Fake {
@@ -56,6 +60,11 @@ impl Fake {
     /// How many frontends there were when the programs were attached, each time.
     pub fn attached(&self) -> Vec<usize> {
         self.with(|state| state.attached.clone())
+    }
+
+    /// Self-tests find this from now on.
+    pub fn set_checked(&self, checked: Checked) {
+        self.with(|state| state.checked = checked);
     }
 
     /// Says that sockets name these backend ids.
@@ -234,6 +243,14 @@ impl Dataplane for Fake {
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
         self.with(|state| state.attached.push(state.frontends.len()));
         Ok(Vec::new())
+    }
+
+    fn self_test(&mut self) -> Checked {
+        self.with(|state| state.checked.clone())
+    }
+
+    fn sweep(&self, _: Option<BTreeSet<u64>>) -> Option<Sweep> {
+        None
     }
 
     fn grace(&self) -> Grace {

@@ -1,9 +1,14 @@
 //! The dataplane that is the kernel.
 
+use super::attach::Held;
+use super::collect::Sweeper;
 use super::exclude::Excluded;
+use super::generations::Generation;
+use super::selftest::Remembered;
 use super::tables::{self, Shape, TableError, Tables, chain, is_absent};
 use super::{
-    AttachError, Attached, Dataplane, DataplaneError, Destroy, Doomed, Grace, attach, destroy, sys,
+    AttachError, Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Sweep,
+    attach, destroy, generations, sys,
 };
 use crate::config::TableSizes;
 use crate::plan::block::Block;
@@ -12,7 +17,7 @@ use aya::maps::{MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
-use lb_common::{LAYOUT_VERSION, features, filter};
+use lb_common::{LAYOUT_VERSION, features, filter, since};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -44,9 +49,18 @@ pub struct Settings {
 /// Tables and programs below one pin directory.
 pub struct Kernel {
     tables: Tables,
-    object: Ebpf,
-    pins: PathBuf,
-    cgroup: PathBuf,
+    pub(super) object: Ebpf,
+    pub(super) pins: PathBuf,
+    pub(super) cgroup: PathBuf,
+    /// What is attached, in the order of [`attach::HOOKS`].
+    pub(super) links: Vec<Held>,
+    /// The tables, by name, with their ids.
+    pub(super) table_ids: Vec<(&'static str, u32)>,
+    pub(super) remembered: Remembered,
+    /// What agents of other versions left.
+    pub(super) generations: Vec<Generation>,
+    /// When it was last attached: [`since`]. What closed before may not have been seen.
+    pub(super) attached: u32,
     /// Whether the tables were made by this very process.
     fresh: bool,
     /// What the programs can't do after all.
@@ -63,6 +77,7 @@ impl Kernel {
             what: "opening the tables".to_owned(),
             reason: e.to_string(),
         };
+        let generations = generations::find(pin_dir)?;
         let fresh = !check_pins(&pins, &shapes).map_err(failed)?;
         let paths: Vec<(&str, PathBuf)> =
             shapes.iter().map(|shape| (shape.name, pins.join(shape.name))).collect();
@@ -91,7 +106,25 @@ impl Kernel {
         })?;
         let warning = attach::load_programs(&mut object, settings.features)?;
         let tables = Tables::open(&pins, true).map_err(failed)?;
-        Ok(Self { tables, object, pins, cgroup: cgroup.to_owned(), fresh, warning })
+        let id = |shape: &Shape| {
+            Ok((shape.name, shape.open(&pins)?.info().map_err(|e| shape.failed(e))?.id()))
+        };
+        let table_ids = shapes.iter().map(id).collect::<Result<_, _>>().map_err(failed)?;
+        let mut kernel = Self {
+            tables,
+            object,
+            pins,
+            cgroup: cgroup.to_owned(),
+            links: Vec::new(),
+            table_ids,
+            remembered: Remembered::default(),
+            generations,
+            attached: 0,
+            fresh,
+            warning,
+        };
+        kernel.remember_directory();
+        Ok(kernel)
     }
 
     /// What the verifier has refused of that which is dispensable, and what that means.
@@ -252,8 +285,29 @@ impl Dataplane for Kernel {
     }
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
-        attach::attach(&self.object, &self.cgroup, &self.pins)
-            .map_err(|error| DataplaneError::new("attaching the programs", error))
+        let failed = |error| DataplaneError::new("attaching the programs", error);
+        self.attached = since::stamp(sys::monotonic_nanoseconds());
+        self.links = attach::attach(&self.object, &self.cgroup, &self.pins, &self.generations)
+            .map_err(failed)?;
+        attach::statuses(&self.links).map_err(failed)
+    }
+
+    fn sweep(&self, suspects: Option<BTreeSet<u64>>) -> Option<Sweep> {
+        let mut ids = 0..self.tables.backend_stats.entries();
+        if !ids.any(|id| self.tables.active(id) != Some(0)) {
+            return None;
+        }
+        let program = self.object.program(attach::COLLECTOR)?.fd().ok()?;
+        let program = program.as_fd().try_clone_to_owned();
+        let (pins, attached) = (self.pins.clone(), self.attached);
+        Some(Box::new(move || {
+            let program = program.map_err(|e| DataplaneError::new("opening a program again", e))?;
+            Sweeper { pins, program, attached }.run(suspects.as_ref())
+        }))
+    }
+
+    fn self_test(&mut self) -> Checked {
+        self.check()
     }
 
     fn grace(&self) -> Grace {

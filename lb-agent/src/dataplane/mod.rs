@@ -3,6 +3,7 @@
 
 mod attach;
 mod btf;
+mod collect;
 pub mod connections;
 mod describe;
 mod destroy;
@@ -10,19 +11,23 @@ pub mod exclude;
 pub mod explain;
 mod fake;
 pub mod features;
+mod generations;
 mod kernel;
 mod lock;
 mod outcomes;
 pub mod pinned;
 pub mod preflight;
+mod selftest;
 mod sys;
 mod tables;
 pub mod trace;
 
 use crate::plan::{Action, Observed};
+use crate::status::{EarlierTables, OtherProgram};
 use std::collections::BTreeSet;
 
 pub use attach::{AttachError, Attached, detach};
+pub use collect::{Sweep, Swept};
 pub use destroy::{Destroyed, Doomed};
 pub use fake::Fake;
 pub use kernel::{Kernel, Settings};
@@ -36,6 +41,23 @@ pub type Grace = Box<dyn FnOnce() -> Result<(), DataplaneError> + Send>;
 
 /// Ends sockets; may run on another thread.
 pub type Destroy = Box<dyn FnOnce() -> Result<Destroyed, DataplaneError> + Send>;
+
+/// What a self-test has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What is not as it should be, and what to do about it.
+    pub problems: Vec<String>,
+    /// What was not as it should be, and is again.
+    pub repairs: Vec<String>,
+    /// What else has changed.
+    pub notes: Vec<String>,
+    /// Programs of others at our hooks.
+    pub others: Vec<OtherProgram>,
+    /// Tables of other layouts that still serve connections.
+    pub earlier: Vec<EarlierTables>,
+    /// What is attached now.
+    pub attached: Attached,
+}
 
 /// Why the kernel could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +85,15 @@ pub trait Dataplane {
     /// Lets the programs run, in place of an earlier agent's where there are some. To be called once
     /// the tables hold what they should.
     fn attach(&mut self) -> Result<Attached, DataplaneError>;
+
+    /// Looks whether what was attached still is, and repairs what it can. To be called once the
+    /// programs are attached.
+    fn self_test(&mut self) -> Checked;
+
+    /// Looks for rows of sockets that closed while no program was attached. The first time it finds
+    /// suspects; some seconds later, given those, it collects what still is nobody's. `None` if
+    /// there can't be any.
+    fn sweep(&self, suspects: Option<BTreeSet<u64>>) -> Option<Sweep>;
 
     /// A wait after which no running program can still see what was there before the call.
     fn grace(&self) -> Grace;

@@ -1,5 +1,6 @@
 //! What must be so before anything is touched; each failure names its remedy.
 
+use super::generations::layout_of;
 use super::{destroy, features, sys};
 use aya::util::KernelVersion;
 use caps::{CapSet, Capability};
@@ -55,7 +56,7 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
     }
     raise_memory_limit()?;
     prepare_bpffs(pin_dir)?;
-    refuse_other_layouts(pin_dir)?;
+    refuse_strangers(pin_dir)?;
     let mut warnings = Vec::new();
     let (mut bits, mut sk_err) = (0, 0);
     for (feature, found) in features::probe() {
@@ -167,25 +168,23 @@ fn prepare_bpffs(pin_dir: &Path) -> Result<(), PreflightError> {
 }
 
 /// Whether the deepest existing ancestor lies on bpffs.
-fn on_bpffs(path: &Path) -> bool {
+pub(super) fn on_bpffs(path: &Path) -> bool {
     path.ancestors()
         .find(|ancestor| ancestor.exists())
         .and_then(|existing| statfs(existing).ok())
         .is_some_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Tables of another layout would go on translating beside ours.
-fn refuse_other_layouts(pin_dir: &Path) -> Result<(), PreflightError> {
+/// What is in the directory must be agents', of whatever version.
+fn refuse_strangers(pin_dir: &Path) -> Result<(), PreflightError> {
     let entries = fs::read_dir(pin_dir)
         .map_err(|e| PreflightError::Host(format!("pin_dir: {}: {e}", pin_dir.display())))?;
-    let own = LAYOUT_VERSION.to_string();
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name != own.as_str() {
+        let path = entry.path();
+        if layout_of(&path).is_none() {
             return Err(PreflightError::Host(format!(
-                "pin_dir: {} was made by another version of the agent (this one has layout {own}); \
-                 run `lb-agent detach` of that version, or choose another pin_dir",
-                entry.path().display()
+                "pin_dir: {} is none of an agent's; remove it, or choose another pin_dir",
+                path.display()
             )));
         }
     }

@@ -167,6 +167,16 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     })
 }
 
+/// A program's id.
+pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_prog_info: type, id.
+    let mut info = [0u32; 2];
+    let length = u32::try_from(size_of_val(&info)).unwrap_or(0);
+    let attributes = ByFd { fd: raw(program), length, info: info.as_mut_ptr() as u64 };
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
+    Ok(info[1])
+}
+
 #[repr(C)]
 struct ByFd {
     fd: u32,
@@ -193,6 +203,79 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let attributes = ByPath { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     new_fd(bpf(bpf_cmd::BPF_OBJ_GET, &attributes)?)
+}
+
+/// The programs that run for sockets in a cgroup at one of its hooks, in their order: its own and
+/// those of the cgroups above it.
+pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    const EFFECTIVE: u32 = 1;
+    /// The most programs that the kernel lets a hook of one cgroup have.
+    const MOST: usize = 64;
+    let mut ids = [0u32; MOST];
+    let mut query = ProgQuery {
+        cgroup: raw(cgroup),
+        attach_type,
+        query_flags: EFFECTIVE,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: MOST as u32,
+        padding: 0,
+    };
+    // Those of further cgroups may be more: the kernel then says how many there are.
+    match bpf_mut(bpf_cmd::BPF_PROG_QUERY, &mut query) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {}
+        result => drop(result?),
+    }
+    let count = usize::try_from(query.count).unwrap_or(MOST).min(MOST);
+    Ok(ids[..count].to_vec())
+}
+
+#[repr(C)]
+struct ProgQuery {
+    cgroup: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+}
+
+/// Has a program see a packet of this content, once, for whatever it does besides.
+pub(crate) fn run_once(program: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut run = TestRun {
+        program: raw(program),
+        data_size: length,
+        data: data.as_ptr() as u64,
+        repeat: 1,
+        ..TestRun::default()
+    };
+    bpf_mut(bpf_cmd::BPF_PROG_TEST_RUN, &mut run).map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    data_size: u32,
+    data_size_out: u32,
+    data: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// What another process has open under this number.
+pub(crate) fn descriptor_of(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    let result = |fd: libc::c_long| if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) };
+    // SAFETY: no pointers.
+    let process = new_fd(result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?)?;
+    let process = process.as_raw_fd();
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) };
+    new_fd(result(fd)?)
 }
 
 // === readiness ===
@@ -227,6 +310,11 @@ pub(crate) fn monotonic_now() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanoseconds)
+}
+
+/// The same as the kernel side has it.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    u64::try_from(monotonic_now().as_nanos()).unwrap_or(u64::MAX)
 }
 
 // === grace period ===
@@ -335,6 +423,16 @@ fn new_fd(fd: libc::c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: the system call has just made it, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// [`bpf`] for a command that writes its answer into the attributes.
+fn bpf_mut<A>(command: bpf_cmd, attributes: &mut A) -> io::Result<libc::c_long> {
+    // SAFETY: as in `bpf`; the kernel may write to the attributes, which are borrowed for that.
+    let result = unsafe {
+        let attributes: *mut A = attributes;
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes, size_of::<A>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// `attributes` begin like `union bpf_attr` does for the command; the kernel takes the rest as zero.

@@ -241,6 +241,16 @@ pub(super) fn open_outcomes(
     mapped(find(&shapes(&TableSizes::default()), "BACKEND_OUTCOMES")?, pins, writable)
 }
 
+/// `BACKEND_STATS` alone, of whatever layout: its name, kind and rows are the same in all of them.
+pub(super) fn open_stats(pins: &Path) -> Result<Mapped<BackendCounters>, TableError> {
+    let shapes = shapes(&TableSizes::default());
+    let shape = find(&shapes, "BACKEND_STATS")?;
+    let map = shape.open(pins)?;
+    let entries = map.info().map_err(|e| shape.failed(e))?.max_entries();
+    Shape { entries, ..*shape }.check(&pins.join(shape.name), &map)?;
+    Mapped::new(map.fd().as_fd(), entries, false).map_err(|e| shape.failed(e))
+}
+
 /// `CONTROL` alone.
 pub(super) fn open_control(pins: &Path) -> Result<Mapped<u64>, TableError> {
     mapped(find(&shapes(&TableSizes::default()), "CONTROL")?, pins, true)

@@ -35,6 +35,8 @@ pub(crate) enum ErrorKind {
     Probe,
     /// The kernel's tables could not be read.
     Read,
+    /// A self-test found something that it could not repair.
+    SelfTest,
     /// Something began to be wrong with a source.
     Source,
 }
@@ -222,7 +224,8 @@ pub(super) fn register(registry: &mut Registry) {
 // === impl ErrorKind ===
 
 impl ErrorKind {
-    const ALL: [Self; 5] = [Self::Apply, Self::Destroy, Self::Probe, Self::Read, Self::Source];
+    const ALL: [Self; 6] =
+        [Self::Apply, Self::Destroy, Self::Probe, Self::Read, Self::SelfTest, Self::Source];
 
     fn name(self) -> &'static str {
         match self {
@@ -230,6 +233,7 @@ impl ErrorKind {
             Self::Destroy => "destroy",
             Self::Probe => "probe",
             Self::Read => "read",
+            Self::SelfTest => "self_test",
             Self::Source => "source",
         }
     }

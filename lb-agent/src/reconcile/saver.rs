@@ -28,7 +28,9 @@ pub(super) struct Documents {
 /// Saves at most one thing at a time, with a pause after each.
 pub(super) struct Saver {
     files: Arc<Files>,
-    running: Option<JoinHandle<Duration>>,
+    running: Option<JoinHandle<(Duration, Option<String>)>>,
+    /// Why what was to be saved last is not on disk.
+    problem: Option<String>,
     not_before: Option<Instant>,
     /// What there is now is to be saved without a pause.
     hurried: bool,
@@ -39,7 +41,14 @@ pub(super) struct Saver {
 impl Saver {
     pub(super) fn new(files: Files) -> Self {
         let files = Arc::new(files);
-        Self { files, running: None, not_before: None, hurried: false, saving_hurried: false }
+        Self {
+            files,
+            running: None,
+            problem: None,
+            not_before: None,
+            hurried: false,
+            saving_hurried: false,
+        }
     }
 
     /// What there is now is to be saved as soon as nothing else is being saved.
@@ -57,6 +66,11 @@ impl Saver {
         self.hurried || self.saving_hurried
     }
 
+    /// Why what was to be saved last is not on disk, and what to do about it. It is to be saved again.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
     /// Whether [`Saver::start`] may be called now.
     pub(super) fn is_free(&self, now: Instant) -> bool {
         self.running.is_none() && (self.hurried || self.not_before.is_none_or(|at| at <= now))
@@ -70,16 +84,25 @@ impl Saver {
     }
 
     /// Waits until what was started is saved; for ever if nothing was. To be called again and again.
-    /// Returns whether that was hurried.
+    /// Returns whether there is something to tell: that was hurried, or began or ceased to fail.
     pub(super) async fn ended(&mut self) -> bool {
         let Some(running) = &mut self.running else { return std::future::pending().await };
-        let took = running.await.unwrap_or_else(|panic| {
-            tracing::error!(%panic, "the state was not saved; report this with the log");
-            LONGEST_PAUSE
+        let (took, problem) = running.await.unwrap_or_else(|panic| {
+            (
+                LONGEST_PAUSE,
+                Some(format!("the state was not saved ({panic}); report this with the log")),
+            )
         });
+        let changed = problem != self.problem;
+        match &problem {
+            Some(problem) if changed => tracing::warn!("{problem}"),
+            None if changed => tracing::info!("the state is saved again"),
+            _ => {}
+        }
+        self.problem = problem;
         self.running = None;
         self.not_before = Some(Instant::now() + pause(took));
-        std::mem::take(&mut self.saving_hurried)
+        std::mem::take(&mut self.saving_hurried) || changed
     }
 
     /// Saves now, after what is being saved.
@@ -93,15 +116,15 @@ impl Saver {
 }
 
 impl Documents {
-    /// How long it took.
-    fn save(&self, files: &Files) -> Duration {
+    /// How long it took, and what went wrong.
+    fn save(&self, files: &Files) -> (Duration, Option<String>) {
         let begin = Instant::now();
         let saved = store::save(&files.snapshots, &self.snapshots)
             .and_then(|()| store::save(&files.state, &*self.state));
-        if let Err(error) = saved {
-            tracing::warn!(%error, "the state was not saved; a restart without its source would not know it");
-        }
-        begin.elapsed()
+        let problem = saved.err().map(|error| {
+            format!("the state can't be saved: {error}; an agent that starts while a source is away would not know what it said; make room, or let the agent write there")
+        });
+        (begin.elapsed(), problem)
     }
 }
 
@@ -141,6 +164,8 @@ mod tests {
         assert!(!saver.is_free(Instant::now()), "it pauses");
         assert!(saver.is_free(Instant::now() + LONGEST_PAUSE));
 
+        assert_eq!(saver.problem(), None);
+
         saver.hurry();
         assert!(saver.is_free(Instant::now()) && saver.is_hurried());
         saver.start(documents("hurried"));
@@ -153,5 +178,25 @@ mod tests {
         saver.finish(documents("last")).await;
         assert!(saved().unwrap().contains_key("last"));
         assert!(store::load::<State>(&files.state).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_saved_is_told_once_and_saved_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = directory.path().join("later");
+        let file = |name: &str| inside.join(name);
+        // A file where the directory should be.
+        std::fs::write(&inside, "").unwrap();
+        let mut saver = Saver::new(Files { state: file("state.json"), snapshots: file("s.json") });
+        for told in [true, false] {
+            saver.start(Documents::default());
+            assert_eq!(saver.ended().await, told);
+            let problem = saver.problem().unwrap();
+            assert!(problem.starts_with("the state can't be saved: "), "{problem}");
+        }
+        std::fs::remove_file(&inside).unwrap();
+        saver.start(Documents::default());
+        assert!(saver.ended().await, "it is saved again");
+        assert_eq!(saver.problem(), None);
     }
 }

@@ -181,6 +181,7 @@ pub(crate) fn agent_status(then: SystemTime) -> AgentStatus {
         pin_dir: "/sys/fs/bpf/lb/1".into(),
         ready: true,
         pending: Vec::new(),
+        self_test: Default::default(),
         hooks: vec![HookStatus { hook: "connect4".to_owned(), program_id: 101, link_id: 9 }],
         sources: vec![SourceStatus {
             name: "file:/etc/lb/lb.yaml".to_owned(),

@@ -2,7 +2,10 @@
 
 use crate::fixture::{Agent, rejection};
 use lb_agent::model::{Lists, NoBackend, Reach};
-use lb_agent::status::{NamesKind, NamesStatus, PacketPathState, PacketPathStatus};
+use lb_agent::status::{
+    EarlierTables, NamesKind, NamesStatus, OtherProgram, PacketPathState, PacketPathStatus, Place,
+    Repair, SelfTestStatus,
+};
 use std::time::{Duration, SystemTime};
 
 /// `lbctl` with these arguments prints exactly `expected` and succeeds. `THEN` stands for the moment
@@ -308,6 +311,24 @@ fn status() {
         status.sources[0].error_since = status.sources[0].delivered;
         status.sources[0].refused = 4;
         status.work.last_error = Some("membarrier: refused".to_owned());
+        let then = status.started;
+        let other = |name: Option<&str>, place| OtherProgram {
+            hook: "connect4".to_owned(),
+            program_id: 7,
+            name: name.map(str::to_owned),
+            place,
+        };
+        status.self_test = SelfTestStatus {
+            at: Some(then),
+            problems: Vec::new(),
+            repairs: 3,
+            last_repair: Some(Repair { what: "a pin was missing".to_owned(), at: then }),
+            others: vec![other(Some("theirs"), Place::Before), other(None, Place::After)],
+            earlier: vec![
+                EarlierTables { layout: 7, open: Some(3) },
+                EarlierTables { layout: 8, open: None },
+            ],
+        };
     });
     let zone = NamesStatus {
         problems: vec!["service `a/b/c`: only NAME and NAMESPACE/NAME can be looked up".to_owned()],
@@ -348,6 +369,18 @@ Hooks:
   HOOK       PROGRAM   LINK
   connect4   101       9
 
+Self-test:
+  passed 2d3h ago; repairs: 3
+  last repair (2d3h ago): a pin was missing
+
+Tables of other versions:
+  layout 7: 3 sockets are open
+  layout 8: can't be read; they stay until `lb-agent detach`
+
+Programs of others:
+  theirs (program 7) before ours at connect4
+  program 7 after ours at connect4
+
 Names:
   KIND   PLACE            NAMES   ERROR
   zone   lb.internal      2       -
@@ -380,6 +413,7 @@ Rejected:
     prints(&agent, "status -o name", "serving\n");
     agent.change(|status, _| {
         status.hooks.clear();
+        status.self_test = SelfTestStatus::default();
         status.sources.clear();
     });
     agent.names.send_modify(|names| {
@@ -399,6 +433,11 @@ Rejected:
   "ready": true,
   "pending": [],
   "hooks": [],
+  "self_test": {
+    "problems": [],
+    "repairs": 0,
+    "others": []
+  },
   "sources": [],
   "names": [
     {

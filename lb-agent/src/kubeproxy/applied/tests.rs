@@ -49,6 +49,7 @@ pub(in crate::kubeproxy) fn published(
         ready: true,
         pending: Vec::new(),
         hooks: Vec::new(),
+        self_test: Default::default(),
         sources: vec![source],
         names: Vec::new(),
         packet_path: Default::default(),

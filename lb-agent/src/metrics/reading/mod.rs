@@ -96,6 +96,19 @@ impl Reading {
         ] {
             families.gauge(name, help, [([], value)])?;
         }
+        let test = &agent.self_test;
+        for (name, help, value) in [
+            (
+                "lb_self_test_problems",
+                "What the last self-test found and could not repair; see `lbctl status`.",
+                test.problems.len(),
+            ),
+            ("lb_other_programs", "Programs of others at our hooks.", test.others.len()),
+        ] {
+            families.gauge(name, help, [([], value as u64)])?;
+        }
+        let help = "What self-tests have found and put right.";
+        families.counter("lb_self_test_repairs", help, [([], test.repairs)])?;
         let help = "How long ago the loop came round; more than 15 seconds: it is stuck.";
         families.gauge_f64("lb_loop_age_seconds", help, [([], self.loop_age.as_secs_f64())])?;
         let help = "How long the answer before this one took to make.";

@@ -1,0 +1,111 @@
+//! Full tables that the kernel side writes. What the agent writes is in `limits.rs`, the ring of
+//! events in `events.rs` and `observe`.
+
+use integration::agent::Agent;
+use integration::client::{ask, dial, udp};
+use integration::lab;
+use integration::server::Backends;
+use integration::spec::{service, services};
+use socket2::{SockFilter, SockRef};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+const VIP: &str = "10.96.0.10:80";
+
+fn vip() -> SocketAddr {
+    VIP.parse().expect("an address")
+}
+
+/// Of ten connections the tables can remember four: the others work, with their backends' names, and
+/// are counted as untracked. Room that becomes free is used.
+#[test]
+fn connections_and_their_overflow() {
+    lab::run("full-connections", |lab| {
+        lab.set_settings("tables: {connections: 2, overflow: 2}");
+        let backends = Backends::tcp("127.0.0.1", ["web"]);
+        let web = service("web").frontend(VIP).backend(backends.at(0));
+        let agent = Agent::start(lab, &services(&[web]));
+        let mut calls: Vec<_> = (0..10).map(|_| dial(vip()).unwrap()).collect();
+        let tables = agent.tables();
+        let remembered = tables.connections().len() + tables.overflow().len();
+        assert!((2..10).contains(&remembered), "{remembered}");
+        let named = calls.iter().filter(|call| call.peer() == vip()).count();
+        assert_eq!(named, remembered);
+        assert!(calls.iter().all(|call| [vip(), backends.at(0)].contains(&call.peer())));
+        assert!(calls.iter_mut().all(|call| call.echoes("works all the same")));
+        let untracked = (10 - remembered) as u64;
+        assert_eq!(agent.service("web").counters.untracked, untracked);
+        agent.expect_active(remembered as u64);
+        drop(calls);
+        agent.expect_no_connections();
+        assert_eq!(dial(vip()).unwrap().peer(), vip());
+        assert_eq!(agent.service("web").counters.untracked, untracked);
+    });
+}
+
+/// More clients than affinity has room for: who comes last has its entry, at the cost of who was not
+/// heard of for longest.
+#[test]
+fn affinity() {
+    lab::run("full-affinity", |lab| {
+        lab.set_settings("tables: {affinity: 8}");
+        let backends = Backends::tcp("127.0.0.1", ["0", "1", "2", "3", "4", "5", "6", "7"]);
+        let web = service("web")
+            .frontend(VIP)
+            .backends(backends.addresses())
+            .with("affinity: {client: cgroup}");
+        let _agent = Agent::start(lab, &services(&[web]));
+        let clients: Vec<_> = (0..40).map(|n| lab.cgroup().child(&format!("client-{n}"))).collect();
+        for client in &clients {
+            client.enter();
+            let first = dial(vip()).unwrap().tag;
+            for _ in 0..5 {
+                assert_eq!(dial(vip()).unwrap().tag, first, "a client that has just been there");
+            }
+        }
+        lab.cgroup().enter();
+    });
+}
+
+/// Takes so much of the memory that the kernel allows a socket for options that nothing is left.
+#[track_caller]
+fn use_up_options(socket: &impl AsFd) {
+    let socket = SockRef::from(socket);
+    // `ld #0`, and at the end `ret #65535`.
+    let filter = |length: usize| -> Vec<SockFilter> {
+        let loads = (1..length).map(|_| SockFilter::new(0, 0, 0, 0));
+        loads.chain([SockFilter::new(6, 0, 0, 65_535)]).collect()
+    };
+    let fits = |length: usize| {
+        // One that is there counts until it is replaced.
+        let _ = socket.detach_filter();
+        socket.attach_filter(&filter(length)).is_ok()
+    };
+    let (mut fitting, mut too_long) = (1, 4097);
+    assert!(fits(fitting) && !fits(too_long));
+    while too_long - fitting > 1 {
+        let middle = usize::midpoint(fitting, too_long);
+        if fits(middle) { fitting = middle } else { too_long = middle }
+    }
+    assert!(fits(fitting));
+}
+
+/// A UDP socket without memory for what it sends where: it is served, datagram by datagram, and sees
+/// the backend as the one who answers.
+#[test]
+fn memory_of_a_socket() {
+    lab::run("full-sockets", |lab| {
+        let backends = Backends::udp("127.0.0.1", ["dns"]);
+        let dns = service("dns").udp(VIP).backend(backends.at(0));
+        let agent = Agent::start(lab, &services(&[dns]));
+        let full = udp("0.0.0.0:0");
+        use_up_options(&full);
+        let reply = ask(&full, vip()).unwrap();
+        assert_eq!((reply.tag.as_str(), reply.source), ("dns", backends.at(0)));
+        assert_eq!(agent.service("dns").counters.untracked, 1);
+        let usual = udp("0.0.0.0:0");
+        assert_eq!(ask(&usual, vip()).unwrap().source, vip());
+        assert_eq!(agent.service("dns").counters.untracked, 1);
+        agent.expect_active(0);
+    });
+}

@@ -1,0 +1,9 @@
+//! What goes wrong around the agent: it is noticed, said, and repaired where that is the agent's to do.
+//! `make faults` has the stop last as long as `STOPPED` says.
+
+mod beside;
+mod closed_unseen;
+mod full;
+mod host;
+mod self_test;
+mod upgrade;

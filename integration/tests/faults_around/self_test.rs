@@ -1,0 +1,232 @@
+//! The self-test: what somebody took away is noticed, said, and put back.
+
+use integration::agent::Agent;
+use integration::cgroup::Cgroup;
+use integration::client::dial;
+use integration::empty_program::EmptyProgram;
+use integration::http;
+use integration::lab::{self, Lab};
+use integration::server::Backends;
+use integration::spec::{service, services};
+use integration::traffic::{Traffic, Way};
+use integration::wait::{eventually, wait_for};
+use lb_agent::status::{Place, SelfTestStatus};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const VIP: &str = "10.96.0.10:80";
+const DEADLINE: Duration = Duration::from_secs(20);
+const OFTEN: &str = "self_test: 1s";
+
+fn vip() -> SocketAddr {
+    VIP.parse().expect("an address")
+}
+
+fn web(backends: &Backends) -> String {
+    services(&[service("web").frontend(VIP).backend(backends.at(0))])
+}
+
+/// Waits for a self-test that finds what `fits` says yes to.
+#[track_caller]
+fn tested(agent: &Agent<'_>, what: &str, fits: impl Fn(&SelfTestStatus) -> bool) -> SelfTestStatus {
+    wait_for(what, DEADLINE, || Some(agent.status().self_test).filter(|found| fits(found)))
+}
+
+/// The one problem that there is from some time on, which `/readyz` and `lbctl` tell of, too.
+#[track_caller]
+fn problem(lab: &Lab, agent: &Agent<'_>, part: &str) {
+    let found = tested(agent, part, |found| found.problems.iter().any(|p| p.contains(part)));
+    let [problem] = found.problems.as_slice() else { panic!("{found:?}") };
+    let (code, pending) = http::get(&lab.socket(), "/readyz").expect("the agent answers");
+    assert!(code == 503 && pending.contains(part), "{code} {pending}");
+    let shown = lab.lbctl(&["status"]);
+    assert_eq!(shown.code, Some(1), "{shown:?}");
+    assert!(shown.stdout.contains(problem) && shown.stdout.contains("failed"), "{shown:?}");
+}
+
+/// That all is well again, after this many more repairs at least.
+#[track_caller]
+fn well_again(lab: &Lab, agent: &Agent<'_>, repairs: u64) {
+    tested(agent, "a good self-test", |found| {
+        found.problems.is_empty() && found.repairs >= repairs
+    });
+    eventually("readiness", DEADLINE, || {
+        http::get(&lab.socket(), "/readyz").is_ok_and(|(code, _)| code == 200)
+    });
+}
+
+fn links(agent: &Agent<'_>) -> BTreeMap<String, u32> {
+    agent.status().hooks.into_iter().map(|hook| (hook.hook, hook.link_id)).collect()
+}
+
+/// Nothing is translated while there is no cgroup; once it is there again, it is.
+#[test]
+fn the_cgroup_is_removed_and_made_again() {
+    lab::run("faults-cgroup", |lab| {
+        lab.set_settings(OFTEN);
+        let backends = Backends::tcp("127.0.0.1", ["web"]);
+        lab.write_config(&web(&backends));
+        let own = lab.cgroup().child("own");
+        let path = own.path().to_owned();
+        let mut agent = Agent::spawn(lab, &["--cgroup", &path.to_string_lossy()]);
+        agent.wait_ready();
+        let dial_inside = |cgroup: &Cgroup| {
+            cgroup.enter();
+            let outcome = dial(vip());
+            lab.cgroup().enter();
+            outcome
+        };
+        assert_eq!(dial_inside(&own).unwrap().tag, "web");
+        let before = links(&agent);
+        drop(own);
+        problem(lab, &agent, "nothing is translated there");
+        let again = lab.cgroup().child("own");
+        well_again(lab, &agent, 10);
+        assert_eq!(dial_inside(&again).unwrap().tag, "web");
+        assert!(links(&agent).iter().all(|(hook, link)| before[hook] != *link));
+        // The next agent finds the new links.
+        let now = links(&agent);
+        agent.kill9();
+        let mut agent = Agent::spawn(lab, &["--cgroup", &path.to_string_lossy()]);
+        agent.wait_ready();
+        assert_eq!(links(&agent), now);
+        assert_eq!(agent.status().self_test.repairs, 0);
+        drop(agent);
+        fs::remove_dir_all(lab.pin_dir()).unwrap();
+    });
+}
+
+/// A pin that is deleted takes nothing with it, and comes back: for a link, a table, and all.
+#[test]
+fn pins_are_deleted_by_hand() {
+    lab::run("faults-pins", |lab| {
+        lab.set_settings(OFTEN);
+        let backends = Backends::tcp("127.0.0.1", ["web"]);
+        let agent = Agent::start(lab, &web(&backends));
+        let (before, maps) = (links(&agent), agent.maps());
+        let held = dial(vip()).unwrap();
+        let pins = agent.status().pin_dir;
+        let mut traffic = Traffic::default();
+        traffic.joins(vip(), "web");
+        traffic.dial(Way::Tcp, vip());
+        traffic.goes_on(10);
+        for name in ["link_connect4", "link_sock_release", "FRONTENDS", "CONNECTIONS"] {
+            fs::remove_file(pins.join(name)).unwrap();
+        }
+        well_again(lab, &agent, 4);
+        for name in ["link_connect4", "link_sock_release", "FRONTENDS", "CONNECTIONS"] {
+            assert!(pins.join(name).exists(), "{name}");
+        }
+        traffic.goes_on(10);
+        fs::remove_dir_all(lab.pin_dir()).unwrap();
+        well_again(lab, &agent, 4 + 1 + 10 + maps.len() as u64);
+        traffic.goes_on(10);
+        // The lock is on the new directory.
+        let second = lab.lb_agent_on_config("run");
+        assert!(second.stderr.contains("is in use by process"), "{second:?}");
+        assert_eq!(links(&agent), before);
+        // What was repaired is good enough for the next agent.
+        agent.kill9();
+        let agent = Agent::adopt(lab);
+        traffic.goes_on(10);
+        traffic.expect_no_complaint();
+        drop(traffic);
+        assert_eq!(links(&agent), before);
+        let ids = |maps: Vec<lb_agent::status::TableStatus>| -> Vec<(String, u32)> {
+            maps.into_iter().map(|map| (map.name, map.id)).collect()
+        };
+        assert_eq!(ids(agent.maps()), ids(maps));
+        assert_eq!((held.peer(), agent.status().self_test.repairs), (vip(), 0));
+        agent.expect_active(1);
+    });
+}
+
+/// A bpffs of the test's own.
+struct Bpffs(PathBuf);
+
+impl Bpffs {
+    fn mount_at(path: &Path) -> Self {
+        fs::create_dir_all(path).expect("the scratch directory is writable");
+        let flags = MsFlags::empty();
+        mount(Some("bpf"), path, Some("bpf"), flags, None::<&str>).expect("root may mount");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).expect("what was mounted can be unmounted");
+    }
+}
+
+#[test]
+fn bpffs_is_unmounted_and_mounted_again() {
+    lab::run("faults-bpffs", |lab| {
+        lab.set_settings(OFTEN);
+        let backends = Backends::tcp("127.0.0.1", ["web"]);
+        lab.write_config(&web(&backends));
+        let path = lab.scratch().join("bpffs");
+        let first = Bpffs::mount_at(&path);
+        let pin_dir = path.join("lb");
+        let arguments = ["--pin-dir", &pin_dir.to_string_lossy()];
+        let mut agent = Agent::spawn(lab, &arguments);
+        agent.wait_ready();
+        let before = links(&agent);
+        let mut traffic = Traffic::default();
+        traffic.joins(vip(), "web");
+        traffic.dial(Way::Tcp, vip());
+        traffic.goes_on(10);
+        drop(first);
+        problem(lab, &agent, "no bpffs is mounted");
+        traffic.goes_on(10);
+        let second = Bpffs::mount_at(&path);
+        well_again(lab, &agent, 11);
+        assert_eq!(links(&agent), before);
+        agent.kill9();
+        traffic.goes_on(10);
+        let mut agent = Agent::spawn(lab, &arguments);
+        agent.wait_ready();
+        assert_eq!(links(&agent), before);
+        traffic.goes_on(10);
+        traffic.expect_no_complaint();
+        drop((traffic, agent, second));
+    });
+}
+
+/// Programs of others are named, and are no fault.
+#[test]
+fn others_before_and_after() {
+    lab::run("faults-others", |lab| {
+        lab.set_settings(OFTEN);
+        let backends = Backends::tcp("127.0.0.1", ["web"]);
+        let before = EmptyProgram::on_connect4(lab.cgroup().path()).unwrap();
+        let agent = Agent::start(lab, &web(&backends));
+        let after = EmptyProgram::on_connect4(lab.cgroup().path()).unwrap();
+        // Programs of cgroups above may be there as well.
+        let places = |found: &SelfTestStatus| {
+            let place = |program: &EmptyProgram| {
+                let id = program.id().unwrap();
+                let other = found.others.iter().find(|other| other.program_id == id)?;
+                assert_eq!(
+                    (other.hook.as_str(), other.name.as_deref()),
+                    ("connect4", Some("empty"))
+                );
+                Some(other.place)
+            };
+            (place(&before), place(&after))
+        };
+        let both = (Some(Place::Before), Some(Place::After));
+        tested(&agent, "both programs", |found| places(found) == both);
+        assert_eq!(dial(vip()).unwrap().tag, "web");
+        let shown = lab.lbctl(&["status"]);
+        assert_eq!(shown.code, Some(0), "{shown:?}");
+        assert!(shown.stdout.contains("before ours at connect4"), "{shown:?}");
+        let id = after.id().unwrap();
+        drop(after);
+        tested(&agent, "the end of one", |found| found.others.iter().all(|o| o.program_id != id));
+    });
+}

@@ -1,0 +1,245 @@
+//! Another build of the agent takes over on live links, and hands back; one that the kernel refuses
+//! changes nothing.
+
+use integration::agent::Agent;
+use integration::client::{Call, dial, udp};
+use integration::lab::{self, Lab};
+use integration::process::binary;
+use integration::server::{Backends, Kind};
+use integration::spec::{service, services};
+use integration::traffic::{Traffic, Way};
+use integration::wait::eventually;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const VIP: &str = "10.96.0.10:80";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn vip() -> SocketAddr {
+    VIP.parse().expect("an address")
+}
+
+/// A service for both protocols, and clients of all ways that never stop.
+struct Scene {
+    _servers: [Backends; 2],
+    traffic: Traffic,
+}
+
+impl Scene {
+    fn configure(lab: &Lab) -> Self {
+        let tcp = Backends::tcp("127.0.0.1", ["web"]);
+        let datagrams = Backends::start(Kind::Udp, [(tcp.at(0), "web")]);
+        let web = service("web").frontend(VIP).udp(VIP).backend(tcp.at(0));
+        lab.write_config(&services(&[web]));
+        Self { _servers: [tcp, datagrams], traffic: Traffic::default() }
+    }
+
+    fn begin(&mut self) {
+        self.traffic.joins(vip(), "web");
+        for way in [Way::Tcp, Way::Connected, Way::Unconnected, Way::Kept] {
+            self.traffic.dial(way, vip());
+        }
+        self.traffic.goes_on(10);
+    }
+
+    #[track_caller]
+    fn goes_on(&self) {
+        self.traffic.goes_on(10);
+        self.traffic.expect_no_complaint();
+    }
+}
+
+/// Open connections.
+struct Held(Vec<Call>, UdpSocket);
+
+impl Held {
+    fn begin() -> Self {
+        let datagrams = udp("0.0.0.0:0");
+        datagrams.connect(vip()).expect("the service is there");
+        Self((0..5).map(|_| dial(vip()).expect("the service is there")).collect(), datagrams)
+    }
+
+    #[track_caller]
+    fn expect_names(&mut self) {
+        for call in &mut self.0 {
+            assert_eq!(call.peer(), vip());
+            assert!(call.echoes("still here"));
+        }
+        assert_eq!(self.1.peer_addr().expect("a peer"), vip());
+    }
+}
+
+/// A copy of the agent, whose programs were changed.
+fn rebuilt(lab: &Lab, change: impl Fn(&mut [u8], &str)) -> PathBuf {
+    let path = lab.scratch().join("rebuilt");
+    fs::copy(binary("lb-agent"), &path).expect("there is room for a copy of the agent");
+    let mut bytes = fs::read(&path).expect("the copy can be read");
+    let mut objects = 0;
+    for at in (0..bytes.len().saturating_sub(64)).step_by(4) {
+        const BPF: u8 = 247;
+        if bytes[at..].starts_with(b"\x7fELF") && bytes[at + 18] == BPF {
+            each_section(&mut bytes[at..], &change);
+            objects += 1;
+        }
+    }
+    assert_eq!(objects, 2, "the agent has one object, and one for old kernels");
+    fs::write(&path, bytes).expect("the copy can be written");
+    path
+}
+
+/// Calls `change` with the content and the name of each section of an ELF file.
+fn each_section(file: &mut [u8], change: &impl Fn(&mut [u8], &str)) {
+    let number = |file: &[u8], at: usize, length: usize| -> usize {
+        file[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let (headers, size) = (number(file, 0x28, 8), number(file, 0x3a, 2));
+    let (count, names) = (number(file, 0x3c, 2), number(file, 0x3e, 2));
+    let names = number(file, headers + names * size + 0x18, 8);
+    for header in (0..count).map(|index| headers + index * size) {
+        const NO_CONTENT: usize = 8;
+        if number(file, header + 4, 4) == NO_CONTENT {
+            continue;
+        }
+        let name = names + number(file, header, 4);
+        let end = name + file[name..].iter().position(|byte| *byte == 0).expect("names end");
+        let name = String::from_utf8(file[name..end].to_vec()).expect("names are text");
+        let (at, length) = (number(file, header + 0x18, 8), number(file, header + 0x20, 8));
+        change(&mut file[at..at + length], &name);
+    }
+}
+
+fn programs(agent: &Agent<'_>) -> Vec<(u32, u32)> {
+    agent.status().hooks.into_iter().map(|hook| (hook.link_id, hook.program_id)).collect()
+}
+
+/// The same layout: the same links and tables, other programs, and nobody notices.
+#[test]
+fn another_build_takes_over_and_hands_back() {
+    lab::run("faults-build", |lab| {
+        let mut scene = Scene::configure(lab);
+        let other = rebuilt(lab, |content, name| {
+            if name == "license" {
+                content.fill(0);
+                content[..3].copy_from_slice(b"GPL");
+            }
+        });
+        // With it goes code that the first build's verified programs do not have.
+        let excluded = lab.cgroup().child("excluded");
+        let arguments = ["--exclude-cgroup", &excluded.path().to_string_lossy()];
+        let agent = Agent::adopt(lab);
+        scene.begin();
+        let mut held = Held::begin();
+        let first = programs(&agent);
+        agent.kill9();
+        let mut agent = Agent::spawn_from(lab, &other, &arguments);
+        agent.wait_ready();
+        scene.goes_on();
+        let second = programs(&agent);
+        let is_new =
+            |((link, old), (same, new)): (&(u32, u32), &(u32, u32))| link == same && old != new;
+        assert!(first.iter().zip(&second).all(is_new), "{first:?} {second:?}");
+        held.expect_names();
+        let mut later = Held::begin();
+        agent.kill9();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        held.expect_names();
+        later.expect_names();
+        drop(scene);
+        agent.expect_active(12);
+        drop((held, later));
+        agent.expect_no_connections();
+    });
+}
+
+/// One program of ten can't be loaded: what was attached serves on, and nothing was changed.
+#[test]
+fn a_build_that_is_refused_changes_nothing() {
+    lab::run("faults-refused", |lab| {
+        let mut scene = Scene::configure(lab);
+        let broken = rebuilt(lab, |content, name| {
+            if name == "cgroup/connect6" {
+                // There is no such instruction.
+                content[0] = 0xff;
+            }
+        });
+        let agent = Agent::adopt(lab);
+        scene.begin();
+        let mut held = Held::begin();
+        let before = programs(&agent);
+        agent.kill9();
+        let refused = Agent::spawn_from(lab, &broken, &[]);
+        assert_eq!(refused.ended().code(), Some(1));
+        scene.goes_on();
+        let agent = Agent::adopt(lab);
+        assert!(
+            agent.log().contains("verifier refused the program for connect6"),
+            "{}",
+            agent.log()
+        );
+        scene.goes_on();
+        held.expect_names();
+        let links =
+            |programs: &[(u32, u32)]| programs.iter().map(|(link, _)| *link).collect::<Vec<_>>();
+        assert_eq!(links(&programs(&agent)), links(&before));
+        assert_eq!(agent.status().work.publishes, 0);
+        drop(scene);
+        agent.expect_active(6);
+    });
+}
+
+/// Tables of another layout can't be read: new ones are made, and the old ones serve what is open.
+/// A version is but a number to the agent, so what one of another left is made by renaming.
+#[test]
+fn another_layout_takes_over_and_hands_back() {
+    lab::run("faults-layout", |lab| {
+        lab.set_settings("self_test: 1s");
+        let mut scene = Scene::configure(lab);
+        let agent = Agent::adopt(lab);
+        scene.begin();
+        let mut first = Held::begin();
+        let pins = agent.status().pin_dir;
+        let other = pins.with_file_name("4095");
+        agent.kill9();
+        fs::rename(&pins, &other).unwrap();
+        scene.goes_on();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        first.expect_names();
+        let mut second = Held::begin();
+        // Those of the traffic come and go.
+        let open = |agent: &Agent<'_>| {
+            agent.status().self_test.earlier.first().map(|e| (e.layout, e.open))
+        };
+        eventually("the old tables' connections", DEADLINE, || {
+            open(&agent) == Some((4095, Some(6)))
+        });
+        let shown = lab.lbctl(&["status"]);
+        assert!(shown.stdout.contains("layout 4095: 6 sockets are open"), "{shown:?}");
+        // Back: to this agent, the tables that the other layout's has are its own.
+        agent.kill9();
+        let swap = pins.with_file_name("4096");
+        fs::rename(&pins, &swap).unwrap();
+        fs::rename(&other, &pins).unwrap();
+        fs::rename(&swap, &other).unwrap();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        first.expect_names();
+        second.expect_names();
+        eventually("the other tables' connections", DEADLINE, || {
+            open(&agent) == Some((4095, Some(6)))
+        });
+        // Once nothing is open that needs them, they go.
+        drop(second);
+        eventually("the end of the other tables", DEADLINE, || !other.exists());
+        scene.goes_on();
+        first.expect_names();
+        drop(scene);
+        agent.expect_active(6);
+        drop(first);
+        agent.expect_no_connections();
+        assert_eq!(agent.status().self_test.problems, [""; 0]);
+    });
+}

@@ -1,0 +1,200 @@
+//! Rows of sockets that closed while no program was there to see it, as when somebody has taken the
+//! links away: they would take up room and count as open for ever.
+//!
+//! What is collected must be nobody's. So a row is suspected only if it is older than the last time the
+//! programs were attached (a socket that closed since was seen), if no network namespace has a socket
+//! with its cookie, and if that was so some seconds before, too: a socket on its way from the program
+//! to the kernel's hash tables is in neither for a moment. At last the descriptors of all processes
+//! are looked through, for sockets that the kernel does not list because they are not connected any
+//! more, or because nothing leads to their namespace. Where any of that can't be done, nothing is
+//! collected.
+//!
+//! The row is given up by a program, as `sock_release` does it, because a system call would write the
+//! whole of a row that another socket may claim at this moment.
+
+use super::destroy::diag::{Diag, Question};
+use super::destroy::{Rows, may_enter_namespaces, namespaces};
+use super::{DataplaneError, sys};
+use lb_common::protocol;
+use nix::errno::Errno;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A look for such rows; may run on another thread.
+pub type Sweep = Box<dyn FnOnce() -> Result<Swept, DataplaneError> + Send>;
+
+/// What a look has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Cookies of rows that seem to be nobody's.
+    pub suspects: BTreeSet<u64>,
+    /// Rows that were given up.
+    pub collected: u64,
+    /// What could not be looked through, and what to do about it. Nothing was collected then.
+    pub problems: BTreeSet<String>,
+}
+
+/// What a look needs.
+pub(super) struct Sweeper {
+    pub(super) pins: PathBuf,
+    /// Gives up the row of the cookie in its data.
+    pub(super) program: OwnedFd,
+    /// When the programs were last attached: [`lb_common::since`].
+    pub(super) attached: u32,
+}
+
+/// The sockets that there are.
+#[derive(Default)]
+struct Living {
+    cookies: BTreeSet<u64>,
+    inodes: BTreeSet<u32>,
+    problems: BTreeSet<String>,
+}
+
+impl Sweeper {
+    /// Looks for suspects; if there were some `before`, those of them that still are suspect are
+    /// collected.
+    pub(super) fn run(self, before: Option<&BTreeSet<u64>>) -> Result<Swept, DataplaneError> {
+        let rows = Rows::open(&self.pins)?;
+        let mut suspects = rows.all()?;
+        suspects.retain(|cookie, memory| {
+            memory.since < self.attached && before.is_none_or(|before| before.contains(cookie))
+        });
+        if suspects.is_empty() {
+            return Ok(Swept::default());
+        }
+        let living = living()?;
+        if !living.problems.is_empty() {
+            return Ok(Swept { problems: living.problems, ..Swept::default() });
+        }
+        suspects.retain(|cookie, _| !living.cookies.contains(cookie));
+        if before.is_some() && !suspects.is_empty() {
+            let open = match open_elsewhere(&living.inodes) {
+                Ok(open) => open,
+                Err(problem) => {
+                    return Ok(Swept { problems: [problem].into(), ..Swept::default() });
+                }
+            };
+            suspects.retain(|cookie, _| !open.contains(cookie));
+        }
+        let mut swept = Swept::default();
+        for (cookie, memory) in suspects {
+            if before.is_none() {
+                swept.suspects.insert(cookie);
+            } else if rows.remembers(&memory.row) {
+                self.give_up(cookie)?;
+                swept.collected += 1;
+            }
+        }
+        Ok(swept)
+    }
+
+    fn give_up(&self, cookie: u64) -> Result<(), DataplaneError> {
+        // The kernel takes no packet without room for an Ethernet header.
+        let mut data = [0; 64];
+        data[..8].copy_from_slice(&cookie.to_ne_bytes());
+        sys::run_once(self.program.as_fd(), &data)
+            .map_err(|e| DataplaneError::new("giving up the row of a closed socket", e))
+    }
+}
+
+/// The sockets of all network namespaces.
+fn living() -> Result<Living, DataplaneError> {
+    if !may_enter_namespaces() {
+        let problem = "rows of sockets that closed while no program was attached stay, because other \
+                       network namespaces can't be looked into without CAP_SYS_ADMIN";
+        return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
+    }
+    let total = Mutex::new(Living::default());
+    let look = |_: u64| {
+        let found = look_through();
+        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok((cookies, inodes)) => {
+                total.cookies.extend(cookies);
+                total.inodes.extend(inodes);
+            }
+            Err(errno) => {
+                let text = "the sockets of a network namespace can't be listed";
+                total.problems.insert(format!("{text}: {}", errno.desc()));
+            }
+        }
+    };
+    let problems = namespaces::in_each(true, look)?;
+    let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    total.problems.extend(problems);
+    Ok(total)
+}
+
+/// Cookies and inodes of the calling thread's namespace.
+fn look_through() -> nix::Result<(Vec<u64>, Vec<u32>)> {
+    let mut diag = Diag::open()?;
+    let (mut cookies, mut inodes) = (Vec::new(), Vec::new());
+    for number in [protocol::TCP, protocol::UDP] {
+        let question = Question { protocol: number.into(), port: None, token: false };
+        diag.dump(&question, None, |found| {
+            // One without an inode was closed: the kernel alone still has to do with it.
+            if found.inode != 0 {
+                cookies.push(found.cookie);
+                inodes.push(found.inode);
+            }
+        })?;
+    }
+    Ok((cookies, inodes))
+}
+
+/// Cookies of the sockets that processes have open, but for those with these inodes.
+fn open_elsewhere(known: &BTreeSet<u32>) -> Result<BTreeSet<u64>, String> {
+    let mut cookies = BTreeSet::new();
+    // Sockets are shared, and one process may have many that are none of ours.
+    let mut looked = BTreeSet::new();
+    for process in namespaces::entries(Path::new("/proc")) {
+        let name = process.file_name().and_then(|name| name.to_str());
+        let Some(pid) = name.and_then(|name| name.parse::<i32>().ok()) else { continue };
+        for fd in namespaces::entries(&process.join("fd")) {
+            let Ok(link) = fs::read_link(&fd) else { continue };
+            let Some(inode) = link.to_str().and_then(super::connections::inode_of) else {
+                continue;
+            };
+            let number = fd.file_name().and_then(|name| name.to_str());
+            let Some(number) = number.and_then(|name| name.parse::<i32>().ok()) else { continue };
+            if known.contains(&inode) || !looked.insert(inode) {
+                continue;
+            }
+            match sys::descriptor_of(pid, number) {
+                Ok(socket) => cookies.extend(socket2::SockRef::from(&socket).cookie().ok()),
+                // The process has ended, or has closed it.
+                Err(error)
+                    if [Errno::ESRCH, Errno::EBADF]
+                        .map(|e| Some(e as i32))
+                        .contains(&error.raw_os_error()) => {}
+                Err(error) => {
+                    return Err(format!(
+                        "rows of sockets that closed while no program was attached stay, because the \
+                         sockets of process {pid} can't be looked at ({error}); give the agent \
+                         CAP_SYS_PTRACE"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(cookies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn an_open_socket_is_found_though_the_kernel_lists_no_such() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let cookie = socket2::SockRef::from(&socket).cookie().unwrap();
+        // It has no peer.
+        assert!(!look_through().unwrap().0.contains(&cookie));
+        assert!(open_elsewhere(&BTreeSet::new()).unwrap().contains(&cookie));
+    }
+}

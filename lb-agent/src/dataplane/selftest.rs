@@ -1,0 +1,264 @@
+//! The self-test of the live dataplane: whether the programs are attached where they should be, whether
+//! the kernel runs them there, and whether the pins lead to them. What is ours to repair is repaired.
+//!
+//! The kernel is asked; no socket is connected for a trial. What it says it runs at a hook is what it
+//! runs, while a connect of the agent's own would tell of the agent's cgroup only, and would count as
+//! somebody's.
+
+use super::attach::{self, AttachError, Held, failed};
+use super::kernel::Kernel;
+use super::lock::{LockError, PinLock};
+use super::tables::chain;
+use super::{Checked, preflight, sys};
+use crate::status::{OtherProgram, Place};
+use aya::maps::MapData;
+use aya::programs::loaded_programs;
+use lb_common::since;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// What the self-test remembers.
+#[derive(Default)]
+pub(super) struct Remembered {
+    /// The lock on the pin directory, where it had to be made again.
+    lock: Option<PinLock>,
+    /// Device and inode of the pin directory.
+    directory: Option<(u64, u64)>,
+    /// Names of the programs of others, by id.
+    names: BTreeMap<u32, Option<String>>,
+}
+
+impl Kernel {
+    /// Looks at all that is attached and pinned, and repairs what it can.
+    pub(super) fn check(&mut self) -> Checked {
+        let mut checked = Checked::default();
+        let pinned = self.check_directory(&mut checked);
+        self.check_links(pinned, &mut checked);
+        if pinned {
+            self.check_tables(&mut checked);
+        }
+        self.check_generations(&mut checked);
+        match attach::statuses(&self.links) {
+            Ok(attached) => checked.attached = attached,
+            Err(error) => checked.problems.push(error.to_string()),
+        }
+        checked
+    }
+
+    /// Whether there is a place for pins that is ours. Makes the directory again where it is gone.
+    fn check_directory(&mut self, checked: &mut Checked) -> bool {
+        let pins = &self.pins;
+        if !preflight::on_bpffs(pins) {
+            checked.problems.push(format!(
+                "no bpffs is mounted at {} any more: what is attached stays so only while this agent \
+                 runs; mount it where it was (mount -t bpf bpf DIRECTORY), then the pins are made again",
+                pins.display(),
+            ));
+            return false;
+        }
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let found = fs::metadata(pins).ok().map(identity);
+        if found.is_some() && found == self.remembered.directory {
+            return true;
+        }
+        // The lock is on the directory that was there before.
+        let lock = match fs::create_dir_all(pins) {
+            Ok(()) => PinLock::acquire(pins),
+            Err(error) => Err(LockError::Failed { path: pins.clone(), reason: error.to_string() }),
+        };
+        match lock {
+            Ok(lock) => {
+                self.remembered.lock = Some(lock);
+                self.remembered.directory = fs::metadata(pins).ok().map(identity);
+                checked.repairs.push(format!("{} was gone; it is made again", pins.display()));
+                true
+            }
+            Err(error) => {
+                checked
+                    .problems
+                    .push(format!("the pins are gone and can't be made again: {error}"));
+                false
+            }
+        }
+    }
+
+    fn check_links(&mut self, pinned: bool, checked: &mut Checked) {
+        let directory = match File::open(&self.cgroup) {
+            Ok(directory) => directory,
+            Err(error) => {
+                checked.problems.push(format!(
+                    "the cgroup {} can't be opened ({error}): nothing is translated there; make it \
+                     again, or set `cgroup` to another and restart the agent",
+                    self.cgroup.display()
+                ));
+                return;
+            }
+        };
+        let id = match directory.metadata() {
+            Ok(metadata) => metadata.ino(),
+            Err(error) => {
+                checked.problems.push(format!("{}: {error}", self.cgroup.display()));
+                return;
+            }
+        };
+        let mut ours = BTreeMap::new();
+        let object = &self.object;
+        for held in &mut self.links {
+            let loaded = object.program(held.hook.program).map(|program| program.fd());
+            let Some(Ok(program)) = loaded else {
+                checked.problems.push(AttachError::Missing(held.hook.program).to_string());
+                continue;
+            };
+            let pins = pinned.then_some(self.pins.as_path());
+            let done = mend(held, program.as_fd(), (&directory, id), pins, &mut checked.repairs);
+            match done.and_then(|()| read(held)) {
+                Ok(info) => drop(ours.insert(held.hook.attach_type, info.program_id)),
+                Err(error) => checked.problems.push(error.to_string()),
+            }
+        }
+        if !checked.repairs.is_empty() {
+            self.attached = since::stamp(sys::monotonic_nanoseconds());
+        }
+        self.look_around(&directory, &ours, checked);
+    }
+
+    /// What the kernel runs at our hooks.
+    fn look_around(&mut self, cgroup: &File, ours: &BTreeMap<u32, u32>, checked: &mut Checked) {
+        let mut unknown = BTreeSet::new();
+        for Held { hook, .. } in &self.links {
+            let Some(own) = ours.get(&hook.attach_type) else { continue };
+            let ids = match sys::effective_programs(cgroup.as_fd(), hook.attach_type) {
+                Ok(ids) => ids,
+                Err(error) => {
+                    let what = "asking which programs run at";
+                    checked.problems.push(format!("{what} {}: {error}", hook.name));
+                    continue;
+                }
+            };
+            let Some(at) = ids.iter().position(|id| id == own) else {
+                checked.problems.push(format!(
+                    "the kernel does not run our program at {}, although it is attached; restart the \
+                     agent, and report its log if that does not help",
+                    hook.name
+                ));
+                continue;
+            };
+            for (place, id) in ids.iter().enumerate().filter(|(_, id)| *id != own) {
+                unknown.insert(*id);
+                checked.others.push(OtherProgram {
+                    hook: hook.name.to_owned(),
+                    program_id: *id,
+                    name: None,
+                    place: if place < at { Place::Before } else { Place::After },
+                });
+            }
+        }
+        self.remembered.names.retain(|id, _| unknown.contains(id));
+        if unknown.iter().any(|id| !self.remembered.names.contains_key(id)) {
+            // Without CAP_SYS_ADMIN they have no names for us.
+            self.remembered.names = unknown.iter().map(|id| (*id, None)).collect();
+            for program in loaded_programs().map_while(Result::ok) {
+                if let Some(name) = self.remembered.names.get_mut(&program.id()) {
+                    *name = program.name_as_str().filter(|n| !n.is_empty()).map(str::to_owned);
+                }
+            }
+        }
+        for other in &mut checked.others {
+            other.name = self.remembered.names.get(&other.program_id).cloned().flatten();
+        }
+    }
+
+    /// Removes what nobody needs any more of what agents of other versions left.
+    fn check_generations(&mut self, checked: &mut Checked) {
+        for mut generation in std::mem::take(&mut self.generations) {
+            if !generation.is_over() {
+                checked.earlier.push(generation.status());
+                self.generations.push(generation);
+                continue;
+            }
+            match generation.remove() {
+                Ok(layout) => checked.notes.push(format!(
+                    "the tables of layout {layout} are removed: no connection needs them any more"
+                )),
+                Err(error) => checked.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn check_tables(&self, checked: &mut Checked) {
+        for (name, id) in &self.table_ids {
+            let pin = self.pins.join(name);
+            let found = MapData::from_pin(&pin).ok().and_then(|map| Some(map.info().ok()?.id()));
+            if found == Some(*id) {
+                continue;
+            }
+            match self.pin_table(name, &pin) {
+                Ok(()) => checked
+                    .repairs
+                    .push(format!("{} was missing; it is pinned again", pin.display())),
+                Err(error) => checked.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn pin_table(&self, name: &'static str, pin: &Path) -> Result<(), AttachError> {
+        let table = self.object.map(name).ok_or(AttachError::Missing(name))?;
+        let fresh = attach::fresh_name(pin)?;
+        let what = || format!("pinning {}", pin.display());
+        table.pin(&fresh).map_err(|error| failed::<String>(what())(chain(&error)))?;
+        fs::rename(&fresh, pin).map_err(failed(what()))
+    }
+
+    /// Notes that the pin directory is the one that the lock is on.
+    pub(super) fn remember_directory(&mut self) {
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        self.remembered.directory = fs::metadata(&self.pins).ok().map(identity);
+    }
+}
+
+fn read(held: &Held) -> Result<sys::LinkInfo, AttachError> {
+    let what = || format!("reading the link of {}", held.hook.name);
+    sys::link_info(held.link.as_fd()).map_err(failed(what()))
+}
+
+/// Sees to it that a link is on the cgroup with our program, and that its pin leads to it.
+fn mend(
+    held: &mut Held,
+    program: BorrowedFd<'_>,
+    (cgroup, cgroup_id): (&File, u64),
+    pins: Option<&Path>,
+    repairs: &mut Vec<String>,
+) -> Result<(), AttachError> {
+    let name = held.hook.name;
+    let info = read(held)?;
+    let running =
+        sys::program_id(program).map_err(failed(format!("reading the program of {name}")))?;
+    if info.cgroup_id != cgroup_id {
+        // The cgroup is another of the same name, or somebody has taken the program off.
+        held.link = attach::create(held.hook, program, cgroup)?;
+        repairs.push(format!("{name} was not attached any more; it is attached again"));
+    } else if info.program_id != running {
+        let what = format!("replacing the program of {name}");
+        sys::update_link(held.link.as_fd(), program).map_err(failed(what))?;
+        repairs.push(format!("somebody had put another program in our place at {name}"));
+    }
+    let Some(pins) = pins else { return Ok(()) };
+    let pin = attach::pin_of(pins, held.hook);
+    let own = read(held)?.id;
+    let found = match sys::open_pin(&pin) {
+        Ok(link) => sys::link_info(link.as_fd()).ok().map(|info| info.id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(format!("opening {}", pin.display()))(error)),
+    };
+    if found != Some(own) {
+        attach::pin_link(&held.link, &pin)?;
+        if info.id == own {
+            repairs.push(format!("{} was missing; it is pinned again", pin.display()));
+        }
+    }
+    Ok(())
+}
