@@ -3,6 +3,7 @@
 use super::DataplaneError;
 use super::sys::Mapped;
 use crate::config::TableSizes;
+use crate::plan::block::Block;
 use aya::maps::{HashMap, Map, MapData, MapError, MapType, PerCpuArray};
 use bytemuck::Zeroable;
 use lb_common::rows::{
@@ -307,17 +308,9 @@ impl Tables {
     /// The live block of a frontend's index.
     pub(super) fn block(&self, index: u32) -> Option<LiveBlock> {
         let word = BlockWord(self.blocks.get(index)?);
-        if word.0 == 0 {
-            return None;
-        }
-        let header: BlockHeader = bytemuck::cast(self.backends.get(word.base())?);
-        let first = word.base().checked_add(1)?;
-        let end = first.checked_add(word.rows())?.checked_add(header.resting)?;
-        if end > self.backends.entries() {
-            return None;
-        }
-        let rows = (first..end).filter_map(|row| self.backends.get(row)).collect();
-        Some((word.base(), header, rows))
+        let row = |row| self.backends.get(row);
+        let (base, Block { header, rows }) = Block::read(word, self.backends.entries(), row)?;
+        Some((base, header, rows))
     }
 
     /// Sockets that are open to a backend; `None` if there is no such id.

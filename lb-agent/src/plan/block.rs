@@ -119,6 +119,25 @@ impl Block {
         Self { header, rows: usable }
     }
 
+    /// The block that `word` makes live in a table of `entries` rows, and the row it begins at. None if there is
+    /// none, or what is there is no block.
+    pub fn read(
+        word: BlockWord,
+        entries: u32,
+        row: impl Fn(u32) -> Option<BackendRow>,
+    ) -> Option<(u32, Self)> {
+        if word.0 == 0 {
+            return None;
+        }
+        let header: BlockHeader = bytemuck::cast(row(word.base())?);
+        let first = word.base().checked_add(1)?;
+        let end = first.checked_add(word.rows())?.checked_add(header.resting)?;
+        if end > entries {
+            return None;
+        }
+        Some((word.base(), Self { header, rows: (first..end).filter_map(row).collect() }))
+    }
+
     /// Rows in `BACKENDS`, the header's included.
     pub fn length(&self) -> u32 {
         u32::try_from(self.rows.len()).map_or(u32::MAX, |rows| rows.saturating_add(1))
