@@ -42,12 +42,15 @@ impl<'a> Agent<'a> {
 
     /// Starts an agent on the configuration that is in place, without waiting for anything.
     pub fn spawn(lab: &'a Lab, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary("lb-agent"));
+        Self::spawn_by(lab, command.args(["run", "-c"]).arg(lab.config_file()).args(arguments))
+    }
+
+    /// Starts what becomes an agent, without waiting for anything.
+    pub fn spawn_by(lab: &'a Lab, command: &mut Command) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(lab.log_file());
         let log = log.expect("the scratch directory is writable");
-        let child = Command::new(binary("lb-agent"))
-            .args(["run", "-c"])
-            .arg(lab.config_file())
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be duplicated"))
             .stderr(log)

@@ -49,8 +49,9 @@ use crate::pulse::Pulse;
 use crate::status::{
     AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
 };
+use axum::body::{Body, to_bytes};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -62,7 +63,7 @@ use nix::unistd::getegid;
 use peer::{Peer, Rights};
 use serde::Deserialize;
 use serde_json::json;
-use server::Patience;
+use server::{Patience, Precedence};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,11 +73,16 @@ use tokio::time::timeout;
 
 /// Most bytes of a request's body.
 const BODY_BYTES: usize = 64 * 1024;
-/// Until an answer begins, the request's body included; longer than `lbctl` waits.
+/// For the body of a request, which is there at once or never.
+const BODY_TIME: Duration = Duration::from_secs(3);
+/// Until an answer begins; longer than `lbctl` waits.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// `lbctl trace` may be paused for a while.
-const PATIENCE: Patience =
-    Patience { take: Duration::from_secs(60), last_answers: Duration::from_secs(2) };
+/// Shorter than `lbctl` waits for those who say nothing; `lbctl trace` may be paused for a while.
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(3),
+    take: Duration::from_secs(60),
+    last_answers: Duration::from_secs(2),
+};
 
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
@@ -127,7 +133,9 @@ pub async fn serve(bound: Bound, parts: Parts, shutdown: impl Future<Output = ()
         Some(peer) => router.clone().layer(Extension(peer)),
         None => router.clone(),
     };
-    server::serve(listener, of_peer, PATIENCE, shutdown).await;
+    // Whoever floods the socket does not keep the operator out.
+    let first = Precedence::Of(|stream| Peer::of(stream).is_some_and(Peer::is_ours));
+    server::serve(listener, of_peer, first, PATIENCE, shutdown).await;
 }
 
 /// What a client of this process's own user gets.
@@ -146,19 +154,32 @@ fn router(parts: Parts, rights: Rights) -> Router {
         .merge(log_level::routes())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(Budget::new(), budget::counted))
         .layer(from_fn_with_state(rights, peer::checked))
         .layer(from_fn(in_time))
         .with_state(parts)
 }
 
-/// An answer begins in time, be it that the request's body comes too slowly.
+/// Takes small bodies that come in time only, and begins to answer in time.
 async fn in_time(request: Request, next: Next) -> Response {
-    timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
-        let error = "no answer in time, or no whole request; the host may be overloaded".to_owned();
-        Failure { status: StatusCode::GATEWAY_TIMEOUT, error }.into_response()
-    })
+    let (head, body) = request.into_parts();
+    let (status, error) = match timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => {
+            let answer = next.run(Request::from_parts(head, Body::from(body)));
+            match timeout(ANSWER_TIME, answer).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    (StatusCode::GATEWAY_TIMEOUT, "no answer in time; the host may be overloaded")
+                }
+            }
+        }
+        Ok(Err(_)) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request has no whole body, or one that is too large",
+        ),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"),
+    };
+    Failure { status, error: error.to_owned() }.into_response()
 }
 
 /// What only shows, and may be shown anywhere.

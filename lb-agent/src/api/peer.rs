@@ -75,6 +75,11 @@ impl Peer {
         Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), pid }
     }
 
+    /// Whether it is root's, or of the agent's own user.
+    pub(super) fn is_ours(self) -> bool {
+        self.uid == 0 || self.uid == geteuid().as_raw()
+    }
+
     /// `None` if the kernel does not tell.
     pub(super) fn of(stream: &UnixStream) -> Option<Self> {
         let told = stream.peer_cred().ok()?;

@@ -38,7 +38,9 @@ pub enum BindError {
     #[error("{} is too long for a socket ({} bytes, 107 at most); set `socket` to a shorter path", .0.display(), .0.as_os_str().len())]
     TooLong(PathBuf),
     /// There is no such group.
-    #[error("socket_group: there is no group `{0}`{1}; make it with `groupadd --system {0}`, or name another")]
+    #[error(
+        "socket_group: there is no group `{0}`{1}; make it with `groupadd --system {0}`, or name another"
+    )]
     NoGroup(String, String),
     /// The socket can't be given to the group.
     #[error("socket_group: {} can't be given to group `{group}`: {source}; make the agent's user a member of it (`SupplementaryGroups=` of its unit)", .path.display())]

@@ -14,7 +14,7 @@
 mod exposition;
 
 use super::budget::{self, Budget};
-use super::server::{self, Patience};
+use super::server::{self, Patience, Precedence};
 use super::{Page, Parts, reading};
 use crate::config::{self, Http};
 use crate::leases::Leases;
@@ -34,8 +34,11 @@ use tokio::time::timeout;
 
 /// Until an answer begins.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
-const PATIENCE: Patience =
-    Patience { take: Duration::from_secs(30), last_answers: Duration::from_secs(1) };
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(10),
+    take: Duration::from_secs(30),
+    last_answers: Duration::from_secs(1),
+};
 
 const ENDPOINTS: &str =
     "/, /metrics, /livez, /readyz, /v1/status, /v1/services, /v1/services/{name} and /v1/maps";
@@ -96,7 +99,7 @@ pub async fn serve(
 ) {
     let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let router = router.layer(from_fn_with_state(local, known_host));
-    server::serve(listener, |_| router.clone(), PATIENCE, shutdown).await;
+    server::serve(listener, |_| router.clone(), Precedence::Turns, PATIENCE, shutdown).await;
 }
 
 // === for every request ===
