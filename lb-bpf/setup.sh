@@ -53,6 +53,8 @@ need() { have "$1" || packages="$packages $2"; }
 need cc gcc
 need ip iproute2
 need nsenter util-linux
+# Knows which system calls the sets of a unit's filter have.
+need systemd-analyze systemd
 # The etcd client is generated from its protocol's definition; its tests use the real thing.
 need protoc protobuf-compiler
 [ -e /usr/include/google/protobuf/descriptor.proto ] || packages="$packages libprotobuf-dev"

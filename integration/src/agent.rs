@@ -48,12 +48,15 @@ impl<'a> Agent<'a> {
 
     /// As [`Agent::spawn`], from another executable.
     pub fn spawn_from(lab: &'a Lab, program: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        Self::spawn_by(lab, command.args(["run", "-c"]).arg(lab.config_file()).args(arguments))
+    }
+
+    /// Starts what becomes an agent, without waiting for anything.
+    pub fn spawn_by(lab: &'a Lab, command: &mut Command) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(lab.log_file());
         let log = log.expect("the scratch directory is writable");
-        let child = Command::new(program)
-            .args(["run", "-c"])
-            .arg(lab.config_file())
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be duplicated"))
             .stderr(log)

@@ -6,13 +6,14 @@
 //! [`client`] dials them, [`traffic`] without end; [`browser`] and [`screen`] are what people look at;
 //! [`etcd`] is the store, [`large`] one with very much in it; [`apiserver`] is a Kubernetes cluster's,
 //! [`pods`] are nodes and pods with namespaces of their own, [`kubernetes`] is all of that together,
-//! [`packets`] with those who ask from outside. A fixture that can't be set up panics with the reason: a test that can't run has failed.
+//! [`packets`] with those who ask from outside; [`confine`] is the agent's systemd unit, without systemd. A fixture that can't be set up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod apiserver;
 pub mod browser;
 pub mod cgroup;
 pub mod client;
+pub mod confine;
 pub mod dataplane;
 pub mod empty_program;
 pub mod etcd;

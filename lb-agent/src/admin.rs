@@ -88,12 +88,19 @@ struct Line {
 /// What the file says. One that can't be read is as good as none: it must not keep the agent from
 /// serving.
 pub fn load(file: &std::path::Path) -> Overrides {
-    let lines: Vec<Line> = store::load(file)
-        .unwrap_or_else(|error| {
-            tracing::error!(%error, "what was said of backends is forgotten");
-            None
-        })
-        .unwrap_or_default();
+    let lines = store::load(file).unwrap_or_else(|error| {
+        tracing::error!(%error, "what was said of backends is forgotten");
+        None
+    });
+    collect(lines.unwrap_or_default())
+}
+
+/// The same for the file's bytes.
+pub(crate) fn read(text: &[u8]) -> Result<Overrides, serde_json::Error> {
+    serde_json::from_slice(text).map(collect)
+}
+
+fn collect(lines: Vec<Line>) -> Overrides {
     let mut overrides = Overrides::new();
     for Line { service, backend, said } in lines {
         overrides.entry(service).or_default().insert(backend, said);

@@ -6,7 +6,7 @@ mod packets;
 
 use crate::addresses::{self, Addresses};
 use crate::admin::{self, Admin};
-use crate::api;
+use crate::api::{self, BindError};
 use crate::config::{self, Config, Source};
 use crate::dataplane::exclude;
 use crate::dataplane::pinned::Pinned;
@@ -166,7 +166,10 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     }
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     let lock = PinLock::acquire(&pins)?;
-    let listener = api::bind(&config.socket)?;
+    let bound = api::bind(&config.socket, config.socket_group.as_deref()).map_err(|e| match e {
+        BindError::NoGroup(..) => Failure::Configuration(vec![e.to_string()]),
+        e => e.into(),
+    })?;
     let (http, http_warning) = api::http::bind(config.http)?;
 
     let settings = Settings {
@@ -229,7 +232,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
             page.close();
         }))
     });
-    let api = tokio::spawn(api::serve(listener, parts, async move {
+    let api = tokio::spawn(api::serve(bound, parts, async move {
         // The sender is dropped when the loop has ended, which is the signal.
         drop(api_stopped.changed().await);
     }));
@@ -239,7 +242,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     let ended = reconciler.run(async { outcome = beside(started).await }).await;
     inspector.tracer().stop();
     drop(stop_api);
-    api.await.context("the API's task")?.context("the API")?;
+    api.await.context("the API's task")?;
     if let Some(http) = http {
         http.await.context("the task of the HTTP listener")?;
     }

@@ -108,6 +108,7 @@ fn execute(command: Command) -> Result<(), Failure> {
                 Failure::Configuration(vec![format!("--log-level {log_level}: {error}")])
             })?;
             dataplane::share_one_heap();
+            dataplane::preflight::keep_capabilities()?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

@@ -24,12 +24,13 @@ pub use self::names::{Coredns, Dns, Names};
 pub use self::observe::{Http, Metrics};
 
 /// The keys of the main file.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "cgroup",
     "exclude_cgroups",
     "pin_dir",
     "state_dir",
     "socket",
+    "socket_group",
     "http",
     "metrics",
     "detach_on_exit",
@@ -69,6 +70,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The Unix socket of the API.
     pub socket: PathBuf,
+    /// The group whose members may use it, by name or number; by default the agent's own.
+    pub socket_group: Option<Arc<str>>,
     /// Where metrics and the status page are served.
     pub http: Http,
     /// What `/metrics` has.
@@ -185,6 +188,10 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
                     );
                 }
             }
+            "socket_group" => {
+                let group = |text: &str| Ok::<_, String>(text.into());
+                config.socket_group = reader.parse(item, "a group's name", group);
+            }
             "http" => config.http = observe::read_http(&mut reader, item).unwrap_or_default(),
             "metrics" => config.metrics = observe::read_metrics(&mut reader, item),
             "detach_on_exit" => config.detach_on_exit = reader.flag(item, key),
@@ -232,6 +239,7 @@ impl Default for Config {
             pin_dir: "/sys/fs/bpf/lb".into(),
             state_dir: "/var/lib/lb-agent".into(),
             socket: "/run/lb-agent/agent.sock".into(),
+            socket_group: None,
             http: Http::default(),
             metrics: Metrics::default(),
             detach_on_exit: false,
@@ -268,6 +276,7 @@ impl Config {
             pin_dir,
             state_dir,
             socket,
+            socket_group,
             http,
             metrics,
             detach_on_exit,
@@ -287,6 +296,7 @@ impl Config {
             ("pin_dir", *pin_dir == now.pin_dir),
             ("state_dir", *state_dir == now.state_dir),
             ("socket", *socket == now.socket),
+            ("socket_group", *socket_group == now.socket_group),
             ("http", *http == now.http),
             ("metrics", *metrics == now.metrics),
             ("detach_on_exit", *detach_on_exit == now.detach_on_exit),

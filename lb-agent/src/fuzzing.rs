@@ -1,7 +1,19 @@
-//! What must hold for any bytes that somebody puts into a store or a file. For `fuzz/` and the
+//! What must hold for any bytes that come from elsewhere: files, stores, clusters, clients, pinned tables. For `fuzz/` and the
 //! bounded run in `tests/fuzz.rs`; not part of the library's interface.
 //!
 //! Each function panics where something does not hold.
+
+mod cluster;
+mod documents;
+mod requests;
+mod settings;
+mod tables;
+
+pub use self::cluster::cluster;
+pub use self::documents::documents;
+pub use self::requests::requests;
+pub use self::settings::{kube_proxy, kubeconfig, settings};
+pub use self::tables::tables;
 
 use crate::claims::Claims;
 use crate::etcd::KeyValue;
@@ -169,10 +181,23 @@ fn differing<'m, K: Ord, V: PartialEq>(
 fn check_rejections(rejections: &[Rejection]) {
     assert!(rejections.is_sorted(), "not in order");
     for Rejection { origin, service, reason } in rejections {
-        let texts = [origin, reason].into_iter().chain(service);
-        assert!(texts.clone().all(|text| !text.contains(char::is_control)), "{origin}: {reason}");
-        assert!(texts.clone().all(|text| text.len() < 1000), "{origin}: {reason}");
+        check_lines([origin, reason].into_iter().chain(service));
         assert!(!reason.is_empty() && origin.contains(" (revision "), "{origin}: {reason}");
+    }
+}
+
+/// What is told of foreign bytes is a line that any terminal can show, and of bounded length.
+fn check_lines<'t>(texts: impl IntoIterator<Item = &'t String>) {
+    for text in texts {
+        check_shown([text]);
+        assert!(text.len() < 1000, "{text}");
+    }
+}
+
+/// What is told of a file to who wrote it may be as long as what is in the file.
+fn check_shown<'t>(texts: impl IntoIterator<Item = &'t String>) {
+    for text in texts {
+        assert!(!text.contains(char::is_control), "{text:?}");
     }
 }
 

@@ -124,3 +124,38 @@ fn layouts() {
 fn services_document() {
     run("services_document", fuzzing::services_document);
 }
+
+#[test]
+fn settings() {
+    run("settings", fuzzing::settings);
+}
+
+#[test]
+fn kube_proxy() {
+    run("kube_proxy", fuzzing::kube_proxy);
+}
+
+#[test]
+fn kubeconfig() {
+    run("kubeconfig", fuzzing::kubeconfig);
+}
+
+#[test]
+fn cluster() {
+    run("cluster", fuzzing::cluster);
+}
+
+#[test]
+fn requests() {
+    run("requests", fuzzing::requests);
+}
+
+#[test]
+fn tables() {
+    run("tables", fuzzing::tables);
+}
+
+#[test]
+fn documents() {
+    run("documents", fuzzing::documents);
+}

@@ -10,6 +10,7 @@ mod metrics;
 mod page;
 mod prometheus;
 mod shares;
+mod socket;
 mod ten_thousand;
 mod top;
 mod trace;

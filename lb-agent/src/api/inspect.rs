@@ -1,6 +1,6 @@
 //! The answers that take a look into the kernel: `explain`, `connections`, `trace`.
 
-use super::patience::Patience;
+use super::patience::Endless;
 use super::{Failure, Parts, unknown_service};
 use crate::model::Frontend;
 use crate::nat::said::said;
@@ -8,13 +8,13 @@ use crate::sockets::Order;
 use crate::status::ServiceStatus;
 use crate::trace::TraceError;
 use crate::trace::line::Filter;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use hyper::body::{Bytes, Frame};
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -97,7 +97,7 @@ pub(super) async fn connections(
 
 pub(super) async fn trace(
     State(shared): State<Parts>,
-    ConnectInfo(patience): ConnectInfo<Patience>,
+    Extension(endless): Extension<Endless>,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(filter) = filter.map_err(|rejection| bad(rejection.body_text()))?;
@@ -122,7 +122,7 @@ pub(super) async fn trace(
         Failure { status, error: error.to_string() }
     })?;
     // Who stops to read a page of it misses lines, which is told.
-    patience.never_end();
+    endless.say();
     let kind = [(CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::new(Lines(lines))).into_response())
 }

@@ -18,8 +18,9 @@
 //! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
 //!
 //! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
-//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]; who takes nothing of
-//! an answer is cut off. What only shows is served by [`http`], too.
+//! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]; who may change something is
+//! also looked at, see [`peer`]; what clients may cost is bounded, see [`server`]. What only shows
+//! is served by [`http`], too.
 
 mod backends;
 mod budget;
@@ -30,12 +31,14 @@ mod listing;
 mod log_level;
 mod page;
 mod patience;
+mod peer;
+mod server;
 mod socket;
 
 pub(crate) use closest::closest;
 pub(crate) use log_level::NewFilter;
 pub use page::Page;
-pub use socket::{BindError, bind};
+pub use socket::{BindError, Bound, bind};
 
 use crate::admin::{Admin, Change};
 use crate::inspect::Inspector;
@@ -46,26 +49,40 @@ use crate::pulse::Pulse;
 use crate::status::{
     AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
 };
+use axum::body::{Body, to_bytes};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use budget::Budget;
 use listing::Listing;
-use patience::{Patience, Patiently, TAKE_TIME};
+use nix::unistd::getegid;
+use peer::{Peer, Rights};
 use serde::Deserialize;
 use serde_json::json;
+use server::{Patience, Precedence};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixListener;
-use tokio::sync::{oneshot, watch};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-/// How long answers that are under way may take once a stop was asked for.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Most bytes of a request's body.
+const BODY_BYTES: usize = 64 * 1024;
+/// For the body of a request, which is there at once or never.
+const BODY_TIME: Duration = Duration::from_secs(3);
+/// Until an answer begins; longer than `lbctl` waits.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// Shorter than `lbctl` waits for those who say nothing; `lbctl trace` may be paused for a while.
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(3),
+    take: Duration::from_secs(60),
+    last_answers: Duration::from_secs(2),
+};
 
 /// The header that says what an answer does not have, and why.
 pub(crate) const NOTE: &str = "lb-note";
@@ -107,32 +124,27 @@ struct Failure {
     error: String,
 }
 
-/// Answers requests on `listener` until `shutdown` completes; answers that are under way then get
+/// Answers requests on the socket until `shutdown` completes; answers that are under way then get
 /// a moment to finish, idle connections do not hold it up.
-pub async fn serve(
-    listener: UnixListener,
-    parts: Parts,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let listener = Patiently { listener, limit: TAKE_TIME };
-    let router = router(parts).into_make_service_with_connect_info::<Patience>();
-    let (stopping, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        shutdown.await;
-        drop(stopping);
-    });
-    let overtime = async {
-        // Only ever ends by the sender being dropped, which is the signal.
-        let _ = stopped.await;
-        tokio::time::sleep(LAST_ANSWERS).await;
+pub async fn serve(bound: Bound, parts: Parts, shutdown: impl Future<Output = ()>) {
+    let Bound { listener, group } = bound;
+    let router = router(parts, Rights::new(group));
+    let of_peer = |stream: &UnixStream| match Peer::of(stream) {
+        Some(peer) => router.clone().layer(Extension(peer)),
+        None => router.clone(),
     };
-    tokio::select! {
-        done = server => done,
-        () = overtime => Ok(()),
-    }
+    // Whoever floods the socket does not keep the operator out.
+    let first = Precedence::Of(|stream| Peer::of(stream).is_some_and(Peer::is_ours));
+    server::serve(listener, of_peer, first, PATIENCE, shutdown).await;
 }
 
-fn router(parts: Parts) -> Router {
+/// What a client of this process's own user gets.
+pub(crate) fn of_own_user(parts: Parts) -> Router {
+    let router = router(parts, Rights::new(getegid()));
+    router.layer(Extension(Peer::own())).layer(Extension(patience::Endless::default()))
+}
+
+fn router(parts: Parts, rights: Rights) -> Router {
     reading()
         .route("/v1/overrides", post(say))
         .route("/v1/backends", get(backends::table))
@@ -144,7 +156,31 @@ fn router(parts: Parts) -> Router {
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Budget::new(), budget::counted))
+        .layer(from_fn_with_state(rights, peer::checked))
+        .layer(from_fn(in_time))
         .with_state(parts)
+}
+
+/// Takes small bodies that come in time only, and begins to answer in time.
+async fn in_time(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let (status, error) = match timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => {
+            let answer = next.run(Request::from_parts(head, Body::from(body)));
+            match timeout(ANSWER_TIME, answer).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    (StatusCode::GATEWAY_TIMEOUT, "no answer in time; the host may be overloaded")
+                }
+            }
+        }
+        Ok(Err(_)) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request has no whole body, or one that is too large",
+        ),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"),
+    };
+    Failure { status, error: error.to_owned() }.into_response()
 }
 
 /// What only shows, and may be shown anywhere.

@@ -54,6 +54,7 @@ fn run(flags: &Given) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     dataplane::share_one_heap();
+    dataplane::preflight::keep_capabilities()?;
     let overrides = overrides(flags, decided.exclude_cgroups.clone(), Some(decided.packet_path));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -25,6 +25,7 @@ exclude_cgroups: [mesh.slice, /sys/fs/cgroup/unified/x/y]
 pin_dir: /sys/fs/bpf/x
 state_dir: state
 socket: "run/a.sock"
+socket_group: lb
 http: "[::1]:80"
 metrics: {per_backend: true}
 detach_on_exit: true
@@ -50,6 +51,7 @@ services: []
         pin_dir: "/sys/fs/bpf/x".into(),
         state_dir: "/etc/lb/state".into(),
         socket: "/etc/lb/run/a.sock".into(),
+        socket_group: Some("lb".into()),
         http: Http::At("[::1]:80".parse().unwrap()),
         metrics: Metrics { per_backend: true },
         detach_on_exit: true,

@@ -285,8 +285,17 @@ pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
         generation.remove()?;
     }
     match fs::remove_dir(pin_dir) {
-        // Another layout's directory beside it is not ours to remove.
-        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+        // Another layout's directory beside it is not ours to remove, nor is one that somebody made or
+        // mounted for us where we may not write.
+        Err(error)
+            if ![
+                io::ErrorKind::DirectoryNotEmpty,
+                io::ErrorKind::PermissionDenied,
+                io::ErrorKind::ReadOnlyFilesystem,
+                io::ErrorKind::ResourceBusy,
+            ]
+            .contains(&error.kind()) =>
+        {
             Err(failed(format!("removing {}", pin_dir.display()))(error))
         }
         _ => Ok(true),

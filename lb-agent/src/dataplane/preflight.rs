@@ -2,6 +2,7 @@
 
 use super::generations::layout_of;
 use super::{destroy, features, sys};
+use anyhow::Context as _;
 use aya::util::KernelVersion;
 use caps::{CapSet, Capability};
 use lb_common::LAYOUT_VERSION;
@@ -73,7 +74,8 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
     if !destroy::may_enter_namespaces() {
         warnings.push(
             "without CAP_SYS_ADMIN, sockets to removed backends are ended in the agent's own network \
-             namespace only; add CAP_SYS_ADMIN and CAP_SYS_PTRACE to its unit's AmbientCapabilities"
+             namespace only; if there are others, give its unit CAP_SYS_ADMIN, CAP_SYS_PTRACE and \
+             RestrictNamespaces=net"
                 .to_owned(),
         );
     }
@@ -81,6 +83,13 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
         PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
     })?;
     Ok(Host { cgroup, features: bits, netns: netns.unwrap_or(0), sk_err, warnings })
+}
+
+/// Keeps this process's capabilities from the programs that it runs (checks may be programs). To be called before
+/// there are threads.
+pub fn keep_capabilities() -> anyhow::Result<()> {
+    caps::clear(None, CapSet::Ambient)
+        .context("giving up ambient capabilities; has a filter of system calls forbidden prctl?")
 }
 
 /// The configured cgroup, or the root of the cgroup2 hierarchy, wherever it is mounted.

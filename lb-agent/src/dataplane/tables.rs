@@ -3,6 +3,7 @@
 use super::DataplaneError;
 use super::sys::Mapped;
 use crate::config::TableSizes;
+use crate::plan::block::Block;
 use aya::maps::{HashMap, Map, MapData, MapError, MapType, PerCpuArray};
 use bytemuck::Zeroable;
 use lb_common::rows::{
@@ -317,21 +318,17 @@ impl Tables {
 
     /// The live block of a frontend's index.
     pub(super) fn block(&self, index: u32) -> Option<LiveBlock> {
-        let (base, header, rows) = self.block_place(index)?;
-        Some((base, header, rows.filter_map(|row| self.backends.get(row)).collect()))
+        let word = BlockWord(self.blocks.get(index)?);
+        let row = |row| self.backends.get(row);
+        let (base, Block { header, rows }) = Block::read(word, self.backends.entries(), row)?;
+        Some((base, header, rows))
     }
 
     /// Base, header, and where the rows are (resting ones included), of the live block of a frontend's
     /// index.
     pub(super) fn block_place(&self, index: u32) -> Option<(u32, BlockHeader, Range<u32>)> {
         let word = BlockWord(self.blocks.get(index)?);
-        if word.0 == 0 {
-            return None;
-        }
-        let header: BlockHeader = bytemuck::cast(self.backends.get(word.base())?);
-        let first = word.base().checked_add(1)?;
-        let end = first.checked_add(word.rows())?.checked_add(header.resting)?;
-        (end <= self.backends.entries()).then_some((word.base(), header, first..end))
+        Block::place(word, self.backends.entries(), |row| self.backends.get(row))
     }
 
     /// Sockets that are open to a backend; `None` if there is no such id.

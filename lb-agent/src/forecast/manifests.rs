@@ -3,6 +3,7 @@
 //! What decides nothing here (Deployments, say) is passed over. A document that can't be read is named
 //! by its file and number, the first being 1.
 
+use crate::shown::line;
 use crate::yaml::Document;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -42,7 +43,8 @@ impl Objects {
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), String> {
         for (number, document) in documents(file, text)? {
             let place = format!("{file}: document {number}");
-            self.add_value(document, None).map_err(|problem| format!("{place}: {problem}"))?;
+            self.add_value(document, None)
+                .map_err(|problem| line(&format!("{place}: {problem}")).into_owned())?;
         }
         Ok(())
     }

@@ -41,11 +41,12 @@ pub fn parse(origin: &str, text: &str) -> Result<File, Vec<String>> {
         }
     }
     if !problems.is_empty() {
-        return Err(problems);
+        return Err(values::lines(problems));
     }
     let mut file = File::default();
     walk(origin, root, "", &mut file, &mut problems);
-    if problems.is_empty() { Ok(file) } else { Err(problems) }
+    file.warnings = values::lines(file.warnings);
+    if problems.is_empty() { Ok(file) } else { Err(values::lines(problems)) }
 }
 
 fn walk(origin: &str, item: Item<'_>, above: &str, file: &mut File, problems: &mut Vec<String>) {

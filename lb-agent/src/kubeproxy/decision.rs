@@ -120,9 +120,9 @@ pub fn decide(flags: &Given, file: Option<&File>) -> Result<Decided, Vec<String>
     let mut settings = Settings { given, problems: Vec::new() };
     warnings.extend(settings.without_effect());
     let mut decided = settings.decide(file.is_some());
-    decided.warnings = warnings;
+    decided.warnings = values::lines(warnings);
     decided.flags = shown(flags);
-    if settings.problems.is_empty() { Ok(decided) } else { Err(settings.problems) }
+    if settings.problems.is_empty() { Ok(decided) } else { Err(values::lines(settings.problems)) }
 }
 
 /// Every flag with what it was given, or its default.

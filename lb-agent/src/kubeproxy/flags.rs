@@ -25,7 +25,7 @@ pub fn parse<S: AsRef<str>>(arguments: &[S]) -> Result<Given, Vec<String>> {
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok(given) } else { Err(problems) }
+    if problems.is_empty() { Ok(given) } else { Err(values::lines(problems)) }
 }
 
 fn one<'a>(

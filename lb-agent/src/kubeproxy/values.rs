@@ -4,8 +4,14 @@
 //! Pure.
 
 use super::table::Kind;
+use crate::shown::line;
 use serde_json::{Map, Value};
 use std::time::Duration;
+
+/// What is told of settings, each on one line that any terminal can show.
+pub(super) fn lines(texts: Vec<String>) -> Vec<String> {
+    texts.into_iter().map(|text| line(&text).into_owned()).collect()
+}
 
 /// Reads a flag's value. The error says what was expected.
 pub(super) fn read(kind: Kind, text: &str) -> Result<Value, String> {

@@ -12,8 +12,8 @@ use super::Family;
 use super::draws::{draw_chain, frontend, rules};
 use super::expressions::{
     Connection, Expression, FIRST, LOCAL, STATE_INVALID, STATE_NEW, STATUS_DNAT, Side, accept,
-    address, compare, connection, dispatch, drop_packet, goto, incoming_interface, is_in, keep_bits,
-    kind_of_address, mark, masquerade, protocol, reject, source_port,
+    address, compare, connection, dispatch, drop_packet, goto, incoming_interface, is_in,
+    keep_bits, kind_of_address, mark, masquerade, protocol, reject, source_port,
 };
 use super::rows::{Draw, octets};
 use super::sets::Set;

@@ -8,6 +8,7 @@ use lb_common::rows::{Address, BackendRow, BlockHeader, BlockWord};
 use lb_common::{affinity, no_backend, policy, scope};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 /// A header row and the backend rows after it: first those that may be picked, by id, then those
 /// that rest, by id.
@@ -128,6 +129,32 @@ impl Block {
         };
         usable.append(&mut resting);
         Self { header, rows: usable }
+    }
+
+    /// The block that `word` makes live in a table of `entries` rows, and the row it begins at. None if there is
+    /// none, or what is there is no block.
+    pub fn read(
+        word: BlockWord,
+        entries: u32,
+        row: impl Fn(u32) -> Option<BackendRow>,
+    ) -> Option<(u32, Self)> {
+        let (base, header, rows) = Self::place(word, entries, &row)?;
+        Some((base, Self { header, rows: rows.filter_map(row).collect() }))
+    }
+
+    /// The same without the rows: where they are, resting ones included.
+    pub fn place(
+        word: BlockWord,
+        entries: u32,
+        row: impl Fn(u32) -> Option<BackendRow>,
+    ) -> Option<(u32, BlockHeader, Range<u32>)> {
+        if word.0 == 0 {
+            return None;
+        }
+        let header: BlockHeader = bytemuck::cast(row(word.base())?);
+        let first = word.base().checked_add(1)?;
+        let end = first.checked_add(word.rows())?.checked_add(header.resting)?;
+        (end <= entries).then_some((word.base(), header, first..end))
     }
 
     /// Rows in `BACKENDS`, the header's included.

@@ -2,7 +2,7 @@
 
 use super::alloc::{Ids, Rows};
 use super::block::Block;
-use super::{Limits, Planner};
+use super::{Limits, Planner, key_of};
 use crate::model::{Frontend, Protocol, Service, ServiceName};
 use lb_common::rows::FrontendKey;
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +134,10 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
     for (key, index, base) in found {
         let frontend = frontend_of(&key)
             .ok_or_else(|| AdoptError(format!("protocol {} of a frontend", key.protocol)))?;
+        if key_of(&frontend) != key {
+            // No program would find it, and we would not write it again.
+            return Err(AdoptError(format!("the key of {frontend} is not what is looked up")));
+        }
         let base = base.ok_or_else(|| AdoptError(format!("{frontend} has no block")))?;
         let block = blocks
             .get_mut(&base)

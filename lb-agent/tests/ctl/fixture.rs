@@ -16,7 +16,6 @@ use lb_agent::status::{
     WorkStatus,
 };
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -237,7 +236,7 @@ pub(crate) struct Agent {
     pub(crate) names: watch::Sender<Vec<NamesStatus>>,
     /// How the packet path fares.
     pub(crate) packets: watch::Sender<PacketPathStatus>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     dir: tempfile::TempDir,
 }
 
@@ -265,7 +264,7 @@ impl Agent {
     /// Answers requests, again.
     pub(crate) fn resume(&mut self) {
         let _inside = self.runtime.enter();
-        let listener = api::bind(&self.socket()).unwrap();
+        let bound = api::bind(&self.socket(), None).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
@@ -288,7 +287,7 @@ impl Agent {
             pulse: Pulse::default(),
             inspector: Arc::new(Inspector::new(self.dir.path(), self.publish.subscribe())),
         };
-        let serving = api::serve(listener, parts, shutdown);
+        let serving = api::serve(bound, parts, shutdown);
         self.running = Some((stop, self.runtime.spawn(serving)));
     }
 
@@ -297,7 +296,7 @@ impl Agent {
         let (stop, server) = self.running.take().expect("it runs");
         drop(stop);
         let ended = async { tokio::time::timeout(DEADLINE, server).await };
-        self.runtime.block_on(ended).expect("it ends").unwrap().unwrap();
+        self.runtime.block_on(ended).expect("it ends").unwrap();
     }
 
     /// Its socket.

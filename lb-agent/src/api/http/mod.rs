@@ -6,8 +6,7 @@
 //! | `GET /livez`, `/readyz`, `/v1/...` | as on the [Unix socket](super), what changes something left out |
 //! | `GET /` and what belongs to it | the status page, see [`super::page`] |
 //!
-//! Clients are not trusted: requests are GET or HEAD, small and complete in time, answers are taken in time,
-//! connections are few, and what waits to be taken is bounded. A listener on loopback answers to addresses and `localhost` only, so that no web page
+//! Clients are not trusted: requests are GET or HEAD, what [`super::server`] says holds for them, and what waits to be taken is bounded. A listener on loopback answers to addresses and `localhost` only, so that no web page
 //! can read it by giving its own name this address.
 //!
 //! A module that serves something here has its routes merged in [`router`].
@@ -15,7 +14,7 @@
 mod exposition;
 
 use super::budget::{self, Budget};
-use super::patience::{Patient, TAKE_TIME};
+use super::server::{self, Patience, Precedence};
 use super::{Page, Parts, reading};
 use crate::config::{self, Http};
 use crate::leases::Leases;
@@ -25,33 +24,21 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
-/// Most connections at a time; who comes then waits in the kernel's queue.
-const CONNECTIONS: usize = 64;
-/// For the head of a request, and between two requests.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Until an answer begins.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
-/// Most bytes of a request's head.
-const HEAD_BYTES: usize = 16 * 1024;
-/// Before the next attempt to accept, when there is nothing to accept with.
-const PAUSE: Duration = Duration::from_millis(200);
-/// How long answers that are under way may take once a stop was asked for.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(10),
+    take: Duration::from_secs(30),
+    last_answers: Duration::from_secs(1),
+};
 
 const ENDPOINTS: &str =
     "/, /metrics, /livez, /readyz, /v1/status, /v1/services, /v1/services/{name} and /v1/maps";
@@ -112,67 +99,7 @@ pub async fn serve(
 ) {
     let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let router = router.layer(from_fn_with_state(local, known_host));
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
-    let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            (stream, permit) = accept(&listener, &free) => {
-                connections.spawn(answer(stream, router.clone(), stopped.clone(), permit));
-            }
-        }
-    }
-    drop(listener);
-    drop(stop);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    // Those that are not done by then are dropped with the set.
-    drop(timeout(LAST_ANSWERS, ended).await);
-}
-
-/// The next connection, once there may be one more.
-async fn accept(
-    listener: &TcpListener,
-    free: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // Nobody closes the semaphore.
-    let permit = Arc::clone(free).acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
-            // What one client did is its own affair, what the host lacks may be there again soon.
-            Err(error) => {
-                tracing::debug!(%error, "a connection was not accepted");
-                sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn answer(
-    stream: TcpStream,
-    router: Router,
-    mut stopped: watch::Receiver<()>,
-    _permit: Option<OwnedSemaphorePermit>,
-) {
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(
-                TokioIo::new(Patient::new(stream, TAKE_TIME)),
-                TowerToHyperService::new(router),
-            )
-    );
-    // An error is the client's; it has been told as far as it listens.
-    tokio::select! {
-        result = &mut connection => return drop(result),
-        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
-    }
-    drop(connection.await);
+    server::serve(listener, |_| router.clone(), Precedence::Turns, PATIENCE, shutdown).await;
 }
 
 // === for every request ===

@@ -62,6 +62,6 @@ fn what_was_heard_of_is_as_it_should_be_and_the_rest_stays() {
         }
         let held: HashMap<Key, Value> =
             contents(&service("web", 1, before)).all().into_iter().collect();
-        assert_eq!(super::tests::brought(&service("web", 1, before), ""), held);
+        assert_eq!(brought(&service("web", 1, before), ""), held);
     }
 }

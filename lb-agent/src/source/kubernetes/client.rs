@@ -151,6 +151,11 @@ async fn read_config(source: &KubernetesSource) -> Result<(Config, String), Trou
     Ok((config, origin))
 }
 
+/// Whether this is the text of a kubeconfig, as far as that can be told without the files that it names.
+pub(crate) fn try_kubeconfig(text: &str) -> Result<(), String> {
+    Kubeconfig::from_yaml(text).map(drop).map_err(|error| innermost(&error))
+}
+
 /// As a pod, if this is one.
 fn pod(server: Option<&str>) -> Result<(Config, String), Trouble> {
     let origin = "the pod's service account".to_owned();

@@ -1,0 +1,58 @@
+//! What an agent left on disk: snapshots, state, what operators said.
+
+use super::check_lines;
+use crate::admin;
+use crate::desired::{self, Input};
+use crate::health::board::Board;
+use crate::model::Snapshot;
+use crate::plan::{Limits, Observed, Planner};
+use crate::report::{Identity, Reporter};
+use crate::status::State;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+const LIMITS: Limits = Limits { frontends: 64, services: 64, rows: 512, backends: 256 };
+
+/// The bytes as each of the files.
+pub fn documents(data: &[u8]) {
+    if let Ok(snapshots) = serde_json::from_slice::<BTreeMap<String, Arc<Snapshot>>>(data) {
+        same_again(&snapshots);
+        let input = |(source, snapshot): (String, _)| Input {
+            source: source.into(),
+            snapshot: Some(snapshot),
+            synced: true,
+        };
+        let desired = desired::merge(snapshots.into_iter().map(input).collect());
+        assert!(desired.rejections.iter().all(|rejection| !rejection.reason.is_empty()));
+        let Ok(mut planner) = Planner::adopt(LIMITS, Observed::default()) else {
+            panic!("empty tables were refused");
+        };
+        let plan = planner.plan(&desired);
+        check_lines(plan.rejections.iter().map(|rejection| &rejection.reason));
+    }
+    if let Ok(state) = serde_json::from_slice::<State>(data) {
+        same_again(&state);
+        let identity = Identity {
+            cgroup: "/sys/fs/cgroup".into(),
+            pin_dir: "/sys/fs/bpf/lb/1".into(),
+            warnings: Vec::new(),
+        };
+        drop(Reporter::new(identity, Some(state)));
+    }
+    if let Ok(overrides) = admin::read(data) {
+        Board::new(None).set_overrides(Arc::new(overrides));
+    }
+}
+
+/// What was read is what is written.
+fn same_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(document: &T) {
+    let text = serde_json::to_vec(document);
+    let text = text.unwrap_or_else(|error| panic!("{document:?} can't be written: {error}"));
+    match serde_json::from_slice::<T>(&text) {
+        Ok(again) => assert_eq!(again, *document),
+        Err(error) => panic!("{} can't be read: {error}", String::from_utf8_lossy(&text)),
+    }
+}
