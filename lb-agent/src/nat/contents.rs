@@ -22,6 +22,9 @@ pub struct Wanted {
     pub complete: bool,
 }
 
+/// What elements were before a change, where that is noted.
+type Before = Option<HashMap<Key, Option<Value>>>;
+
 /// Elements to be removed, and then elements to be added: a key that leads elsewhere is in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
@@ -143,12 +146,24 @@ impl Contents {
     /// Takes what is to be served now, and tells what that changes. What is the very same as before
     /// is not looked at.
     pub fn update(&mut self, services: &Services) -> Change {
+        let mut before = Some(HashMap::new());
+        let chains = self.follow(services, &mut before);
+        Change { chains, ..self.change(before.unwrap_or_default()) }
+    }
+
+    /// The same for a table that is to be read: what changes is told by what is found there, and there
+    /// may be too much of it to be kept twice.
+    pub fn take(&mut self, services: &Services) {
+        self.follow(services, &mut None);
+    }
+
+    /// Notes what elements were before, if that is to be noted.
+    fn follow(&mut self, services: &Services, before: &mut Before) -> Vec<ChainChange> {
         let pairs = side_by_side(&self.services, services).filter_map(|pair| match pair {
             (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
             (before, now) => before.or(now).map(|(name, _)| name.clone()),
         });
         let changed: Vec<_> = pairs.collect();
-        let mut before = HashMap::new();
         let mut chains_before = Chains::new();
         for name in &changed {
             let Some(service) = self.services.remove(name) else { continue };
@@ -157,7 +172,7 @@ impl Contents {
                 self.ids.remove(&service_id(name));
                 let rows = rows(name, &service, self.family);
                 for (key, _) in rows.elements {
-                    self.drop_one(key, &mut before);
+                    self.drop_one(key, before);
                 }
                 for name in rows.chains.into_keys() {
                     chains_before.extend(self.chains.remove_entry(&name));
@@ -175,7 +190,7 @@ impl Contents {
             self.ids.insert(service_id(&name), name.clone());
             let Rows { elements, draws, chains } = rows(&name, service, self.family);
             for (key, value) in elements {
-                self.add_one(key, value, &mut before);
+                self.add_one(key, value, before);
             }
             self.draws.extend(draws);
             for (name, chain) in chains {
@@ -189,8 +204,7 @@ impl Contents {
             let (known, now) = (before.is_some(), now.cloned());
             (before != now.as_ref()).then_some(ChainChange { name, known, now })
         };
-        let chains = touched.into_iter().filter_map(chain).collect();
-        Change { chains, ..self.change(before) }
+        touched.into_iter().filter_map(chain).collect()
     }
 
     /// Takes over ways that a table has: packets may be on them, and services that are late need them.
@@ -198,10 +212,9 @@ impl Contents {
         self.draws.extend(draws);
     }
 
-    /// All elements.
-    pub fn all(&self) -> Vec<(Key, Value)> {
-        let element = |(key, (value, _)): (&Key, &(Value, u32))| (key.clone(), value.clone());
-        self.elements.iter().map(element).collect()
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<(Key, Value)> {
+        self.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// Each element.
@@ -225,18 +238,23 @@ impl Contents {
         change
     }
 
-    fn drop_one(&mut self, key: Key, before: &mut HashMap<Key, Option<Value>>) {
+    fn drop_one(&mut self, key: Key, before: &mut Before) {
         let Some((value, count)) = self.elements.get_mut(&key) else { return };
-        before.entry(key.clone()).or_insert_with(|| Some(value.clone()));
+        if let Some(before) = before {
+            before.entry(key.clone()).or_insert_with(|| Some(value.clone()));
+        }
         *count -= 1;
         if *count == 0 {
             self.elements.remove(&key);
         }
     }
 
-    fn add_one(&mut self, key: Key, value: Value, before: &mut HashMap<Key, Option<Value>>) {
+    fn add_one(&mut self, key: Key, value: Value, before: &mut Before) {
         let known = self.elements.get_mut(&key);
-        before.entry(key.clone()).or_insert_with(|| known.as_ref().map(|(value, _)| value.clone()));
+        if let Some(before) = before {
+            let value = || known.as_ref().map(|(value, _)| value.clone());
+            before.entry(key.clone()).or_insert_with(value);
+        }
         match known {
             Some((_, count)) => *count += 1,
             None => drop(self.elements.insert(key, (value, 1))),

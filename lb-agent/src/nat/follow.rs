@@ -10,7 +10,6 @@ use super::chains::{self, Chains, Surroundings, chains};
 use super::contents::{Contents, Wanted};
 use super::draws::draw_of;
 use super::kernel::{Nat, NatError};
-use super::late;
 use super::passes::Passes;
 use super::preflight::{self, Claim};
 use super::rows::Draw;
@@ -383,28 +382,23 @@ impl Table {
         around: &Surroundings,
     ) -> Result<bool, NatError> {
         let family = self.contents.family();
-        let change = self.contents.update(&wanted.services);
-        for (name, other) in self.contents.refused() {
-            tracing::debug!(%name, %other, "services that can't be told apart");
-        }
         let Some(known) = self.draws.take() else {
+            self.contents.take(&wanted.services);
             let found = nat.find(family)?;
             if !wanted.complete {
                 self.contents.adopt(found.draws());
             }
-            let mut change = self.contents.difference(&found.elements);
             let mut chains = chains(family, around, self.contents.draws());
             let own = self.contents.chains().iter();
             chains.extend(own.map(|(name, chain)| (name.clone(), chain.clone())));
             let late = (!wanted.complete).then(|| chains::late(around));
-            if late.is_some() {
-                late::keep(&mut change, &self.contents, &found.elements);
-            }
-            let all = || self.contents.all();
-            let done = nat.bring(family, &found, &chains, &change, late.as_ref(), all)?;
+            let done = nat.bring(&found, &chains, &self.contents, late.as_ref())?;
             self.draws = Some(self.contents.draws().clone());
+            self.say_refused();
             return Ok(done);
         };
+        let change = self.contents.update(&wanted.services);
+        self.say_refused();
         if change.is_empty() {
             self.draws = Some(known);
             return Ok(false);
@@ -418,5 +412,11 @@ impl Table {
         nat.apply(family, &new, &change)?;
         self.draws = Some(draws.clone());
         Ok(true)
+    }
+
+    fn say_refused(&self) {
+        for (name, other) in self.contents.refused() {
+            tracing::debug!(%name, %other, "services that can't be told apart");
+        }
     }
 }

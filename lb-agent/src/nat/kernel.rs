@@ -4,8 +4,9 @@
 //! takes.
 
 use super::chains::{Chains, Surroundings, chains};
-use super::contents::Change;
+use super::contents::{Change, Contents};
 use super::found::Found;
+use super::late;
 use super::messages::{self, Message, Transaction};
 use super::rows::{Draw, Key, Value};
 use super::sets::Set;
@@ -130,25 +131,23 @@ impl Nat {
         Ok(found)
     }
 
-    /// Brings a family's table from what was found there to these chains and elements, in one
-    /// transaction. `change` is what `found` lacks and has too much. `late`: not everything has been
-    /// heard of yet; chains that are not wanted stay, and these chains stay as they are. Returns whether
-    /// anything was done.
+    /// Brings a family's table from what was found there to these chains and contents, in one
+    /// transaction. `late`: not everything has been heard of yet; what may only be late and chains that are
+    /// not wanted stay, and these chains stay as they are. Returns whether anything was done.
     pub fn bring(
         &self,
-        family: Family,
         found: &Found,
         chains: &Chains,
-        change: &Change,
+        contents: &Contents,
         late: Option<&BTreeSet<&'static str>>,
-        all: impl FnOnce() -> Vec<(Key, Value)>,
     ) -> Result<bool, NatError> {
+        let family = contents.family();
         let mut transaction = Transaction::new();
         if !found.fits(family, chains) {
             if found.exists {
                 transaction.delete_table(family);
             }
-            load(&mut transaction, family, chains, &all());
+            load(&mut transaction, family, chains, contents.iter());
             self.commit("loading the table", transaction)?;
             return Ok(true);
         }
@@ -170,8 +169,12 @@ impl Nat {
             }
             transaction.add_rules(family, name, chain);
         }
+        let mut change = contents.difference(&found.elements);
+        if late.is_some() {
+            late::keep(&mut change, contents, &found.elements);
+        }
         transaction.delete_elements(family, &change.removed);
-        transaction.add_elements(family, &change.added);
+        transaction.add_elements(family, pairs(&change.added));
         let gone =
             || found.chains.keys().filter(|name| late.is_none() && !chains.contains_key(*name));
         for name in gone() {
@@ -194,7 +197,7 @@ impl Nat {
         let any = Draw::Any { outside: false, slots: 2 };
         let stay = Draw::Stay { reach: Reach::Cluster, seconds: 1, slots: 2 };
         let chains = chains(family, &Surroundings::default(), &[any, stay].into());
-        load(&mut transaction, family, &chains, &[]);
+        load(&mut transaction, family, &chains, std::iter::empty());
         transaction.delete_table(family);
         self.commit("trying a table", transaction)
     }
@@ -227,7 +230,7 @@ impl Nat {
             transaction.add_rules(family, &one.name, chain);
         }
         transaction.delete_elements(family, &change.removed);
-        transaction.add_elements(family, &change.added);
+        transaction.add_elements(family, pairs(&change.added));
         let gone = || change.chains.iter().filter(|one| one.now.is_none());
         for one in gone() {
             transaction.delete_rules(family, &one.name);
@@ -419,7 +422,16 @@ impl Nat {
     }
 }
 
-fn load(transaction: &mut Transaction, family: Family, chains: &Chains, elements: &[(Key, Value)]) {
+fn pairs(elements: &[(Key, Value)]) -> impl Iterator<Item = (&Key, &Value)> {
+    elements.iter().map(|(key, value)| (key, value))
+}
+
+fn load<'e>(
+    transaction: &mut Transaction,
+    family: Family,
+    chains: &Chains,
+    elements: impl Iterator<Item = (&'e Key, &'e Value)>,
+) {
     transaction.add_table(family);
     for (id, set) in (1..).zip(Set::ALL) {
         transaction.add_set(family, set, id);

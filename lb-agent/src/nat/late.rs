@@ -39,7 +39,8 @@ pub(super) fn keep(change: &mut Change, contents: &Contents, found: &HashMap<Key
                 set => set.is_of_frontends() && is_served(key),
             }
     };
-    change.removed = change.removed.iter().filter(|(key, _)| goes(key)).cloned().collect();
+    let removed = std::mem::take(&mut change.removed);
+    change.removed = removed.into_iter().filter(|(key, _)| goes(key)).collect();
 }
 
 #[cfg(test)]

@@ -236,21 +236,26 @@ impl Transaction {
     }
 
     /// Adds elements, which must not be there.
-    pub(super) fn add_elements(&mut self, family: Family, elements: &[(Key, Value)]) {
-        self.elements(family, elements, true);
+    pub(super) fn add_elements<'e>(
+        &mut self,
+        family: Family,
+        elements: impl Iterator<Item = (&'e Key, &'e Value)>,
+    ) {
+        self.elements(family, elements.map(|(key, value)| (key, Some(value))).collect());
     }
 
     /// Deletes elements, which must be there.
     pub(super) fn delete_elements(&mut self, family: Family, elements: &[(Key, Value)]) {
-        self.elements(family, elements, false);
+        self.elements(family, elements.iter().map(|(key, _)| (key, None)).collect());
     }
 
-    fn elements(&mut self, family: Family, elements: &[(Key, Value)], add: bool) {
-        let mut sorted: Vec<_> = elements.iter().collect();
-        sorted.sort_by_key(|(key, _)| key.set);
-        for same in sorted.chunk_by(|(one, _), (other, _)| one.set == other.set) {
+    /// Adds elements with their values, or deletes them where there is none.
+    fn elements(&mut self, family: Family, mut elements: Vec<(&Key, Option<&Value>)>) {
+        let add = elements.iter().any(|(_, value)| value.is_some());
+        elements.sort_by_key(|(key, _)| key.set);
+        for same in elements.chunk_by(|(one, _), (other, _)| one.set == other.set) {
             for some in same.chunks(ELEMENTS) {
-                let list = some.iter().map(|(key, value)| element(key, add.then_some(value)));
+                let list = some.iter().map(|(key, value)| element(key, *value));
                 let attributes = vec![
                     SetElementList::Table(self.table.into()),
                     SetElementList::Set(some[0].0.set.name().into()),
