@@ -161,7 +161,8 @@ impl Set {
                 Data::Fields(&[Field::Address, Field::Port])
             }
             Self::Groups | Self::Affinity | Self::Stays => {
-                Data::Fields(&[Field::Number, Field::Number])
+                // The first is padding.
+                Data::Fields(&[Field::Number, Field::Number, Field::Number])
             }
             _ => Data::None,
         }
