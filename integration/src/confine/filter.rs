@@ -14,17 +14,18 @@ const NAMESPACES: [u64; 7] =
 /// SCHED_FIFO, SCHED_RR, SCHED_DEADLINE.
 const REALTIME: [u64; 3] = [1, 2, 6];
 
-/// What a filter does, the most general one first.
+/// The filters, in the order in which they are to be set: the last one lets no more of them be set.
 pub(super) fn compile(unit: &Unit) -> anyhow::Result<Vec<BpfProgram>> {
     ensure!(unit.one("SystemCallArchitectures")? == "native", "one architecture only");
     ensure!(unit.one("SystemCallErrorNumber")? == "EPERM", "another error than EPERM");
     let allowed = allowed(unit)?;
     let rules = allowed.iter().filter(|name| is_known(name)).map(|name| json!({ "syscall": name }));
     let refusal = refuse(Errno::EPERM);
-    let mut filters = vec![program(&refusal, &json!("allow"), rules.collect())?];
+    let mut filters = Vec::new();
     for (errno, rules) in refused(unit)? {
         filters.push(program(&json!("allow"), &refuse(errno), rules)?);
     }
+    filters.push(program(&refusal, &json!("allow"), rules.collect())?);
     Ok(filters)
 }
 

@@ -13,7 +13,7 @@ pub mod unit;
 use anyhow::{Context as _, ensure};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
 use std::fs;
@@ -82,7 +82,9 @@ fn limits(unit: &Unit) -> anyhow::Result<()> {
             "infinity" => nix::sys::resource::RLIM_INFINITY,
             number => number.parse().with_context(|| format!("{key}={number}"))?,
         };
-        setrlimit(resource, limit, limit)?;
+        // Where root itself may not have more, that is as much as the service could get.
+        let (_, most) = getrlimit(resource)?;
+        setrlimit(resource, limit, limit).or_else(|_| setrlimit(resource, most, most))?;
     }
     let mask = u32::from_str_radix(unit.one("UMask")?, 8).context("UMask")?;
     umask(Mode::from_bits_truncate(mask));
