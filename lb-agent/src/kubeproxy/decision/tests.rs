@@ -60,10 +60,14 @@ fn ranges_of_pods_are_watched_where_pods_are_told_by_them() {
         ("BridgeInterface", false),
         ("InterfaceNamePrefix", false),
     ] {
-        let flag = format!("--detect-local-mode={mode}");
-        assert_eq!(by_flags(&[&flag]).unwrap().watch_pod_ranges, watched, "{mode}");
-        let field = format!("detectLocalMode: \"{mode}\"\n");
-        assert_eq!(by_file(&field, &[]).unwrap().watch_pod_ranges, watched, "{mode}");
+        let mode_flag = format!("--detect-local-mode={mode}");
+        let flags = [&*mode_flag, "--pod-bridge-interface=br0", "--pod-interface-name-prefix=veth"];
+        assert_eq!(by_flags(&flags).unwrap().watch_pod_ranges, watched, "{mode}");
+        let fields = format!(
+            "detectLocalMode: \"{mode}\"\n\
+             detectLocal: {{bridgeInterface: br0, interfaceNamePrefix: veth}}\n"
+        );
+        assert_eq!(by_file(&fields, &[]).unwrap().watch_pod_ranges, watched, "{mode}");
     }
     let problems = by_flags(&["--detect-local-mode=NodeCidr"]).unwrap_err();
     let known = "ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix";
