@@ -11,6 +11,7 @@ pub(crate) use self::reader::Reader;
 
 use self::tree::{Tree, Value};
 use crate::model::Rejection;
+use crate::shown::line;
 use serde_json::Value as Json;
 use std::fmt;
 
@@ -68,7 +69,8 @@ impl Document {
         let reject = |place: Place, reason: String| Rejection {
             origin: place.within(origin),
             service: None,
-            reason,
+            // Keys are in it.
+            reason: line(&reason).into_owned(),
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if let Some((place, reason)) = unsupported(text) {
