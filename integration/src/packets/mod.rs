@@ -96,10 +96,7 @@ impl<'a> Scene<'a> {
         let stranger = world.node.stranger(world.lab, "stranger");
         stranger.serve(Kind::Udp, PROBE_PORT);
         for node in [&world.node, &world.other] {
-            let Pair { v4, v6 } = client.addresses();
-            node.run(|| {
-                ip_batch(&format!("route add default via {v4}\nroute add default via {v6}"));
-            });
+            route_by(node, &client);
         }
         // A device may take a second to carry; a packet lost meanwhile would pass for one dropped.
         for from in [&*client, &*guest] {
@@ -196,6 +193,12 @@ pub fn said(lab: &Lab) -> Value {
     assert_eq!(code, 200, "{body}");
     let status: Value = serde_json::from_str(&body).expect("JSON");
     status["packet_path"].clone()
+}
+
+/// What a node has no other way for goes to this host, which need not answer.
+pub fn route_by(node: &Node, host: &Node) {
+    let Pair { v4, v6 } = host.addresses();
+    node.run(|| ip_batch(&format!("route add default via {v4}\nroute add default via {v6}")));
 }
 
 /// A host that sends what is for services to a node, and forwards nothing.

@@ -6,7 +6,7 @@ use integration::http;
 use integration::kubernetes::{Endpoint, PACKETS, endpoint, node_in, reaches_as};
 use integration::lab::{self, Lab};
 use integration::packets::nft::table;
-use integration::packets::{ALL_KINDS, NODE_PORT, Scene, outsider};
+use integration::packets::{ALL_KINDS, NODE_PORT, Scene, outsider, route_by};
 use integration::pods::{Node, Place, Way};
 use integration::process::{binary, kill};
 use integration::wait::{eventually, wait_for};
@@ -138,6 +138,7 @@ fn what_the_configuration_says_of_pods() {
             if settings.starts_with("detectLocalMode") {
                 // What the node itself sends comes in by no interface.
                 let stranger = node.stranger(lab, "stranger");
+                route_by(&node, &client);
                 reaches_as(&stranger, PACKETS, Scene::web().at(80), &[("a", node.gateway())]);
                 let listed = node.run(|| table("ip", "lb"));
                 assert!(listed.contains("iifname \"pod"), "{listed}");

@@ -343,7 +343,7 @@ fn without_the_right_to_change_tables() {
     lab::run("packets-right", |lab| {
         for setting in ["on", "auto"] {
             lab.set_settings(&format!("packet_path: {setting}"));
-            lab.write_config("");
+            lab.write_config("services: []\n");
             let config = lab.config_file();
             let mut command = without("net_admin");
             let finished = run(command.args(["run", "-c"]).arg(&config), lab.scratch());
