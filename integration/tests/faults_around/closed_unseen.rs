@@ -71,7 +71,13 @@ fn rows_are_collected_and_only_those() {
         let agent = Agent::adopt(lab);
         assert_eq!(agent.active(), 13);
         let later = dial(addr(VIP)).unwrap();
-        eventually("rows to be collected", DEADLINE, || agent.active() == 8);
+        let hidden = || agent.log().contains("give the agent CAP_SYS_PTRACE");
+        eventually("rows to be collected", DEADLINE, || agent.active() == 8 || hidden());
+        if hidden() {
+            // Not even root sees all processes here, so nothing may be collected.
+            assert_eq!((agent.active(), rows()), (14, 14));
+            return;
+        }
         assert_eq!(rows(), 8);
         for call in calls.iter().chain([&later]) {
             assert_eq!(call.peer(), addr(VIP));
