@@ -1,5 +1,6 @@
 //! Sockets that close while nothing is attached: their rows are collected, and only theirs.
 
+use aya::programs::loaded_programs;
 use integration::agent::Agent;
 use integration::client::{Call, cookie, dial, udp};
 use integration::lab;
@@ -7,6 +8,7 @@ use integration::server::{self, Backends};
 use integration::spec::{service, services};
 use integration::wait::eventually;
 use socket2::{Domain, Socket, Type};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -48,6 +50,8 @@ fn rows_are_collected_and_only_those() {
         agent.expect_active(13);
         let tables = agent.tables();
         let pins = agent.status().pin_dir;
+        let programs: BTreeSet<u32> =
+            agent.status().hooks.iter().map(|hook| hook.program_id).collect();
         agent.kill9();
         for entry in fs::read_dir(&pins).unwrap() {
             let entry = entry.unwrap();
@@ -55,6 +59,11 @@ fn rows_are_collected_and_only_those() {
                 fs::remove_file(entry.path()).unwrap();
             }
         }
+        // The kernel takes its time.
+        eventually("the programs to be gone", DEADLINE, || {
+            let mut loaded = loaded_programs().filter_map(Result::ok);
+            !loaded.any(|program| programs.contains(&program.id()))
+        });
         calls.truncate(4);
         sockets.truncate(2);
         let rows = || tables.connections().len() + tables.overflow().len();
@@ -62,7 +71,13 @@ fn rows_are_collected_and_only_those() {
         let agent = Agent::adopt(lab);
         assert_eq!(agent.active(), 13);
         let later = dial(addr(VIP)).unwrap();
-        eventually("rows to be collected", DEADLINE, || agent.active() == 8);
+        let hidden = || agent.log().contains("give the agent CAP_SYS_PTRACE");
+        eventually("rows to be collected", DEADLINE, || agent.active() == 8 || hidden());
+        if hidden() {
+            // Not even root sees all processes here, so nothing may be collected.
+            assert_eq!((agent.active(), rows()), (14, 14));
+            return;
+        }
         assert_eq!(rows(), 8);
         for call in calls.iter().chain([&later]) {
             assert_eq!(call.peer(), addr(VIP));

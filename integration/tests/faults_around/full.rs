@@ -6,11 +6,12 @@ use integration::client::{ask, dial, udp};
 use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
-use socket2::{SockFilter, SockRef};
-use std::net::SocketAddr;
+use socket2::SockRef;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 const VIP: &str = "10.96.0.10:80";
+const VIP6: &str = "[fd00:96::10]:80";
 
 fn vip() -> SocketAddr {
     VIP.parse().expect("an address")
@@ -67,27 +68,16 @@ fn affinity() {
     });
 }
 
-/// Takes so much of the memory that the kernel allows a socket for options that nothing is left.
+/// Takes so much of the memory that the kernel allows a socket for options that nothing is left: each
+/// group that is joined takes a little.
 #[track_caller]
 fn use_up_options(socket: &impl AsFd) {
+    const LOOPBACK: u32 = 1;
+    let group = |number: &u16| Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0, *number);
     let socket = SockRef::from(socket);
-    // `ld #0`, and at the end `ret #65535`.
-    let filter = |length: usize| -> Vec<SockFilter> {
-        let loads = (1..length).map(|_| SockFilter::new(0, 0, 0, 0));
-        loads.chain([SockFilter::new(6, 0, 0, 65_535)]).collect()
-    };
-    let fits = |length: usize| {
-        // One that is there counts until it is replaced.
-        let _ = socket.detach_filter();
-        socket.attach_filter(&filter(length)).is_ok()
-    };
-    let (mut fitting, mut too_long) = (1, 4097);
-    assert!(fits(fitting) && !fits(too_long));
-    while too_long - fitting > 1 {
-        let middle = usize::midpoint(fitting, too_long);
-        if fits(middle) { fitting = middle } else { too_long = middle }
-    }
-    assert!(fits(fitting));
+    let joined =
+        (0..u16::MAX).take_while(|n| socket.join_multicast_v6(&group(n), LOOPBACK).is_ok()).count();
+    assert!((10..65_000).contains(&joined), "{joined} groups");
 }
 
 /// A UDP socket without memory for what it sends where: it is served, datagram by datagram, and sees
@@ -95,16 +85,17 @@ fn use_up_options(socket: &impl AsFd) {
 #[test]
 fn memory_of_a_socket() {
     lab::run("full-sockets", |lab| {
-        let backends = Backends::udp("127.0.0.1", ["dns"]);
-        let dns = service("dns").udp(VIP).backend(backends.at(0));
+        let vip: SocketAddr = VIP6.parse().unwrap();
+        let backends = Backends::udp("::1", ["dns"]);
+        let dns = service("dns").udp(vip).backend(backends.at(0));
         let agent = Agent::start(lab, &services(&[dns]));
-        let full = udp("0.0.0.0:0");
+        let full = udp("[::]:0");
         use_up_options(&full);
-        let reply = ask(&full, vip()).unwrap();
+        let reply = ask(&full, vip).unwrap();
         assert_eq!((reply.tag.as_str(), reply.source), ("dns", backends.at(0)));
         assert_eq!(agent.service("dns").counters.untracked, 1);
-        let usual = udp("0.0.0.0:0");
-        assert_eq!(ask(&usual, vip()).unwrap().source, vip());
+        let usual = udp("[::]:0");
+        assert_eq!(ask(&usual, vip).unwrap().source, vip);
         assert_eq!(agent.service("dns").counters.untracked, 1);
         agent.expect_active(0);
     });

@@ -131,7 +131,7 @@ fn the_agent_is_stopped_for_a_while() {
 
 /// Limits the descriptors of a process, as `ulimit -n` does.
 fn limit_descriptors(pid: u32, most: u64) {
-    let limit = format!("--nofile={most}:{most}");
+    let limit = format!("--nofile={most}:");
     let done = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
     assert!(done.expect("util-linux is installed").success());
 }

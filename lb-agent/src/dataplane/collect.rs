@@ -20,8 +20,12 @@ use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+/// Inode of the PID namespace that has all processes.
+const FIRST_PIDS: u64 = 0xEFFF_FFFC;
 
 /// A look for such rows; may run on another thread.
 pub type Sweep = Box<dyn FnOnce() -> Result<Swept, DataplaneError> + Send>;
@@ -103,6 +107,12 @@ impl Sweeper {
 
 /// The sockets of all network namespaces.
 fn living() -> Result<Living, DataplaneError> {
+    // Sockets of processes that can't be seen would look as if they were closed.
+    if fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino()) != FIRST_PIDS {
+        let problem = "rows of sockets that closed while no program was attached stay, because this \
+                       agent does not see all processes; run it in the host's PID namespace";
+        return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
+    }
     if !may_enter_namespaces() {
         let problem = "rows of sockets that closed while no program was attached stay, because other \
                        network namespaces can't be looked into without CAP_SYS_ADMIN";
