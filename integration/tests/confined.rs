@@ -29,13 +29,15 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(lab: &'a Lab) -> Self {
         let scratch = lab.scratch();
-        fs::set_permissions(scratch, Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(scratch, Permissions::from_mode(0o755))
+            .expect("the scratch directory is writable");
         let program = scratch.join("lb-agent");
-        fs::copy(binary("lb-agent"), &program).unwrap();
+        fs::copy(binary("lb-agent"), &program).expect("the scratch directory is writable");
         // Where the lab looks for it.
-        symlink("run/lb-agent/agent.sock", lab.socket()).unwrap();
+        symlink("run/lb-agent/agent.sock", lab.socket())
+            .expect("the scratch directory is writable");
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/systemd/lb-agent.service");
-        let mut unit = fs::read_to_string(file).unwrap();
+        let mut unit = fs::read_to_string(file).expect("the unit is there");
         let start = format!(
             "ExecStart={} run -c {} --state-dir {2}/state/lb-agent --socket {2}/run/lb-agent/agent.sock",
             program.display(),
@@ -60,7 +62,7 @@ impl<'a> Scene<'a> {
     fn command(&self, unit: &str) -> Command {
         let scratch = self.lab.scratch();
         let file = scratch.join("unit");
-        fs::write(&file, unit).unwrap();
+        fs::write(&file, unit).expect("the scratch directory is writable");
         let mut command = Command::new(binary("confined"));
         command.args([&file, &scratch.join("state"), &scratch.join("run"), &scratch.to_path_buf()]);
         command
@@ -68,7 +70,11 @@ impl<'a> Scene<'a> {
 
     /// Runs another program under the unit's limits.
     fn run(&self, program: &str) -> Finished {
-        let line = self.unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+        let line = self
+            .unit
+            .lines()
+            .find(|line| line.starts_with("ExecStart="))
+            .expect("the unit starts something");
         let unit = self.unit.replace(line, &format!("ExecStart={program}"));
         process::run(&mut self.command(&unit), self.lab.scratch())
     }

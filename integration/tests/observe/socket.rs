@@ -28,7 +28,7 @@ const OTHER: u32 = 64_133;
 /// Connected to the agent's socket.
 fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).expect("somebody listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a socket can wait");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
     stream
 }
 
@@ -49,8 +49,8 @@ fn exchange(socket: &Path, request: &[u8]) -> std::io::Result<String> {
 #[track_caller]
 fn expect_answers(socket: &Path, at: SocketAddr) {
     let begin = Instant::now();
-    assert_eq!(get(socket, "/livez").expect("it answers").0, 200);
-    assert_eq!(ask(at, "GET /livez", "").map(|Answer { code, .. }| code).expect("it answers"), 200);
+    assert_eq!(get(socket, "/livez").expect("an answer").0, 200);
+    assert_eq!(ask(at, "GET /livez", "").map(|Answer { code, .. }| code).ok(), Some(200));
     assert!(begin.elapsed() < DEADLINE, "after {:?}", begin.elapsed());
 }
 

@@ -46,6 +46,7 @@ use crate::leases::Leases;
 use crate::metrics::own::{self, ErrorKind};
 use crate::nat::contents::Wanted;
 use crate::pulse::Pulse;
+use crate::shown::line;
 use crate::status::{
     AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
 };
@@ -337,6 +338,8 @@ impl Parts {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self { status, error } = self;
+        // What the client sent may be in it, and is shown in a terminal.
+        let error = line(&error);
         (status, Json(json!({ "error": error }))).into_response()
     }
 }
