@@ -61,7 +61,7 @@ mod tests {
             text.unwrap_or_else(|error| panic!("{path}: {error}"))
         };
         for (path, word) in [
-            ("man/lb-agent.8", "lb-agent\\-run(8)"),
+            ("man/lb-agent.8", "lb\\-agent\\-run(8)"),
             ("man/lb-agent-run.8", "\\-\\-packet\\-path"),
             ("man/lb-agent-detach.8", "\\-\\-pin\\-dir"),
             ("man/lbctl.1", "LB_SOCKET"),

@@ -55,8 +55,10 @@ fn schema() -> Json {
 
 /// All that is wrong with a file, its services included.
 fn problems(text: &str) -> Vec<String> {
-    let claims = Claims { exec: true, ..Claims::default() };
-    let settings = parse(Path::new("/f"), text).err().unwrap_or_default();
+    let parsed = parse(Path::new("/f"), text);
+    let claims = parsed.as_ref().map_or_else(|_| Claims::default(), |c| c.claims(Vec::new()));
+    let claims = Claims { exec: true, ..claims };
+    let settings = parsed.err().unwrap_or_default();
     let services = if text.contains("services:") {
         translate("/f", text, &claims, true).map_or_else(|problem| vec![problem], |t| t.rejections)
     } else {
@@ -139,7 +141,7 @@ fn its_defaults_are_the_codes() {
         assert_eq!(default(&format!("/properties/{key}")), &*path.to_string_lossy(), "{key}");
     }
     // What it says is a default can be written, and changes nothing.
-    for key in ["http", "detach_on_exit", "allow_exec", "packet_path", "pin_dir"] {
+    for key in ["detach_on_exit", "allow_exec", "packet_path", "pin_dir"] {
         let text = format!("{key}: {}\nservices: []", default(&format!("/properties/{key}")));
         let read = parse(Path::new("/f"), &text).unwrap();
         assert_eq!(read, Config { has_services: true, ..Config::default() }, "{text}");
