@@ -2,12 +2,16 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+# Where systemd looks for what this host's administrator installed.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # Most tests wait for something most of the time.
 export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes install clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -15,8 +19,8 @@ help: ## show this list
 setup: ## install what the build and the tests need, where it is missing
 	@sh lb-bpf/setup.sh
 
-build: setup ## build the agent and lbctl, optimised
-	$(CARGO) build --release -p lb-agent
+build: setup ## build the agent and lbctl, as they are installed: small, in target/dist
+	$(CARGO) build --profile dist -p lb-agent
 
 run: setup ## the quickstart: a service address answered by two backends, on this host (root)
 	$(CARGO) build -p lb-agent -p integration --bins
@@ -106,9 +110,56 @@ bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-probes $(if $(JSON),--json)
 
-install: build ## install lb-agent and lbctl below PREFIX
-	install -D -m 0755 target/release/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent
-	install -D -m 0755 target/release/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
+documents: build ## manual pages and shell completions, in target/documents
+	target/dist/lb-agent documents target/documents
+
+install: documents ## install programs, manual pages, completions and the systemd unit below DESTDIR and PREFIX
+	install -D -m 0755 target/dist/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent
+	install -D -m 0755 target/dist/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 0644 target/documents/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 0644 target/documents/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	for program in lb-agent lbctl; do \
+		install -D -m 0644 target/documents/completions/bash/$$program.bash \
+			$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program; \
+		install -D -m 0644 target/documents/completions/zsh/_$$program \
+			$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$program; \
+		install -D -m 0644 target/documents/completions/fish/$$program.fish \
+			$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$program.fish; \
+	done
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/sbin/lb-agent|$(PREFIX)/sbin/lb-agent|; s|/etc/lb-agent|$(SYSCONFDIR)/lb-agent|' \
+		examples/systemd/lb-agent.service > $(DESTDIR)$(UNITDIR)/lb-agent.service
+	test -n "$(DESTDIR)" || getent passwd lb-agent > /dev/null || useradd --system --user-group \
+		--no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin lb-agent
+	test -e $(DESTDIR)$(SYSCONFDIR)/lb-agent/lb-agent.yaml || \
+		install -D -m 0644 packages/lb-agent.yaml $(DESTDIR)$(SYSCONFDIR)/lb-agent/lb-agent.yaml
+
+uninstall: ## remove what `make install` installed, but for the configuration
+	rm -f $(DESTDIR)$(PREFIX)/sbin/lb-agent $(DESTDIR)$(PREFIX)/bin/lbctl $(DESTDIR)$(UNITDIR)/lb-agent.service
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man8/lb-agent.8 man/man8/lb-agent-*.8 man/man1/lbctl.1 man/man1/lbctl-*.1)
+	rm -f $(foreach program,lb-agent lbctl,$(addprefix $(DESTDIR)$(PREFIX)/share/,\
+		bash-completion/completions/$(program) zsh/site-functions/_$(program) fish/vendor_completions.d/$(program).fish))
+
+# glibc's own resolver (files and DNS) is part of it; other ways to look names up are not.
+static: setup ## what the image has, in target/static: programs without shared libraries
+	RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO) build --profile dist -p lb-agent --bins \
+		--target $(HOST) --target-dir target/static-build
+	install -D -m 0755 target/static-build/$(HOST)/dist/lb-agent \
+		target/static/usr/local/sbin/lb-agent
+	install -D -m 0755 target/static-build/$(HOST)/dist/lbctl \
+		target/static/usr/local/bin/lbctl
+	install -d target/static/etc/lb-agent
+	install -m 0644 packages/lb-agent.yaml target/static/etc/lb-agent/lb-agent.yaml
+
+test-packages: deb static ## the Debian package and the image's files, each in a root of its own (root, network)
+	test $$(stat -c %s target/dist/lb-agent) -lt 15000000
+	sh packages/test-deb.sh
+	sh packages/test-image.sh
+
+deb: documents ## a Debian package, in target/debian (installs cargo-deb, where it is missing)
+	command -v cargo-deb > /dev/null || $(CARGO) install --locked cargo-deb --version 3.8.0
+	$(CARGO) deb -p lb-agent --profile dist --no-build --no-strip
 
 clean: ## remove what was built
 	$(CARGO) clean

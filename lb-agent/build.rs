@@ -6,7 +6,10 @@
 //! if set, rustup's nightly with `rust-src`, a system-wide Rust with its sources (Debian's
 //! `rust-web-src`). aya-build knows rustup toolchains only, hence this script. Anything missing is an
 //! error here, never an agent that fails at run time.
+//!
+//! `LB_VERSION` becomes what `--version` says, see [`version`].
 
+use object::build::elf::{Builder, SectionData};
 use std::env;
 use std::error::Error;
 use std::fs;
@@ -51,16 +54,17 @@ fn build() -> Result<(), Box<dyn Error>> {
     ] {
         rerun_if_changed(&workspace.join(input));
     }
-    for variable in ["LB_BPF_CARGO", "LB_BPF_RUSTC", "PATH"] {
+    for variable in ["LB_BPF_CARGO", "LB_BPF_RUSTC", "LB_COMMIT", "PATH"] {
         directive(&format!("rerun-if-env-changed={variable}"));
     }
+    directive(&format!("rustc-env=LB_VERSION={}", version(workspace)?));
 
     let toolchain = find_toolchain()?;
     let linker = find_linker()?;
     let target_dir = shared_target_dir(&out_dir)?;
     for (object, features) in OBJECTS {
         let bytes = compile(workspace, &toolchain, &linker, &target_dir, features)?;
-        fs::write(out_dir.join(object), bytes)?;
+        fs::write(out_dir.join(object), without_debug_information(&bytes)?)?;
     }
     Ok(())
 }
@@ -101,6 +105,54 @@ fn compile(
     Ok(bytes)
 }
 
+/// Most of the object is for debuggers; the loader and bpftool read its types (BTF) only.
+fn without_debug_information(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    builder.delete_orphans();
+    // The linker has one table of strings for symbols and sections; what writes here wants two.
+    if !builder.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = builder.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = object::elf::SHT_STRTAB;
+        names.data = SectionData::SectionString;
+    }
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
+}
+
+/// Version, commit and version of the table layout. A build for development has no commit: it would be
+/// another one after each commit, and everything had to be compiled again.
+fn version(workspace: &Path) -> Result<String, Box<dyn Error>> {
+    let build = if env::var("PROFILE")? == "release" {
+        format!("commit {}", commit(workspace))
+    } else {
+        "development build".to_owned()
+    };
+    let package = env::var("CARGO_PKG_VERSION")?;
+    Ok(format!("{package} ({build}, table layout {})", lb_common::LAYOUT_VERSION))
+}
+
+/// `LB_COMMIT` if it is set, for builds from an archive; otherwise what git says of the workspace.
+fn commit(workspace: &Path) -> String {
+    if let Ok(commit) = env::var("LB_COMMIT") {
+        return commit;
+    }
+    let git =
+        |arguments: &[&str]| output(Command::new("git").current_dir(workspace).args(arguments));
+    // What changes with a commit, with a change that is not committed, and with the branch.
+    let head = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]);
+    for path in head.map(PathBuf::from).iter().chain(&[workspace.join("lb-agent/src")]) {
+        rerun_if_changed(path);
+    }
+    git(&["describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty"])
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// `core` takes a minute to compile, so all profiles of the host share one directory for it.
 fn shared_target_dir(out_dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
     // OUT_DIR is <target>/<profile>/build/<package>/out.
@@ -110,7 +162,7 @@ fn shared_target_dir(out_dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
 
 fn rustflags(linker: &Path) -> String {
     let linker = format!("linker={}", linker.display());
-    // Debug information carries the types that the loader and bpftool read.
+    // The types that the loader and bpftool read are made from debug information.
     ["-C", "debuginfo=2", "-C", &linker, "-C", "link-arg=--btf"].join("\x1f")
 }
 

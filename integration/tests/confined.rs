@@ -45,7 +45,7 @@ impl<'a> Scene<'a> {
             scratch.display()
         );
         for (from, to) in [
-            ("ExecStart=/usr/local/sbin/lb-agent run -c /etc/lb-agent/lb-agent.yaml", &*start),
+            ("ExecStart=/usr/sbin/lb-agent run -c /etc/lb-agent/lb-agent.yaml", &*start),
             ("User=lb-agent", &format!("User={USER}")),
             ("Group=lb-agent", &format!("Group={USER}")),
             ("-o lb-agent -g lb-agent", &format!("-o {USER} -g {USER}")),

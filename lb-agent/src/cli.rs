@@ -1,12 +1,14 @@
 //! The daemon's command line: what it takes, and what it answers with (0 done, 1 failed, 64 wrong
 //! usage or configuration).
 
+mod documents;
 mod kubeproxy;
 
 use crate::app::{self, Failure, Overrides};
 use crate::dataplane;
 use crate::shown::printable;
 use crate::telemetry::{self, LogFormat};
+use crate::version::VERSION;
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ const EX_USAGE: u8 = 64;
 
 /// Translates service addresses to backends when sockets connect.
 #[derive(Debug, Parser)]
-#[command(name = "lb-agent", version, about)]
+#[command(name = "lb-agent", version = VERSION, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +36,9 @@ enum Command {
     Check(Check),
     /// Stop translating: remove programs and tables that a stopped agent left
     Detach(Detach),
+    /// Write manual pages and shell completions of lb-agent and lbctl, for packagers
+    #[command(hide = true)]
+    Documents(Documents),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +78,13 @@ struct Detach {
     /// The pin directory, if it is not the default
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     pin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Documents {
+    /// Where `man/` and `completions/` are made
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
 }
 
 /// Runs the command line.
@@ -134,6 +146,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             writeln!(std::io::stdout(), "{text}")?;
             Ok(())
         }
+        Command::Documents(Documents { directory }) => Ok(documents::write(&directory)?),
     }
 }
 

@@ -510,4 +510,6 @@ fn repeated_sources(reader: &mut Reader<'_>, document: &Document, main: &Path, c
 }
 
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod tests;

@@ -27,6 +27,8 @@ pub mod fuzzing;
 pub mod health;
 pub mod heard;
 pub mod inspect;
+#[cfg(test)]
+mod json_schema;
 pub mod kubeproxy;
 pub mod leases;
 pub mod metrics;
@@ -47,5 +49,6 @@ pub mod store;
 pub mod summary;
 pub mod telemetry;
 pub mod trace;
+pub mod version;
 mod versions;
 mod yaml;

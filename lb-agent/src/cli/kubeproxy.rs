@@ -9,6 +9,7 @@ use crate::kubeproxy::config;
 use crate::kubeproxy::decision::{Decided, decide, is_off, is_on, text_of};
 use crate::kubeproxy::flags::{self, Given};
 use crate::telemetry::{self, LogFormat};
+use crate::version::VERSION;
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub(super) fn execute(arguments: &[String]) -> Result<(), Failure> {
         return say(flags::help().trim_end());
     }
     if is_on(&flags, "version") {
-        return say(concat!("lb-agent ", env!("CARGO_PKG_VERSION")));
+        return say(&format!("lb-agent {VERSION}"));
     }
     if let Some(path) = text_of(&flags, "write-config-to") {
         return write_defaults(Path::new(path));

@@ -33,7 +33,8 @@ mod watch;
 use crate::config::Config;
 use crate::model::ServiceName;
 use crate::shown::printable;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::version::VERSION;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use origin::Origin;
 use report::Report;
 use std::io::{self, ErrorKind, Write};
@@ -50,7 +51,7 @@ const BAD_USAGE: u8 = 64;
 /// itself. `register`, `deregister` and `service` need no agent: they work on etcd; nor does
 /// `explain`, which works on manifests. Exit codes: 0 ok, 1 not found, failed or not healthy, 64 bad usage; `register` exits as its command does.
 #[derive(Debug, Parser)]
-#[command(name = "lbctl", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "lbctl", version = VERSION, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -170,6 +171,11 @@ enum Form {
     Name,
 }
 
+/// The definition of the command line.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The whole of `lbctl`, from the process's arguments to its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -276,11 +282,8 @@ fn say(line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::Cli;
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }
