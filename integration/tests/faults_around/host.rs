@@ -59,7 +59,7 @@ impl Drop for Disk {
 #[track_caller]
 fn unsaved(lab: &Lab, agent: &Agent<'_>, backends: &Backends, repair: impl FnOnce()) {
     agent.reload(&web(backends, 1));
-    assert_eq!(dial(vip()).expect("it answers").tag, "1");
+    assert_eq!(dial(vip()).expect("the service is there").tag, "1");
     let warned = || agent.status().warnings.iter().any(|w| w.contains("the state can't be saved"));
     eventually("a warning", DEADLINE, warned);
     assert!(agent.status().ready, "nothing but the next agent suffers");
@@ -67,7 +67,7 @@ fn unsaved(lab: &Lab, agent: &Agent<'_>, backends: &Backends, repair: impl FnOnc
     assert_eq!(log.matches("the state can't be saved").count(), 1, "it is told once: {log}");
     repair();
     eventually("the end of the warning", 3 * DEADLINE, || !warned());
-    let saved = fs::read_to_string(lab.state_dir().join("snapshots.json")).expect("a file");
+    let saved = fs::read_to_string(lab.state_dir().join("snapshots.json")).expect("it was saved");
     assert!(saved.contains(&backends.at(1).to_string()), "{saved}");
 }
 
