@@ -37,7 +37,8 @@ const APPLIED: [&str; 29] = [
 
 /// Settings that a run under limits does without: they say when and how often something runs, or take away what
 /// a user without the capability for it does not have.
-pub const NOT_HERE: [&str; 8] = [
+pub const NOT_HERE: [&str; 9] = [
+    "KillMode",
     "ProtectClock",
     "ProtectHostname",
     "ProtectKernelLogs",

@@ -1,7 +1,6 @@
 //! What a family's table should hold, all services together, and what a change adds and removes. Pure.
 
 use super::Family;
-use super::chains::{Chain, Chains};
 use super::rows::{Draw, Key, Rows, Value, rows, service_id};
 use crate::desired::Desired;
 use crate::model::{Service, ServiceName};
@@ -32,19 +31,6 @@ pub struct Change {
     pub removed: Vec<(Key, Value)>,
     /// To be added.
     pub added: Vec<(Key, Value)>,
-    /// Chains of services that are others than before, or gone.
-    pub chains: Vec<ChainChange>,
-}
-
-/// A chain of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainChange {
-    /// Its name.
-    pub name: String,
-    /// Whether it is there already.
-    pub known: bool,
-    /// What it is to be; `None`: gone.
-    pub now: Option<Chain>,
 }
 
 /// What a family's table should hold.
@@ -54,8 +40,6 @@ pub struct Contents {
     services: Services,
     /// Each with the number of those who want it.
     elements: HashMap<Key, (Value, u32)>,
-    /// The chains that services have of their own.
-    chains: Chains,
     /// Those that were ever used: packets may be on their way through a chain.
     draws: BTreeSet<Draw>,
     /// Who has which id.
@@ -106,7 +90,6 @@ impl Contents {
             family,
             services: Services::new(),
             elements: HashMap::new(),
-            chains: Chains::new(),
             draws: BTreeSet::new(),
             ids: HashMap::new(),
             refused: BTreeMap::new(),
@@ -116,11 +99,6 @@ impl Contents {
     /// Whose table it is.
     pub const fn family(&self) -> Family {
         self.family
-    }
-
-    /// The chains that services have of their own.
-    pub const fn chains(&self) -> &Chains {
-        &self.chains
     }
 
     /// The ways in which connections find their slots.
@@ -147,8 +125,8 @@ impl Contents {
     /// is not looked at.
     pub fn update(&mut self, services: &Services) -> Change {
         let mut before = Some(HashMap::new());
-        let chains = self.follow(services, &mut before);
-        Change { chains, ..self.change(before.unwrap_or_default()) }
+        self.follow(services, &mut before);
+        self.change(before.unwrap_or_default())
     }
 
     /// The same for a table that is to be read: what changes is told by what is found there, and there
@@ -158,28 +136,22 @@ impl Contents {
     }
 
     /// Notes what elements were before, if that is to be noted.
-    fn follow(&mut self, services: &Services, before: &mut Before) -> Vec<ChainChange> {
+    fn follow(&mut self, services: &Services, before: &mut Before) {
         let pairs = side_by_side(&self.services, services).filter_map(|pair| match pair {
             (Some((_, before)), Some((_, now))) if Arc::ptr_eq(before, now) => None,
             (before, now) => before.or(now).map(|(name, _)| name.clone()),
         });
         let changed: Vec<_> = pairs.collect();
-        let mut chains_before = Chains::new();
         for name in &changed {
             let Some(service) = self.services.remove(name) else { continue };
             let refused = self.refused.remove(name).is_some();
             if !refused {
                 self.ids.remove(&service_id(name));
-                let rows = rows(name, &service, self.family);
-                for (key, _) in rows.elements {
+                for (key, _) in rows(name, &service, self.family).elements {
                     self.drop_one(key, before);
-                }
-                for name in rows.chains.into_keys() {
-                    chains_before.extend(self.chains.remove_entry(&name));
                 }
             }
         }
-        let mut touched = BTreeSet::new();
         for name in changed {
             let Some(service) = services.get(&name) else { continue };
             self.services.insert(name.clone(), Arc::clone(service));
@@ -188,23 +160,12 @@ impl Contents {
                 continue;
             }
             self.ids.insert(service_id(&name), name.clone());
-            let Rows { elements, draws, chains } = rows(&name, service, self.family);
+            let Rows { elements, draws } = rows(&name, service, self.family);
             for (key, value) in elements {
                 self.add_one(key, value, before);
             }
             self.draws.extend(draws);
-            for (name, chain) in chains {
-                touched.insert(name.clone());
-                self.chains.insert(name, chain);
-            }
         }
-        touched.extend(chains_before.keys().cloned());
-        let chain = |name: String| {
-            let (before, now) = (chains_before.get(&name), self.chains.get(&name));
-            let (known, now) = (before.is_some(), now.cloned());
-            (before != now.as_ref()).then_some(ChainChange { name, known, now })
-        };
-        touched.into_iter().filter_map(chain).collect()
     }
 
     /// Takes over ways that a table has: packets may be on them, and services that are late need them.
@@ -282,7 +243,7 @@ impl Contents {
 impl Change {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.added.is_empty() && self.chains.is_empty()
+        self.removed.is_empty() && self.added.is_empty()
     }
 }
 

@@ -388,9 +388,7 @@ impl Table {
             if !wanted.complete {
                 self.contents.adopt(found.draws());
             }
-            let mut chains = chains(family, around, self.contents.draws());
-            let own = self.contents.chains().iter();
-            chains.extend(own.map(|(name, chain)| (name.clone(), chain.clone())));
+            let chains = chains(family, around, self.contents.draws());
             let late = (!wanted.complete).then(|| chains::late(around));
             let done = nat.bring(&found, &chains, &self.contents, late.as_ref())?;
             self.draws = Some(self.contents.draws().clone());

@@ -212,32 +212,14 @@ impl Nat {
     /// Changes a table that is as it was left: adds the chains `new`, and does what `change` says.
     pub fn apply(&self, family: Family, new: &Chains, change: &Change) -> Result<(), NatError> {
         let mut transaction = Transaction::new();
-        let of_services = || change.chains.iter().filter_map(|one| Some((one, one.now.as_ref()?)));
         for (name, chain) in new {
             transaction.add_chain(family, name, chain.hook);
-        }
-        for (one, chain) in of_services() {
-            if one.known {
-                transaction.delete_rules(family, &one.name);
-            } else {
-                transaction.add_chain(family, &one.name, chain.hook);
-            }
         }
         for (name, chain) in new {
             transaction.add_rules(family, name, chain);
         }
-        for (one, chain) in of_services() {
-            transaction.add_rules(family, &one.name, chain);
-        }
         transaction.delete_elements(family, &change.removed);
         transaction.add_elements(family, pairs(&change.added));
-        let gone = || change.chains.iter().filter(|one| one.now.is_none());
-        for one in gone() {
-            transaction.delete_rules(family, &one.name);
-        }
-        for one in gone() {
-            transaction.delete_chain(family, &one.name);
-        }
         if transaction.is_empty() {
             return Ok(());
         }

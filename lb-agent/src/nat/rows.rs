@@ -1,7 +1,6 @@
-//! Which elements and chains a service is in the table of a family. Pure.
+//! Which elements a service is in the table of a family. Pure.
 
 use super::Family;
-use super::chains::Chains;
 use super::draws::{draw_chain, list_of};
 use super::sets::Set;
 use super::slots::slots;
@@ -64,8 +63,6 @@ pub struct Rows {
     pub elements: Vec<(Key, Value)>,
     /// How its connections draw.
     pub draws: BTreeSet<Draw>,
-    /// Chains of its own.
-    pub chains: Chains,
 }
 
 /// A list of backends.

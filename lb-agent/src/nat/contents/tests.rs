@@ -13,18 +13,10 @@ use std::net::SocketAddr;
 #[derive(Debug, Default, PartialEq)]
 struct Held {
     elements: HashMap<Key, Value>,
-    chains: Chains,
 }
 
 impl Held {
     fn apply(&mut self, change: Change) {
-        for ChainChange { name, known, now } in change.chains {
-            let before = match now {
-                Some(chain) => self.chains.insert(name, chain),
-                None => self.chains.remove(&name),
-            };
-            assert_eq!(before.is_some(), known);
-        }
         for (key, value) in change.removed {
             assert_eq!(self.elements.remove(&key), Some(value), "only what is there is removed");
         }
