@@ -130,7 +130,8 @@ install: documents ## install programs, manual pages, completions and the system
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|/usr/sbin/lb-agent|$(PREFIX)/sbin/lb-agent|; s|/etc/lb-agent|$(SYSCONFDIR)/lb-agent|' \
 		examples/systemd/lb-agent.service > $(DESTDIR)$(UNITDIR)/lb-agent.service
-	test -n "$(DESTDIR)" || getent passwd lb-agent > /dev/null || useradd --system --user-group \
+	test -n "$(DESTDIR)" || getent group lb-agent > /dev/null || groupadd --system lb-agent
+	test -n "$(DESTDIR)" || getent passwd lb-agent > /dev/null || useradd --system --gid lb-agent \
 		--no-create-home --home-dir /var/lib/lb-agent --shell /usr/sbin/nologin lb-agent
 	test -e $(DESTDIR)$(SYSCONFDIR)/lb-agent/lb-agent.yaml || \
 		install -D -m 0644 packages/lb-agent.yaml $(DESTDIR)$(SYSCONFDIR)/lb-agent/lb-agent.yaml

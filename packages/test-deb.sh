@@ -34,6 +34,8 @@ fi
 root=$2 cgroup=$3 pins=$4
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
+# Its own: the package detaches what is pinned in the usual place.
+mount -t bpf bpf "$root/sys/fs/bpf"
 mount --bind /dev "$root/dev"
 ip link set lo up
 ip address add 10.0.0.5/32 dev lo

@@ -256,6 +256,10 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Plans and applies once, in a round that began at `begin`.
     fn round(&mut self, begin: Instant) {
+        // What packets meet and what is shown follow, whatever becomes of the tables. A planner that
+        // adopts looks at all services.
+        let changed = self.merger.take_changed();
+        self.touched.extend(changed.iter().cloned());
         if self.lost
             && let Err(error) = self.look_again()
         {
@@ -263,9 +267,7 @@ impl<D: Dataplane> Reconciler<D> {
             self.publish();
             return;
         }
-        let changed = self.merger.take_changed();
         let plan = self.planner.plan_changes(self.merger.desired(), &changed);
-        self.touched.extend(changed);
         self.touched.extend(plan.touched);
         self.plan_rejections = plan.rejections;
         self.deferred = !plan.deferred.is_empty();

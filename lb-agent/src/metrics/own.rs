@@ -175,7 +175,11 @@ pub(crate) fn register_packets(registry: &mut Registry) {
     let name = "kubeproxy_conntrack_reconciler_deleted_entries";
     registry.register(name, "UDP flows that were ended for that", OWN.ended_flows.clone());
     let help = "Changes of the packet path's tables that failed, and were tried again";
-    registry.register("kubeproxy_nftables_sync_failures", help, OWN.packet_failures.clone());
+    registry.register(
+        "kubeproxy_sync_proxy_rules_nftables_sync_failures",
+        help,
+        OWN.packet_failures.clone(),
+    );
 }
 
 /// Registers what is known of requests to API servers, under the names that Kubernetes' own clients

@@ -48,7 +48,13 @@ pub fn claim_untried() -> Result<Option<Claim>, NatError> {
     let claimed = |held| Ok(Some(Claim { _held: held }));
     match nat.own(TABLE) {
         Ok(()) => claimed(Held::Table(nat)),
-        Err(NatError::Refused { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+        // Before 5.12 kernels know no owners of tables: the flag is an invalid argument to them.
+        Err(NatError::Refused { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+            ) =>
+        {
             match claim_name() {
                 Ok(Some(name)) => claimed(Held::Name(name)),
                 Ok(None) => Ok(None),

@@ -163,6 +163,19 @@ async fn what_failed_is_looked_at_and_applied_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_follows_while_the_tables_cannot_be_read() {
+    let mut setup = Setup::new();
+    setup.take(&[A]);
+    setup.fake.fail_after(0);
+    setup.take(&[A_CHANGED]);
+    setup.fake.fail_observe(1);
+    setup.take(&[A_CHANGED, B]);
+    assert_eq!(setup.reconciler.work.failures, 2);
+    assert_eq!(setup.reconciler.reporter.state().services.len(), 2);
+    assert_eq!(setup.found(B.1), None, "the tables are as they were");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retries_come_less_and_less_often_until_one_succeeds() {
     let mut setup = Setup::new();
     setup.take(&[A]);

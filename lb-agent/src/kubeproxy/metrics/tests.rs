@@ -57,12 +57,12 @@ fn names_kinds_and_values_are_kube_proxys() {
         ("kubeproxy_proxy_livez_total", "counter"),
         ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
         ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
-        ("kubeproxy_nftables_sync_failures_total", "counter"),
-        ("kubeproxy_nftables_cleanup_failures_total", "counter"),
+        ("kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "counter"),
+        ("kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total", "counter"),
         ("kubeproxy_sync_proxy_rules_iptables_total", "gauge"),
         ("kubeproxy_sync_proxy_rules_iptables_last", "gauge"),
-        ("kubeproxy_iptables_restore_failures_total", "counter"),
-        ("kubeproxy_iptables_partial_restore_failures_total", "counter"),
+        ("kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "counter"),
+        ("kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total", "counter"),
         ("kubeproxy_iptables_localhost_nodeports_accepted_packets_total", "counter"),
         ("kubernetes_build_info", "gauge"),
         ("process_cpu_seconds_total", "counter"),
@@ -188,7 +188,7 @@ fn what_the_packet_path_did_has_kube_proxys_names() {
     let names = [
         "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"}",
         "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv6\"}",
-        "kubeproxy_nftables_sync_failures_total",
+        "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
     ];
     let before = look();
     own::flows("IPv6", Duration::from_millis(3), 2);

@@ -25,11 +25,11 @@ pub(super) fn register(registry: &mut Registry) {
     let restored = Family::<Label<1>, Counter>::default();
     FAMILIES.iter().for_each(|label| drop(restored.get_or_create(label)));
     let help = "Failures of iptables-restore, which is not called";
-    add(registry, "iptables_restore_failures", help, restored.clone());
-    add(registry, "iptables_partial_restore_failures", help, restored);
+    add(registry, "sync_proxy_rules_iptables_restore_failures", help, restored.clone());
+    add(registry, "sync_proxy_rules_iptables_partial_restore_failures", help, restored);
     let help = "Packets to NodePorts on loopback: sockets that dial these send none there";
     let accepted = Counter::<u64>::default();
     add(registry, "iptables_localhost_nodeports_accepted_packets", help, accepted);
     let help = "Failures to remove what is not wanted any more, which goes with the change itself";
-    add(registry, "nftables_cleanup_failures", help, Counter::<u64>::default());
+    add(registry, "sync_proxy_rules_nftables_cleanup_failures", help, Counter::<u64>::default());
 }
