@@ -168,7 +168,7 @@ fn holders(inodes: &BTreeSet<u32>, problems: &mut BTreeSet<String>) -> BTreeMap<
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 problems.insert(
                     "the descriptors of other users' processes can't be seen; run as root, or give \
-                     the agent CAP_SYS_PTRACE"
+                     the agent CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
                         .to_owned(),
                 );
             }
