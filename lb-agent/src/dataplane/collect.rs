@@ -227,7 +227,14 @@ fn number_of(path: &Path) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exclude::Excluded;
+    use super::super::tables::{open_control, open_stats};
+    use super::super::{Kernel, Settings, attach, preflight};
     use super::*;
+    use crate::config::TableSizes;
+    use aya::maps::{Array, HashMap, Map, MapData};
+    use lb_common::rows::ConnectionRow;
+    use lb_common::{LAYOUT_VERSION, control, features};
     use std::net::UdpSocket;
     use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
@@ -259,6 +266,74 @@ mod tests {
         fs::create_dir(&descriptors).unwrap();
         symlink(link, descriptors.join(number.to_string())).unwrap();
         process
+    }
+
+    /// Pins that go with the test.
+    struct Pins(PathBuf);
+
+    impl Drop for Pins {
+        fn drop(&mut self) {
+            attach::detach(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_row_of_a_cookie_is_given_up_and_no_other() {
+        const SLOTS: u32 = 4;
+        const ID: u32 = 3;
+        type RawRow = [u8; size_of::<ConnectionRow>()];
+        let pin_dir = Pins(format!("/sys/fs/bpf/lb-collect-{}", std::process::id()).into());
+        let host = preflight::check(None, &pin_dir.0).unwrap();
+        let sizes = TableSizes { connections: SLOTS, overflow: 16, backends: 16, ..small() };
+        // What the other programs may do besides makes no difference.
+        let features = host.features & features::ATOMICS;
+        let (netns, excluded) = (host.netns, Excluded::default());
+        let settings = Settings { sizes, features, netns, sk_err: 0, excluded };
+        let kernel = Kernel::open(&pin_dir.0, &host.cgroup, &settings).unwrap();
+        let pins = pin_dir.0.join(LAYOUT_VERSION.to_string());
+
+        // Two have a slot, and two of the overflow table had found one of these taken.
+        let (slotted, overflown) = ([1, 2], [1 + u64::from(SLOTS), 1 + 2 * u64::from(SLOTS)]);
+        let row = |cookie| -> RawRow {
+            bytemuck::cast(ConnectionRow { cookie, backend_id: ID, ..ConnectionRow::default() })
+        };
+        let open = |name| MapData::from_pin(pins.join(name)).unwrap();
+        let mut slots = Array::<_, RawRow>::try_from(Map::Array(open("CONNECTIONS"))).unwrap();
+        for cookie in slotted {
+            slots.set(u32::try_from(cookie).unwrap(), row(cookie), 0).unwrap();
+        }
+        let mut overflow =
+            HashMap::<_, u64, RawRow>::try_from(Map::HashMap(open("CONNECTIONS_OVERFLOW")))
+                .unwrap();
+        for cookie in overflown {
+            overflow.insert(cookie, row(cookie), 0).unwrap();
+        }
+        assert!(open_control(&pins).unwrap().set(control::OVERFLOW_ROWS, 2));
+        let stats = || open_stats(&pins).unwrap().get(ID).unwrap();
+
+        let program = kernel.object.program(attach::COLLECTOR).unwrap().fd().unwrap();
+        let program = program.as_fd().try_clone_to_owned().unwrap();
+        let sweeper = Sweeper { pins: pins.clone(), program, attached: 0 };
+        let left = || Rows::open(&pins).unwrap().all().unwrap().into_keys().collect::<Vec<_>>();
+        assert_eq!(left(), [1, 2, 5, 9]);
+        let unknown = 2 + u64::from(SLOTS);
+        for (cookie, still, closed) in [
+            (unknown, vec![1, 2, 5, 9], 0),
+            (5, vec![1, 2, 9], 1),
+            (1, vec![2, 9], 2),
+            (1, vec![2, 9], 2),
+            (9, vec![2], 3),
+            (2, vec![], 4),
+        ] {
+            sweeper.give_up(cookie).unwrap();
+            assert_eq!((left(), stats().closed), (still, closed), "{cookie}");
+        }
+        assert_eq!(open_control(&pins).unwrap().get(control::OVERFLOW_ROWS), Some(0));
+    }
+
+    fn small() -> TableSizes {
+        let (frontends, services, rows, affinity) = (16, 16, 64, 16);
+        TableSizes { frontends, services, rows, affinity, ..TableSizes::default() }
     }
 
     #[test]
