@@ -437,22 +437,14 @@ impl<D: Dataplane> Reconciler<D> {
         self.publish();
     }
 
-    fn swept(&mut self, result: Result<Swept, DataplaneError>) {
-        match result {
-            Ok(swept) => {
-                if swept.collected > 0 {
-                    let rows = swept.collected;
-                    tracing::info!(rows, "collected rows of sockets that had closed unseen");
-                }
-                for problem in self.collection.note(swept, Instant::now()) {
-                    own::error(ErrorKind::Read);
-                    tracing::warn!("{problem}");
-                }
-            }
-            Err(error) => {
-                own::error(ErrorKind::Read);
-                tracing::warn!(%error, "rows of sockets that closed unseen were not collected");
-            }
+    fn swept(&mut self, swept: Swept) {
+        if swept.collected > 0 {
+            let rows = swept.collected;
+            tracing::info!(rows, "collected rows of sockets that had closed unseen");
+        }
+        for problem in self.collection.note(swept, Instant::now()) {
+            own::error(ErrorKind::Read);
+            tracing::warn!("{problem}");
         }
     }
 

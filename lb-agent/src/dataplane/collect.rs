@@ -16,11 +16,11 @@ use super::destroy::diag::{Diag, Question};
 use super::destroy::{Rows, may_enter_namespaces, namespaces};
 use super::{DataplaneError, sys};
 use lb_common::protocol;
-use nix::errno::Errno;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -65,7 +65,7 @@ impl Sweeper {
         let rows = Rows::open(&self.pins)?;
         let mut suspects = rows.all()?;
         suspects.retain(|cookie, memory| {
-            memory.since < self.attached && before.is_none_or(|before| before.contains(cookie))
+            memory.since <= self.attached && before.is_none_or(|before| before.contains(cookie))
         });
         if suspects.is_empty() {
             return Ok(Swept::default());
@@ -113,6 +113,11 @@ fn living() -> Result<Living, DataplaneError> {
                        agent does not see all processes; run it in the host's PID namespace";
         return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
     }
+    if !Path::new("/proc/1").exists() {
+        let problem = "rows of sockets that closed while no program was attached stay, because /proc \
+                       hides other users' processes (hidepid); give the agent CAP_SYS_PTRACE";
+        return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
+    }
     if !may_enter_namespaces() {
         let problem = "rows of sockets that closed while no program was attached stay, because other \
                        network namespaces can't be looked into without CAP_SYS_ADMIN";
@@ -158,46 +163,90 @@ fn look_through() -> nix::Result<(Vec<u64>, Vec<u32>)> {
 
 /// Cookies of the sockets that processes have open, but for those with these inodes.
 fn open_elsewhere(known: &BTreeSet<u32>) -> Result<BTreeSet<u64>, String> {
-    let mut cookies = BTreeSet::new();
-    // Sockets are shared, and one process may have many that are none of ours.
-    let mut looked = BTreeSet::new();
-    for process in namespaces::entries(Path::new("/proc")) {
-        let name = process.file_name().and_then(|name| name.to_str());
-        let Some(pid) = name.and_then(|name| name.parse::<i32>().ok()) else { continue };
-        for fd in namespaces::entries(&process.join("fd")) {
-            let Ok(link) = fs::read_link(&fd) else { continue };
-            let Some(inode) = link.to_str().and_then(super::connections::inode_of) else {
-                continue;
-            };
-            let number = fd.file_name().and_then(|name| name.to_str());
-            let Some(number) = number.and_then(|name| name.parse::<i32>().ok()) else { continue };
-            if known.contains(&inode) || !looked.insert(inode) {
-                continue;
-            }
-            match sys::descriptor_of(pid, number) {
-                Ok(socket) => cookies.extend(socket2::SockRef::from(&socket).cookie().ok()),
-                // The process has ended, or has closed it.
-                Err(error)
-                    if [Errno::ESRCH, Errno::EBADF]
-                        .map(|e| Some(e as i32))
-                        .contains(&error.raw_os_error()) => {}
-                Err(error) => {
-                    return Err(format!(
-                        "rows of sockets that closed while no program was attached stay, because the \
-                         sockets of process {pid} can't be looked at ({error}); give the agent \
-                         CAP_SYS_PTRACE"
-                    ));
-                }
-            }
+    let mut open = Open { looked: known.clone(), cookies: BTreeSet::new() };
+    let failed = |error: io::Error| {
+        format!(
+            "rows of sockets that closed while no program was attached stay, because the sockets of \
+             all processes can't be looked at ({error}); give the agent CAP_SYS_PTRACE and \
+             CAP_DAC_READ_SEARCH, and let the system call filter of its unit pass pidfd_getfd"
+        )
+    };
+    for process in namespaces::entries(Path::new("/proc")).map_err(failed)? {
+        if let Some(pid) = number_of(&process) {
+            open.look_into(&process, pid).map_err(failed)?;
         }
     }
-    Ok(cookies)
+    Ok(open.cookies)
+}
+
+/// The sockets that processes were found to have open.
+struct Open {
+    /// Inodes of those that need no look any more: sockets are shared, and one process may have many
+    /// that are none of ours.
+    looked: BTreeSet<u32>,
+    cookies: BTreeSet<u64>,
+}
+
+impl Open {
+    /// `process` is the directory of `pid`. An error if there may be a socket that was not looked at.
+    fn look_into(&mut self, process: &Path, pid: i32) -> io::Result<()> {
+        for descriptor in namespaces::entries(&process.join("fd"))? {
+            let link = match fs::read_link(&descriptor) {
+                Ok(link) => link,
+                Err(error) if namespaces::is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let inode = link.to_str().and_then(super::connections::inode_of);
+            let (Some(inode), Some(number)) = (inode, number_of(&descriptor)) else { continue };
+            if self.looked.contains(&inode) {
+                continue;
+            }
+            let socket = match sys::descriptor_of(pid, number) {
+                Ok(socket) => File::from(socket),
+                // It was closed. Others may still have the same socket.
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
+                Err(error) if namespaces::is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let found = socket.metadata()?;
+            // The number may be another file's by now.
+            if found.file_type().is_socket() {
+                self.cookies.insert(socket2::SockRef::from(&socket).cookie()?);
+            }
+            if found.ino() == u64::from(inode) {
+                self.looked.insert(inode);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number_of(path: &Path) -> Option<i32> {
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::exclude::Excluded;
+    use super::super::tables::{open_control, open_stats};
+    use super::super::{Kernel, Settings, attach, preflight};
     use super::*;
+    use crate::config::TableSizes;
+    use aya::maps::{Array, HashMap, Map, MapData};
+    use lb_common::rows::ConnectionRow;
+    use lb_common::{LAYOUT_VERSION, control, features};
     use std::net::UdpSocket;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::symlink;
+
+    fn open() -> Open {
+        Open { looked: BTreeSet::new(), cookies: BTreeSet::new() }
+    }
+
+    /// This process's number, as the system calls have it.
+    fn pid() -> i32 {
+        i32::try_from(std::process::id()).unwrap()
+    }
 
     #[test]
     fn an_open_socket_is_found_though_the_kernel_lists_no_such() {
@@ -205,6 +254,115 @@ mod tests {
         let cookie = socket2::SockRef::from(&socket).cookie().unwrap();
         // It has no peer.
         assert!(!look_through().unwrap().0.contains(&cookie));
-        assert!(open_elsewhere(&BTreeSet::new()).unwrap().contains(&cookie));
+        let mut open = open();
+        open.look_into(Path::new("/proc/self"), pid()).unwrap();
+        assert!(open.cookies.contains(&cookie));
+    }
+
+    /// A directory as `/proc` has them, with one descriptor of this process.
+    fn process(number: i32, link: &str) -> tempfile::TempDir {
+        let process = tempfile::tempdir().unwrap();
+        let descriptors = process.path().join("fd");
+        fs::create_dir(&descriptors).unwrap();
+        symlink(link, descriptors.join(number.to_string())).unwrap();
+        process
+    }
+
+    /// Pins that go with the test.
+    struct Pins(PathBuf);
+
+    impl Drop for Pins {
+        fn drop(&mut self) {
+            attach::detach(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_row_of_a_cookie_is_given_up_and_no_other() {
+        const SLOTS: u32 = 4;
+        const ID: u32 = 3;
+        type RawRow = [u8; size_of::<ConnectionRow>()];
+        let pin_dir = Pins(format!("/sys/fs/bpf/lb-collect-{}", std::process::id()).into());
+        let host = preflight::check(None, &pin_dir.0).unwrap();
+        let sizes = TableSizes { connections: SLOTS, overflow: 16, backends: 16, ..small() };
+        // What the other programs may do besides makes no difference.
+        let features = host.features & features::ATOMICS;
+        let (netns, excluded) = (host.netns, Excluded::default());
+        let settings = Settings { sizes, features, netns, sk_err: 0, excluded };
+        let kernel = Kernel::open(&pin_dir.0, &host.cgroup, &settings).unwrap();
+        let pins = pin_dir.0.join(LAYOUT_VERSION.to_string());
+
+        // Two have a slot, and two of the overflow table had found one of these taken.
+        let (slotted, overflown) = ([1, 2], [1 + u64::from(SLOTS), 1 + 2 * u64::from(SLOTS)]);
+        let row = |cookie| -> RawRow {
+            bytemuck::cast(ConnectionRow { cookie, backend_id: ID, ..ConnectionRow::default() })
+        };
+        let open = |name| MapData::from_pin(pins.join(name)).unwrap();
+        let mut slots = Array::<_, RawRow>::try_from(Map::Array(open("CONNECTIONS"))).unwrap();
+        for cookie in slotted {
+            slots.set(u32::try_from(cookie).unwrap(), row(cookie), 0).unwrap();
+        }
+        let mut overflow =
+            HashMap::<_, u64, RawRow>::try_from(Map::HashMap(open("CONNECTIONS_OVERFLOW")))
+                .unwrap();
+        for cookie in overflown {
+            overflow.insert(cookie, row(cookie), 0).unwrap();
+        }
+        assert!(open_control(&pins).unwrap().set(control::OVERFLOW_ROWS, 2));
+        let stats = || open_stats(&pins).unwrap().get(ID).unwrap();
+
+        let program = kernel.object.program(attach::COLLECTOR).unwrap().fd().unwrap();
+        let program = program.as_fd().try_clone_to_owned().unwrap();
+        let sweeper = Sweeper { pins: pins.clone(), program, attached: 0 };
+        let left = || Rows::open(&pins).unwrap().all().unwrap().into_keys().collect::<Vec<_>>();
+        assert_eq!(left(), [1, 2, 5, 9]);
+        let unknown = 2 + u64::from(SLOTS);
+        for (cookie, still, closed) in [
+            (unknown, vec![1, 2, 5, 9], 0),
+            (5, vec![1, 2, 9], 1),
+            (1, vec![2, 9], 2),
+            (1, vec![2, 9], 2),
+            (9, vec![2], 3),
+            (2, vec![], 4),
+        ] {
+            sweeper.give_up(cookie).unwrap();
+            assert_eq!((left(), stats().closed), (still, closed), "{cookie}");
+        }
+        assert_eq!(open_control(&pins).unwrap().get(control::OVERFLOW_ROWS), Some(0));
+    }
+
+    fn small() -> TableSizes {
+        let (frontends, services, rows, affinity) = (16, 16, 64, 16);
+        TableSizes { frontends, services, rows, affinity, ..TableSizes::default() }
+    }
+
+    #[test]
+    fn a_descriptor_that_was_closed_hides_no_other_of_the_same_socket() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let cookie = socket2::SockRef::from(&socket).cookie().unwrap();
+        let inode = fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap().ino();
+        let link = format!("socket:[{inode}]");
+        let mut open = open();
+        // No descriptor has this number.
+        open.look_into(process(i32::MAX, &link).path(), pid()).unwrap();
+        // This one has become another file's.
+        let file = File::open("/dev/null").unwrap();
+        open.look_into(process(file.as_raw_fd(), &link).path(), pid()).unwrap();
+        assert!(open.cookies.is_empty());
+        open.look_into(process(socket.as_raw_fd(), &link).path(), pid()).unwrap();
+        assert_eq!(open.cookies, [cookie].into());
+    }
+
+    #[test]
+    fn what_cant_be_looked_at_is_not_taken_for_nothing() {
+        let process = tempfile::tempdir().unwrap();
+        let descriptors = process.path().join("fd");
+        open().look_into(process.path(), pid()).unwrap();
+        fs::write(&descriptors, "").unwrap();
+        open().look_into(process.path(), pid()).unwrap_err();
+        fs::remove_file(&descriptors).unwrap();
+        fs::create_dir(&descriptors).unwrap();
+        fs::write(descriptors.join("3"), "").unwrap();
+        open().look_into(process.path(), pid()).unwrap_err();
     }
 }

@@ -152,7 +152,11 @@ fn holders(inodes: &BTreeSet<u32>, problems: &mut BTreeSet<String>) -> BTreeMap<
     if inodes.is_empty() {
         return holders;
     }
-    for process in namespaces::entries(Path::new("/proc")) {
+    let processes = namespaces::entries(Path::new("/proc")).unwrap_or_else(|error| {
+        problems.insert(format!("the processes can't be listed: /proc: {error}"));
+        Vec::new()
+    });
+    for process in processes {
         let name = process.file_name().and_then(|name| name.to_str());
         let Some(pid) = name.and_then(|name| name.parse::<u32>().ok()) else { continue };
         let mut mine = BTreeSet::new();
@@ -164,7 +168,7 @@ fn holders(inodes: &BTreeSet<u32>, problems: &mut BTreeSet<String>) -> BTreeMap<
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 problems.insert(
                     "the descriptors of other users' processes can't be seen; run as root, or give \
-                     the agent CAP_SYS_PTRACE"
+                     the agent CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
                         .to_owned(),
                 );
             }
@@ -197,7 +201,9 @@ fn netns_names() -> BTreeMap<u64, String> {
         let name = path.file_name()?.to_string_lossy().into_owned();
         Some((fs::metadata(&path).ok()?.ino(), name))
     };
-    namespaces::entries(Path::new("/run/netns")).filter_map(named).collect()
+    // Without names, numbers are shown.
+    let names = namespaces::entries(Path::new("/run/netns")).unwrap_or_default();
+    names.into_iter().filter_map(named).collect()
 }
 
 #[cfg(test)]

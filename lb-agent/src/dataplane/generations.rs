@@ -90,21 +90,30 @@ impl Generation {
         HOOKS.iter().any(|hook| self.pin_of(hook).exists())
     }
 
-    /// Removes links and tables.
-    pub(super) fn remove(self) -> Result<u32, AttachError> {
+    /// Removes links and tables. After an error it may be tried again.
+    pub(super) fn remove(&self) -> Result<u32, AttachError> {
         remove_pins(&self.directory)?;
         Ok(self.layout)
     }
 }
 
-/// Removes all that is pinned in a directory, and the directory.
+/// Removes all that is pinned in a directory, and the directory; it may be gone already.
 pub(super) fn remove_pins(directory: &Path) -> Result<(), AttachError> {
     let reading = || failed(format!("reading {}", directory.display()));
-    let entries = fs::read_dir(directory).map_err(reading())?;
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(reading()(error)),
+    };
     for entry in entries {
         super::attach::remove(&entry.map_err(reading())?.path())?;
     }
-    fs::remove_dir(directory).map_err(failed(format!("removing {}", directory.display())))
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(format!("removing {}", directory.display()))(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -143,7 +152,13 @@ mod tests {
         assert!(!found.is_over() && !found.is_over(), "nobody knows what is open");
         fs::remove_file(&link).unwrap();
         assert!(!found.is_over() && found.is_over());
+        let obstacle = directory.join("other");
+        fs::create_dir(&obstacle).unwrap();
+        found.remove().unwrap_err();
+        assert!(found.is_over(), "it is tried again");
+        fs::remove_dir(&obstacle).unwrap();
         assert_eq!(found.remove().unwrap(), 900);
         assert!(!directory.exists());
+        assert_eq!(found.remove().unwrap(), 900, "somebody else may have done it");
     }
 }

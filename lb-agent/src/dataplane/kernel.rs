@@ -13,7 +13,7 @@ use super::{
 use crate::config::TableSizes;
 use crate::plan::block::Block;
 use crate::plan::{Action, Observed};
-use aya::maps::{MapData, PerCpuValues};
+use aya::maps::{Map, MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
@@ -180,7 +180,9 @@ impl Kernel {
             return Ok(());
         }
         let (keys, indexes): (Vec<FrontendKey>, Vec<u32>) = new.iter().copied().unzip();
-        let map = MapData::from_pin(self.pins.join("FRONTENDS")).map_err(|e| failed(chain(&e)))?;
+        let Some(Map::HashMap(map)) = self.object.map("FRONTENDS") else {
+            return Err(failed("the object has no such table".to_owned()));
+        };
         sys::batch::insert_batch(map.fd().as_fd(), &keys, &indexes)
             .map_err(|e| failed(e.to_string()))
     }

@@ -74,8 +74,8 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
     if !destroy::may_enter_namespaces() {
         warnings.push(
             "without CAP_SYS_ADMIN, sockets to removed backends are ended in the agent's own network \
-             namespace only; if there are others, give its unit CAP_SYS_ADMIN, CAP_SYS_PTRACE and \
-             RestrictNamespaces=net"
+             namespace only; if there are others, give its unit CAP_SYS_ADMIN, CAP_SYS_PTRACE, \
+             CAP_DAC_READ_SEARCH and RestrictNamespaces=net"
                 .to_owned(),
         );
     }

@@ -184,7 +184,12 @@ impl Kernel {
                 Ok(layout) => checked.notes.push(format!(
                     "the tables of layout {layout} are removed: no connection needs them any more"
                 )),
-                Err(error) => checked.problems.push(error.to_string()),
+                // It is tried again the next time.
+                Err(error) => {
+                    checked.problems.push(error.to_string());
+                    checked.earlier.push(generation.status());
+                    self.generations.push(generation);
+                }
             }
         }
     }

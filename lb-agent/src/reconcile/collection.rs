@@ -1,5 +1,6 @@
 //! When rows of sockets that closed unseen are looked for: once the programs are attached, and again a
-//! little later, since what is to be collected must have been nobody's all the time.
+//! little later, since what is to be collected must have been nobody's all the time. Where that can't be
+//! done, it is tried again from time to time.
 
 use crate::dataplane::{DataplaneError, Sweep, Swept};
 use std::collections::BTreeSet;
@@ -8,6 +9,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Between the two looks: no socket takes so long from its program to the kernel's hash tables.
 const PAUSE: Duration = Duration::from_secs(10);
+/// After a look that was not possible.
+const RETRY: Duration = Duration::from_secs(300);
 
 /// How far it is.
 #[derive(Debug, Default)]
@@ -40,24 +43,31 @@ impl Collection {
         }
     }
 
-    /// Waits for the look under way; for ever if there is none.
-    pub(super) async fn ended(&mut self) -> Result<Swept, DataplaneError> {
+    /// Waits for the look under way; for ever if there is none. One that failed has a problem.
+    pub(super) async fn ended(&mut self) -> Swept {
         let Some(job) = &mut self.job else { return std::future::pending().await };
         let result = match job.await {
             Ok(result) => result,
             Err(panic) => Err(DataplaneError::new("looking for closed sockets", panic)),
         };
         self.job = None;
-        result
+        result.unwrap_or_else(|error| {
+            let problem = format!("rows of sockets that closed unseen were not collected: {error}");
+            Swept { problems: [problem].into(), ..Swept::default() }
+        })
     }
 
     /// Takes what a look has found. Returns what has not been complained of yet.
     pub(super) fn note(&mut self, swept: Swept, now: Instant) -> Vec<String> {
         let Swept { suspects, collected: _, problems } = swept;
         // Else it begins anew, because the programs were attached again meanwhile.
-        if self.next.is_none() && !suspects.is_empty() {
-            self.next = Some(now + PAUSE);
-            self.suspects = Some(suspects);
+        if self.next.is_none() {
+            if !problems.is_empty() {
+                self.next = Some(now + RETRY);
+            } else if !suspects.is_empty() {
+                self.next = Some(now + PAUSE);
+                self.suspects = Some(suspects);
+            }
         }
         problems.into_iter().filter(|problem| self.problems.insert(problem.clone())).collect()
     }
@@ -80,16 +90,44 @@ mod tests {
             sweep(first.clone())
         });
         collection.tick(start, |_| panic!("one is under way"));
-        assert_eq!(collection.ended().await.unwrap(), first);
+        assert_eq!(collection.ended().await, first);
         assert!(collection.note(first, start).is_empty());
         collection.tick(start + PAUSE / 2, |_| panic!("too early"));
         collection.tick(start + PAUSE, |before| {
             assert_eq!(before, Some(suspects));
             sweep(Swept { collected: 2, ..Swept::default() })
         });
-        let second = collection.ended().await.unwrap();
+        let second = collection.ended().await;
         collection.note(second, start + PAUSE);
         collection.tick(start + 9 * PAUSE, |_| panic!("it is done"));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_possible_is_tried_again_from_the_start() {
+        let (start, mut collection) = (Instant::now(), Collection::default());
+        collection.begin(start);
+        let found = Swept { suspects: [1].into(), ..Swept::default() };
+        collection.tick(start, |_| None);
+        collection.note(found, start);
+        let mut now = start + PAUSE;
+        for (round, news) in [1, 0].into_iter().enumerate() {
+            collection.tick(now, |before| {
+                assert_eq!(before.is_some(), round == 0);
+                Some(Box::new(|| Err(DataplaneError::new("looking", "no"))) as Sweep)
+            });
+            let failed = collection.ended().await;
+            assert_eq!(collection.note(failed, now).len(), news);
+            collection.tick(now + RETRY / 2, |_| panic!("too early"));
+            now += RETRY;
+        }
+        collection.begin(start);
+        collection.note(Swept { problems: ["p".to_owned()].into(), ..Swept::default() }, now);
+        let mut asked = false;
+        collection.tick(start, |_| {
+            asked = true;
+            None
+        });
+        assert!(asked, "the programs were attached again");
     }
 
     #[tokio::test]
