@@ -133,6 +133,8 @@ struct Table {
     contents: Contents,
     /// The draws that it has chains for, if it is as it should be.
     draws: Option<BTreeSet<Draw>>,
+    /// Whether it is another build's that serves, and stays as it is until everything has been heard.
+    waits: bool,
 }
 
 /// Why a table is read.
@@ -148,7 +150,7 @@ enum Why {
 
 impl Keeper {
     fn new(claim: Option<Claim>, problem: Option<String>) -> Self {
-        let table = |family| Table { contents: Contents::new(family), draws: None };
+        let table = |family| Table { contents: Contents::new(family), draws: None, waits: false };
         let state = match (&claim, &problem) {
             (Some(_), _) => PacketPathState::Waiting,
             (None, Some(_)) => PacketPathState::Unavailable,
@@ -223,7 +225,7 @@ impl Keeper {
         if (self.status.since.is_none() && self.status.error.is_none()) || !self.is_claimed() {
             return;
         }
-        if self.tables.iter().any(|table| table.draws.is_none()) {
+        if self.tables.iter().any(|table| table.draws.is_none() && !table.waits) {
             self.work(Why::Unknown);
             return;
         }
@@ -326,7 +328,9 @@ impl Keeper {
             tracing::error!(error = text, "the packet path is not as it should be; trying again");
         }
         self.status.error = Some(text);
-        self.tables.iter_mut().for_each(|table| table.draws = None);
+        for table in &mut self.tables {
+            (table.draws, table.waits) = (None, false);
+        }
     }
 
     fn nat(&mut self) -> Result<&Nat, NatError> {
@@ -389,6 +393,20 @@ impl Table {
                 self.contents.adopt(found.draws());
             }
             let chains = chains(family, around, self.contents.draws());
+            // What is late can't be taken over into another layout, and would not be served meanwhile.
+            let waits = !wanted.complete && found.serves() && !found.fits(family, &chains);
+            if waits && !self.waits {
+                let family = family.word();
+                tracing::warn!(
+                    "the table `{family} {}` is another build's: it serves as it is until every source \
+                     has been heard; `lbctl status` says which are missing",
+                    super::TABLE
+                );
+            }
+            self.waits = waits;
+            if waits {
+                return Ok(false);
+            }
             let late = (!wanted.complete).then(|| chains::late(around));
             let done = nat.bring(&found, &chains, &self.contents, late.as_ref())?;
             self.draws = Some(self.contents.draws().clone());

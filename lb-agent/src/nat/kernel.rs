@@ -132,7 +132,7 @@ impl Nat {
     }
 
     /// Brings a family's table from what was found there to these chains and contents, in one
-    /// transaction. `late`: not everything has been heard of yet; what may only be late and chains that are
+    /// transaction. A table that does not fit is replaced whole, whatever is late. `late`: not everything has been heard of yet; what may only be late and chains that are
     /// not wanted stay, and these chains stay as they are. Returns whether anything was done.
     pub fn bring(
         &self,
