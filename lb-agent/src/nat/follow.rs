@@ -8,7 +8,7 @@
 use super::Family;
 use super::chains::{self, Chains, Surroundings, chains};
 use super::contents::{Contents, Wanted};
-use super::draws::draw_of;
+use super::draws::{draw_chain, draw_of};
 use super::kernel::{Nat, NatError};
 use super::passes::Passes;
 use super::preflight::{self, Claim};
@@ -389,7 +389,9 @@ impl Table {
         let Some(known) = self.draws.take() else {
             self.contents.take(&wanted.services);
             let found = nat.find(family)?;
-            if !wanted.complete {
+            if wanted.complete {
+                self.contents.forget_idle_draws();
+            } else {
                 self.contents.adopt(found.draws());
             }
             let chains = chains(family, around, self.contents.draws());
@@ -419,13 +421,18 @@ impl Table {
             self.draws = Some(known);
             return Ok(false);
         }
+        // Before everything has been heard, what is late may need them.
+        if wanted.complete && self.contents.has_idle_draws() {
+            self.contents.forget_idle_draws();
+        }
         let draws = self.contents.draws();
+        let gone: Vec<_> = known.difference(draws).copied().map(draw_chain).collect();
         let mut new = Chains::new();
-        if draws.len() > known.len() {
+        if !draws.is_subset(&known) {
             new = chains(family, around, draws);
             new.retain(|name, _| draw_of(name).is_some_and(|draw| !known.contains(&draw)));
         }
-        nat.apply(family, &new, &change)?;
+        nat.apply(family, &new, &change, &gone)?;
         self.draws = Some(draws.clone());
         Ok(true)
     }
