@@ -20,10 +20,9 @@ impl Nat {
         self.list("listing connections", &list_connections(family), |payload| {
             let connection = connection(payload)?;
             let stale = || {
-                let (address, port) = (connection.destination?, connection.port?);
-                let destination = SocketAddr::new(address, port);
                 let protocol = Protocol::from_number(connection.protocol?)?;
-                Some(flows.is_stale(&Flow { protocol, destination, answers: connection.answers? }))
+                let (destination, answers) = (connection.destination?, connection.answers?);
+                Some(flows.is_stale(&Flow { protocol, destination, answers }))
             };
             if stale() == Some(true) {
                 doomed.push(connection.name);
@@ -48,10 +47,9 @@ impl Nat {
 #[derive(Debug, Default)]
 struct Connection {
     protocol: Option<u8>,
-    destination: Option<IpAddr>,
-    port: Option<u16>,
+    destination: Option<SocketAddr>,
     /// Where answers come from.
-    answers: Option<IpAddr>,
+    answers: Option<SocketAddr>,
     /// What the kernel tells it by.
     name: Vec<DefaultNla>,
 }
@@ -100,10 +98,9 @@ fn connection(payload: &[u8]) -> Result<Connection, DecodeError> {
         match attribute.kind() {
             // As its first packet was.
             1 => {
-                let (_, destination, protocol, port) = ends(attribute.value())?;
+                let (_, destination, protocol) = ends(attribute.value())?;
                 connection.destination = destination;
                 connection.protocol = protocol;
-                connection.port = port;
                 let tuple = DefaultNla::new(1 | NLA_F_NESTED, attribute.value().to_vec());
                 connection.name.push(tuple);
             }
@@ -118,8 +115,8 @@ fn connection(payload: &[u8]) -> Result<Connection, DecodeError> {
     Ok(connection)
 }
 
-/// Source, destination, protocol and port of a direction.
-type Ends = (Option<IpAddr>, Option<IpAddr>, Option<u8>, Option<u16>);
+/// Source, destination and protocol of a direction. Not every protocol has ports.
+type Ends = (Option<SocketAddr>, Option<SocketAddr>, Option<u8>);
 
 fn ends(tuple: &[u8]) -> Result<Ends, DecodeError> {
     let addresses = parts(tuple, 1).next().transpose()?.unwrap_or_default();
@@ -131,7 +128,14 @@ fn ends(tuple: &[u8]) -> Result<Ends, DecodeError> {
         Ok(v4.or(v6.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from)))
     };
     let number = parts(protocol, 1).next().transpose()?.and_then(|bytes| bytes.first().copied());
-    let port = parts(protocol, 3).next().transpose()?;
-    let port = port.and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?)));
-    Ok((address(1, 3)?, address(2, 4)?, number, port))
+    let port = |kind| -> Result<Option<u16>, DecodeError> {
+        let bytes = parts(protocol, kind).next().transpose()?;
+        Ok(bytes.and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?))))
+    };
+    let end = |(address, port): (Option<IpAddr>, Option<u16>)| {
+        address.zip(port).map(|(address, port)| SocketAddr::new(address, port))
+    };
+    let source = end((address(1, 3)?, port(2)?));
+    let destination = end((address(2, 4)?, port(3)?));
+    Ok((source, destination, number))
 }

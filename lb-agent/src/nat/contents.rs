@@ -9,6 +9,9 @@ use crate::versions::{self, Places, Versions};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// So many times the draws that are in use are kept, and some more.
+const SPARE: (usize, usize) = (4, 256);
+
 /// The services that the tables are filled from: what callers are to find.
 pub type Services = BTreeMap<ServiceName, Arc<Service>>;
 
@@ -40,8 +43,11 @@ pub struct Contents {
     services: Services,
     /// Each with the number of those who want it.
     elements: HashMap<Key, (Value, u32)>,
-    /// Those that were ever used: packets may be on their way through a chain.
+    /// Those in use, and some that were: services come back to them, and packets may be on their way
+    /// through a chain.
     draws: BTreeSet<Draw>,
+    /// Those in use, each with the number of services that use it.
+    used: BTreeMap<Draw, usize>,
     /// Who has which id.
     ids: HashMap<u64, ServiceName>,
     /// Services whose id is another's.
@@ -91,6 +97,7 @@ impl Contents {
             services: Services::new(),
             elements: HashMap::new(),
             draws: BTreeSet::new(),
+            used: BTreeMap::new(),
             ids: HashMap::new(),
             refused: BTreeMap::new(),
         }
@@ -147,8 +154,12 @@ impl Contents {
             let refused = self.refused.remove(name).is_some();
             if !refused {
                 self.ids.remove(&service_id(name));
-                for (key, _) in rows(name, &service, self.family).elements {
+                let Rows { elements, draws } = rows(name, &service, self.family);
+                for (key, _) in elements {
                     self.drop_one(key, before);
+                }
+                for draw in draws {
+                    self.drop_draw(draw);
                 }
             }
         }
@@ -164,8 +175,23 @@ impl Contents {
             for (key, value) in elements {
                 self.add_one(key, value, before);
             }
-            self.draws.extend(draws);
+            for draw in draws {
+                *self.used.entry(draw).or_default() += 1;
+                self.draws.insert(draw);
+            }
         }
+    }
+
+    /// Whether so many draws are kept that nobody uses that they should be forgotten.
+    pub fn has_idle_draws(&self) -> bool {
+        let (times, more) = SPARE;
+        self.draws.len() > self.used.len() * times + more
+    }
+
+    /// Forgets draws that nobody uses. Their chains may go in the transaction that removes the last
+    /// elements that lead to them, or later.
+    pub fn forget_idle_draws(&mut self) {
+        self.draws.retain(|draw| self.used.contains_key(draw));
     }
 
     /// Takes over ways that a table has: packets may be on them, and services that are late need them.
@@ -207,6 +233,14 @@ impl Contents {
         *count -= 1;
         if *count == 0 {
             self.elements.remove(&key);
+        }
+    }
+
+    fn drop_draw(&mut self, draw: Draw) {
+        let Some(count) = self.used.get_mut(&draw) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.used.remove(&draw);
         }
     }
 

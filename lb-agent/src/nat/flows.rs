@@ -5,11 +5,11 @@
 use super::contents::Services;
 use crate::model::{AdminState, Backend, Frontend, OnRemoval, Protocol, Service};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Where the flows to each frontend may lead: to whatever serves, however new flows are spread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flows(HashMap<Frontend, HashSet<IpAddr>>);
+pub struct Flows(HashMap<Frontend, HashSet<SocketAddr>>);
 
 /// A flow, as conntrack has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Flow {
     /// Where its first packet was sent.
     pub destination: SocketAddr,
     /// Where answers come from.
-    pub answers: IpAddr,
+    pub answers: SocketAddr,
 }
 
 /// Whether flows of this service may have to be ended.
@@ -60,7 +60,7 @@ impl Flows {
                         backend.state != AdminState::Disabled || !resets(service)
                     };
                     let all = service.backends.iter().filter(|(_, backend)| serves(backend));
-                    let all = all.map(|(address, _)| address.ip());
+                    let all = all.map(|(address, _)| *address);
                     flows.entry(*frontend).or_default().extend(all);
                 }
             }
@@ -81,8 +81,8 @@ impl Flows {
     /// Whether a flow leads nowhere.
     pub fn is_stale(&self, flow: &Flow) -> bool {
         let Flow { protocol, destination, answers } = *flow;
-        // Who listens on the address itself has nothing to do with the service.
-        let own = protocol == Protocol::Tcp && destination.ip() == answers;
+        // Who listens on the frontend itself has nothing to do with the service.
+        let own = protocol == Protocol::Tcp && destination == answers;
         let serving = self.0.get(&Frontend { address: destination, protocol });
         !own && serving.is_some_and(|serving| !serving.contains(&answers))
     }
@@ -103,30 +103,43 @@ mod tests {
              {name: own, frontends: ['10.96.0.2:53/udp'], backends: []}, \
              {name: reset, expose: true, on_removal: reset, \
              frontends: ['10.96.0.3:53/udp', '10.96.0.3:80'], backends: ['10.1.0.1:53', \
-             {address: '10.1.0.2:53', state: drain}, {address: '10.1.0.4:53', state: disabled}]}]";
+             {address: '10.1.0.2:53', state: drain}, {address: '10.1.0.4:53', state: disabled}]}, \
+             {name: ports, expose: true, on_removal: reset, \
+             frontends: ['192.0.2.10:80', '192.0.2.10:53/udp'], backends: ['192.0.2.10:8080', \
+             {address: '192.0.2.10:8082', state: disabled}]}]";
         let read = spec::translate("x", text, &claims, true).unwrap();
         assert!(read.rejections.is_empty(), "{:?}", read.rejections);
         let left = ["10.96.0.1:80", "10.96.0.4:80", "10.96.0.4:53/udp"];
         let left = left.iter().map(|frontend| frontend.parse().unwrap()).collect();
         let flows = Flows::of(&read.snapshot.services, &left);
         for (destination, answers, stale) in [
-            ("10.96.0.1:53/udp", "10.1.0.1", false),
-            ("10.96.0.1:53/udp", "10.1.0.2", false),
-            ("10.96.0.1:53/udp", "10.1.0.3", true),
-            ("10.96.0.1:53/udp", "10.1.0.4", false),
+            ("10.96.0.1:53/udp", "10.1.0.1:53", false),
+            ("10.96.0.1:53/udp", "10.1.0.2:53", false),
+            ("10.96.0.1:53/udp", "10.1.0.3:53", true),
+            ("10.96.0.1:53/udp", "10.1.0.4:53", false),
             // It began when there was nobody, and was not translated.
-            ("10.96.0.1:53/udp", "10.96.0.1", true),
-            ("10.96.0.1:80", "10.1.0.3", false),
-            ("10.96.0.2:53/udp", "10.1.0.3", false),
-            ("10.1.0.3:53/udp", "10.1.0.3", false),
-            ("10.96.0.3:53/udp", "10.1.0.4", true),
-            ("10.96.0.3:80", "10.1.0.1", false),
-            ("10.96.0.3:80", "10.1.0.2", false),
-            ("10.96.0.3:80", "10.1.0.3", true),
-            ("10.96.0.3:80", "10.1.0.4", true),
-            ("10.96.0.3:80", "10.96.0.3", false),
-            ("10.96.0.4:80", "10.1.0.1", true),
-            ("10.96.0.4:53/udp", "10.1.0.1", false),
+            ("10.96.0.1:53/udp", "10.96.0.1:53", true),
+            ("10.96.0.1:80", "10.1.0.3:53", false),
+            ("10.96.0.2:53/udp", "10.1.0.3:53", false),
+            ("10.1.0.3:53/udp", "10.1.0.3:53", false),
+            ("10.96.0.3:53/udp", "10.1.0.4:53", true),
+            ("10.96.0.3:80", "10.1.0.1:53", false),
+            ("10.96.0.3:80", "10.1.0.2:53", false),
+            ("10.96.0.3:80", "10.1.0.3:53", true),
+            ("10.96.0.3:80", "10.1.0.4:53", true),
+            ("10.96.0.3:80", "10.96.0.3:80", false),
+            ("10.96.0.4:80", "10.1.0.1:53", true),
+            ("10.96.0.4:53/udp", "10.1.0.1:53", false),
+            // Of one address, another port is another backend.
+            ("10.96.0.1:53/udp", "10.1.0.1:54", true),
+            ("10.96.0.3:80", "10.1.0.1:54", true),
+            ("192.0.2.10:80", "192.0.2.10:8080", false),
+            ("192.0.2.10:80", "192.0.2.10:8081", true),
+            ("192.0.2.10:80", "192.0.2.10:8082", true),
+            ("192.0.2.10:80", "192.0.2.10:80", false),
+            ("192.0.2.10:53/udp", "192.0.2.10:8080", false),
+            ("192.0.2.10:53/udp", "192.0.2.10:8081", true),
+            ("192.0.2.10:53/udp", "192.0.2.10:53", true),
         ] {
             let Frontend { address, protocol } = destination.parse().unwrap();
             let flow = Flow { protocol, destination: address, answers: answers.parse().unwrap() };

@@ -8,7 +8,7 @@
 use super::Family;
 use super::chains::{self, Chains, Surroundings, chains};
 use super::contents::{Contents, Wanted};
-use super::draws::draw_of;
+use super::draws::{draw_chain, draw_of};
 use super::kernel::{Nat, NatError};
 use super::passes::Passes;
 use super::preflight::{self, Claim};
@@ -133,6 +133,8 @@ struct Table {
     contents: Contents,
     /// The draws that it has chains for, if it is as it should be.
     draws: Option<BTreeSet<Draw>>,
+    /// Whether it is another build's that serves, and stays as it is until everything has been heard.
+    waits: bool,
 }
 
 /// Why a table is read.
@@ -148,7 +150,7 @@ enum Why {
 
 impl Keeper {
     fn new(claim: Option<Claim>, problem: Option<String>) -> Self {
-        let table = |family| Table { contents: Contents::new(family), draws: None };
+        let table = |family| Table { contents: Contents::new(family), draws: None, waits: false };
         let state = match (&claim, &problem) {
             (Some(_), _) => PacketPathState::Waiting,
             (None, Some(_)) => PacketPathState::Unavailable,
@@ -223,7 +225,7 @@ impl Keeper {
         if (self.status.since.is_none() && self.status.error.is_none()) || !self.is_claimed() {
             return;
         }
-        if self.tables.iter().any(|table| table.draws.is_none()) {
+        if self.tables.iter().any(|table| table.draws.is_none() && !table.waits) {
             self.work(Why::Unknown);
             return;
         }
@@ -326,7 +328,9 @@ impl Keeper {
             tracing::error!(error = text, "the packet path is not as it should be; trying again");
         }
         self.status.error = Some(text);
-        self.tables.iter_mut().for_each(|table| table.draws = None);
+        for table in &mut self.tables {
+            (table.draws, table.waits) = (None, false);
+        }
     }
 
     fn nat(&mut self) -> Result<&Nat, NatError> {
@@ -385,10 +389,26 @@ impl Table {
         let Some(known) = self.draws.take() else {
             self.contents.take(&wanted.services);
             let found = nat.find(family)?;
-            if !wanted.complete {
+            if wanted.complete {
+                self.contents.forget_idle_draws();
+            } else {
                 self.contents.adopt(found.draws());
             }
             let chains = chains(family, around, self.contents.draws());
+            // What is late can't be taken over into another layout, and would not be served meanwhile.
+            let waits = !wanted.complete && found.serves() && !found.fits(family, &chains);
+            if waits && !self.waits {
+                let family = family.word();
+                tracing::warn!(
+                    "the table `{family} {}` is another build's: it serves as it is until every source \
+                     has been heard; `lbctl status` says which are missing",
+                    super::TABLE
+                );
+            }
+            self.waits = waits;
+            if waits {
+                return Ok(false);
+            }
             let late = (!wanted.complete).then(|| chains::late(around));
             let done = nat.bring(&found, &chains, &self.contents, late.as_ref())?;
             self.draws = Some(self.contents.draws().clone());
@@ -401,13 +421,18 @@ impl Table {
             self.draws = Some(known);
             return Ok(false);
         }
+        // Before everything has been heard, what is late may need them.
+        if wanted.complete && self.contents.has_idle_draws() {
+            self.contents.forget_idle_draws();
+        }
         let draws = self.contents.draws();
+        let gone: Vec<_> = known.difference(draws).copied().map(draw_chain).collect();
         let mut new = Chains::new();
-        if draws.len() > known.len() {
+        if !draws.is_subset(&known) {
             new = chains(family, around, draws);
             new.retain(|name, _| draw_of(name).is_some_and(|draw| !known.contains(&draw)));
         }
-        nat.apply(family, &new, &change)?;
+        nat.apply(family, &new, &change, &gone)?;
         self.draws = Some(draws.clone());
         Ok(true)
     }

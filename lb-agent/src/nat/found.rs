@@ -73,6 +73,14 @@ impl Found {
             && self.chains.iter().all(|(name, chain)| hook(name, chain))
     }
 
+    /// Whether packets that go through it are translated by somebody's rules, whichever build's they are.
+    pub(super) fn serves(&self) -> bool {
+        self.exists
+            && !self.spoilt
+            && self.chains.values().any(|chain| chain.hook.is_some())
+            && !self.chains.values().any(|chain| chain.drops)
+    }
+
     pub(super) fn take_table(&mut self, attributes: &[TableAttribute]) {
         if attributes.contains(&TableAttribute::Name(TABLE.into())) {
             self.exists = true;
@@ -133,6 +141,32 @@ impl Found {
         if let Some(name) = name.filter(|_| table.is_some_and(|table| table == TABLE)) {
             let chain = self.chains.entry(name.clone()).or_default();
             (chain.hook, chain.drops) = (hook, drops);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_another_layout_serves_unless_it_sleeps_or_has_no_rules() {
+        let hook = |hook| FoundChain { hook, ..FoundChain::default() };
+        let nat = || hook(Some(("nat".to_owned(), 0, -100)));
+        let drops = || FoundChain { drops: true, ..nat() };
+        for (exists, spoilt, chains, serves) in [
+            (true, false, vec![nat(), hook(None)], true),
+            (true, true, vec![nat()], false),
+            (true, false, vec![hook(None)], false),
+            (true, false, vec![nat(), drops()], false),
+            (true, false, vec![], false),
+            (false, false, vec![], false),
+        ] {
+            let chains =
+                (0..).zip(chains).map(|(number, chain): (u8, _)| (number.to_string(), chain));
+            let found = Found { exists, spoilt, chains: chains.collect(), ..Found::default() };
+            assert_eq!(found.serves(), serves, "{found:?}");
+            assert!(!found.fits(Family::V4, &Chains::new()), "it has none of the sets");
         }
     }
 }

@@ -132,7 +132,7 @@ impl Nat {
     }
 
     /// Brings a family's table from what was found there to these chains and contents, in one
-    /// transaction. `late`: not everything has been heard of yet; what may only be late and chains that are
+    /// transaction. A table that does not fit is replaced whole, whatever is late. `late`: not everything has been heard of yet; what may only be late and chains that are
     /// not wanted stay, and these chains stay as they are. Returns whether anything was done.
     pub fn bring(
         &self,
@@ -209,8 +209,15 @@ impl Nat {
         self.commit("claiming the packet path", transaction)
     }
 
-    /// Changes a table that is as it was left: adds the chains `new`, and does what `change` says.
-    pub fn apply(&self, family: Family, new: &Chains, change: &Change) -> Result<(), NatError> {
+    /// Changes a table that is as it was left: adds the chains `new`, does what `change` says, and removes
+    /// the chains `gone`, which no element leads to then.
+    pub fn apply(
+        &self,
+        family: Family,
+        new: &Chains,
+        change: &Change,
+        gone: &[String],
+    ) -> Result<(), NatError> {
         let mut transaction = Transaction::new();
         for (name, chain) in new {
             transaction.add_chain(family, name, chain.hook);
@@ -220,6 +227,10 @@ impl Nat {
         }
         transaction.delete_elements(family, &change.removed);
         transaction.add_elements(family, pairs(&change.added));
+        for name in gone {
+            transaction.delete_rules(family, name);
+            transaction.delete_chain(family, name);
+        }
         if transaction.is_empty() {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 use super::contents::Services;
 use super::flows::{Flows, is_concerned};
 use crate::model::{Frontend, OnRemoval};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const LATER: Duration = Duration::from_secs(1);
 pub struct Passes {
     /// The services of which flows may be ended, as they are now.
     services: Services,
-    /// What such services do not have any more.
-    left: BTreeSet<Frontend>,
+    /// What such services do not have any more, and when it was first looked for.
+    left: BTreeMap<Frontend, Option<Duration>>,
     /// How many looks are due. After a change there are two: some flows may begin while it is made.
     due: u8,
     /// When the last one began and ended, since some moment.
@@ -43,7 +43,8 @@ impl Passes {
         for (name, before) in &self.services {
             if now.get(name).is_none_or(|now| !Arc::ptr_eq(now, before)) {
                 let reset = before.health.on_removal == OnRemoval::Reset;
-                self.left.extend(before.frontends.keys().filter(|_| reset));
+                let left = before.frontends.keys().filter(|_| reset);
+                self.left.extend(left.map(|frontend| (*frontend, None)));
             }
         }
         self.services = now;
@@ -67,24 +68,25 @@ impl Passes {
         if now < due {
             return None;
         }
-        let flows = Flows::of(all, &self.left);
-        self.due -= 1;
-        if self.due == 0 || flows.is_empty() {
+        let flows = Flows::of(all, &self.left.keys().copied().collect());
+        if flows.is_empty() {
             self.due = 0;
             self.left.clear();
-        }
-        if flows.is_empty() {
             return None;
         }
         self.last = Some((now, now));
         Some(flows)
     }
 
-    /// Takes that the look is over.
+    /// Takes that the look is over, and that it saw everything. One of which this is not told is made
+    /// again.
     pub fn looked(&mut self, now: Duration) {
-        if let Some((_, ended)) = &mut self.last {
-            *ended = now;
-        }
+        let Some((begun, ended)) = &mut self.last else { return };
+        *ended = now;
+        let begun = *begun;
+        self.due = self.due.saturating_sub(1);
+        // Each is looked for until a look has begun that late, however often others make looks due.
+        self.left.retain(|_, first| begun < *first.get_or_insert(begun) + LATER);
     }
 }
 
@@ -92,6 +94,7 @@ impl Passes {
 mod tests {
     use super::*;
     use crate::claims::Claims;
+    use crate::nat::flows::Flow;
     use crate::source::spec;
 
     fn services(backend: u32, more: &str) -> Services {
@@ -141,6 +144,64 @@ mod tests {
             assert!(passes.next(&all, now).is_some(), "{turn}");
             passes.looked(now);
             assert!(passes.next(&all, now).is_none(), "the second comes later");
+        }
+    }
+
+    /// Two services with `on_removal: reset`, one of which is gone if there is no `web`.
+    fn resetting(backend: u8, web: bool) -> Services {
+        let claims = Claims { ranges: None, host_addresses: vec![], strict: false, exec: false };
+        let service = |name: &str, number: u8, backend: u8| {
+            format!(
+                "{{name: {name}, expose: true, on_removal: reset, \
+                 frontends: ['10.96.0.{number}:80'], backends: ['10.1.0.{backend}:80']}}"
+            )
+        };
+        let web = if web { service("web", 1, 1) } else { String::new() };
+        let text = format!("services: [{}, {web}]", service("other", 2, backend));
+        spec::translate("x", &text, &claims, true).unwrap().snapshot.services
+    }
+
+    /// A connection to what is gone without `web`.
+    fn to_web() -> Flow {
+        let Frontend { address, protocol } = "10.96.0.1:80".parse().unwrap();
+        Flow { protocol, destination: address, answers: "10.1.0.1:80".parse().unwrap() }
+    }
+
+    #[test]
+    fn what_was_left_is_looked_for_again_after_a_look_that_failed() {
+        let mut passes = Passes::default();
+        passes.take(&resetting(1, true));
+        let all = resetting(1, false);
+        passes.take(&all);
+        let mut now = Duration::ZERO;
+        for turn in 0..3 {
+            // It can't be told that these are over.
+            let flows = passes.next(&all, now).unwrap();
+            assert!(flows.is_stale(&to_web()), "{turn}");
+            passes.again();
+            now += LATER;
+        }
+        for turn in 0..2 {
+            let flows = passes.next(&all, now).unwrap();
+            assert!(flows.is_stale(&to_web()), "{turn}");
+            passes.looked(now);
+            now += LATER;
+        }
+        assert!(passes.next(&all, now).is_none());
+    }
+
+    #[test]
+    fn what_was_left_is_forgotten_however_often_others_change() {
+        let mut passes = Passes::default();
+        passes.take(&resetting(0, true));
+        let step = LATER / 10;
+        for turn in 0..20 {
+            let all = resetting(turn, false);
+            passes.take(&all);
+            let now = step * u32::from(turn);
+            let flows = passes.next(&all, now).unwrap();
+            passes.looked(now);
+            assert_eq!(flows.is_stale(&to_web()), turn <= 10, "{turn}");
         }
     }
 

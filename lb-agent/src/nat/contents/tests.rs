@@ -151,6 +151,10 @@ proptest! {
                 let difference = contents.difference(&held.elements);
                 prop_assert!(difference.is_empty(), "{:?}", difference);
                 prop_assert_eq!(contents.all().len(), held.elements.len());
+                prop_assert!(contents.draws().is_superset(fresh.draws()));
+                // Whatever was taken and dropped, what stays is what is used.
+                contents.forget_idle_draws();
+                prop_assert_eq!(contents.draws(), fresh.draws());
             }
         }
     }
@@ -183,4 +187,36 @@ fn what_is_found_is_brought_to_what_is_wanted() {
     }
     held.extend(change.added);
     assert_eq!(held, after.all().into_iter().collect());
+}
+
+/// Somebody who changes a service's timeout all day: each is another chain.
+#[test]
+fn draws_that_nobody_uses_are_forgotten() {
+    let read = |seconds: u32| {
+        let claims = crate::claims::Claims {
+            ranges: None,
+            host_addresses: Vec::new(),
+            strict: false,
+            exec: false,
+        };
+        let text = format!(
+            "services: [{{name: a, expose: true, frontends: ['10.96.0.1:80'], \
+             affinity: {{timeout: {seconds}s}}, backends: ['10.1.0.1:80', '10.1.0.2:80']}}]"
+        );
+        crate::source::spec::translate("x", &text, &claims, true).unwrap().snapshot.services
+    };
+    let mut contents = Contents::new(Family::V4);
+    let mut forgotten = 0;
+    for seconds in 1..=1000 {
+        contents.update(&read(seconds));
+        let now = Draw::Stay { reach: Reach::Cluster, seconds, slots: 2 };
+        assert!(contents.draws().contains(&now), "{seconds}");
+        if contents.has_idle_draws() {
+            contents.forget_idle_draws();
+            forgotten += 1;
+            assert_eq!(contents.draws(), &BTreeSet::from([now]));
+        }
+        assert!(contents.draws().len() <= SPARE.0 + SPARE.1, "{seconds}");
+    }
+    assert_eq!(forgotten, 3);
 }
