@@ -72,9 +72,14 @@ pub fn ended(socket: &Socket) -> io::Result<()> {
 
 /// A UDP socket that gives up waiting for an answer after a while.
 pub fn udp(local: &str) -> UdpSocket {
-    let socket = UdpSocket::bind(local).expect("a UDP socket can be bound");
-    socket.set_read_timeout(Some(PATIENCE * patience())).expect("a socket takes a timeout");
-    socket
+    try_udp(local).expect("a UDP socket can be bound")
+}
+
+/// The same where the address may be taken.
+pub fn try_udp(local: &str) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(local)?;
+    socket.set_read_timeout(Some(PATIENCE * patience()))?;
+    Ok(socket)
 }
 
 /// Sends a datagram to `to` and waits for the answer.

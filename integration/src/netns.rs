@@ -1,10 +1,15 @@
 //! Network namespaces of threads. `unshare` and `setns` act on the calling thread alone, and the
 //! mounts of `/sys` stay as they are, which `ip netns exec` would hide.
 
+use crate::wait::eventually;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs;
 use std::io::Write as _;
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Moves the calling thread into a new network namespace whose loopback device is up.
 pub fn enter_new() {
@@ -29,6 +34,13 @@ pub fn add_address(ip_address: &str) {
         // Without it the address can't be bound until the kernel gets round to finding it unique.
         .chain(v6.then_some("nodad"))
         .collect::<Vec<_>>());
+    if v6 {
+        // The way there is made behind the caller's back.
+        eventually(&format!("a way to {ip_address}"), DEADLINE, || {
+            let socket = UdpSocket::bind("[::]:0").expect("a UDP socket can be bound");
+            socket.connect((ip_address, 9)).is_ok()
+        });
+    }
 }
 
 /// Takes away what [`add_address`] gave.

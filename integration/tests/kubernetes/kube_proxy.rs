@@ -357,7 +357,7 @@ fn a_node_that_serves_what_was_known_is_healthy() {
         let backends = Backends::tcp(NODE, ["a"]);
         let mut api = cluster(backends.at(0), 30_999);
         let mut proxy = Proxy::start(lab, &api, "");
-        proxy.until("health", |_| code(HEALTH, "/healthz") == Some(200));
+        proxy.until("a connect", |_| dial("10.96.0.10:80".parse().unwrap()).is_ok());
         let pid = Pid::from_raw(proxy.child.id().cast_signed());
         signal(pid, Signal::SIGTERM).unwrap();
         assert_eq!(proxy.ended(), Some(0));

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 /// How often it is looked whether somebody has changed the ruleset, and what failed is tried again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -70,6 +70,7 @@ pub async fn follow(inputs: Inputs, status: watch::Sender<PacketPathStatus>) {
                 let around = surroundings(&facts);
                 block_in_place(|| keeper.surround(around));
             }
+            () = at(keeper.next_pass()) => block_in_place(|| keeper.end_flows()),
             _ = tick.tick() => block_in_place(|| keeper.look()),
         }
         status.send_if_modified(|known| {
@@ -77,6 +78,14 @@ pub async fn follow(inputs: Inputs, status: watch::Sender<PacketPathStatus>) {
             known.clone_from(&keeper.status);
             changed
         });
+    }
+}
+
+/// Never, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -283,6 +292,12 @@ impl Keeper {
             }
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// When flows are to be looked through next. After a failure that waits for another try.
+    fn next_pass(&self) -> Option<Instant> {
+        self.nat.as_ref()?;
+        Some(self.begun + self.passes.due()?)
     }
 
     /// Ends flows that lead nowhere, if it is time to look for some.
