@@ -368,8 +368,10 @@ fn a_node_that_serves_what_was_known_is_healthy() {
         let (_, _, body) = get(HEALTH, "/healthz").unwrap();
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((&body["nodeEligible"], &body["healthy"]), (&json!(true), &json!(true)));
-        let status = lab.lbctl(&["status"]);
-        assert!(status.code == Some(0) && status.stdout.contains("cached"), "{status:?}");
+        proxy.until("the cache to serve", |_| {
+            let status = lab.lbctl(&["status"]);
+            status.code == Some(0) && status.stdout.contains("cached")
+        });
         assert!(dial("10.96.0.10:80".parse().unwrap()).is_ok());
 
         // Once the cluster can be read, it counts.
