@@ -1,6 +1,7 @@
 //! Asks the agent on its Unix socket, and decides what a failure means: nobody there (the pinned
 //! tables can be read instead), no permission, or an answer that is an error.
 
+use super::pieces::Pieces;
 use crate::api::NOTE;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -13,6 +14,7 @@ use nix::unistd::{Gid, Group};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,6 +57,14 @@ pub(super) enum AskError {
         /// What it said.
         error: String,
     },
+    /// The agent began to answer.
+    #[error("the answer of the agent on {} broke off: {reason}; ask again", .socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What was seen.
+        reason: String,
+    },
     /// The agent answered with something else.
     #[error("cannot read the answer of the agent on {}: {reason}; use the lbctl of the agent's version", .socket.display())]
     Garbled {
@@ -96,13 +106,6 @@ impl Client {
         self.answer(Request::get(path), Bytes::new()).await
     }
 
-    /// The answer to `GET path` where that is text, and what is missing in it.
-    pub(super) async fn text(&self, path: &str) -> Result<(String, Option<String>), AskError> {
-        let (body, note) = self.body(Request::get(path), Bytes::new()).await?;
-        let text = String::from_utf8(body.into()).map_err(|error| self.garbled(error))?;
-        Ok((text, note))
-    }
-
     /// The answer to `POST path` with `body` as JSON.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
@@ -116,6 +119,14 @@ impl Client {
 
     /// The answer to `GET path` piece by piece, as it comes.
     pub(super) async fn stream(&self, path: &str) -> Result<Incoming, AskError> {
+        Ok(self.stream_noted(path).await?.0)
+    }
+
+    /// The same, and what is missing of it.
+    pub(super) async fn stream_noted(
+        &self,
+        path: &str,
+    ) -> Result<(Incoming, Option<String>), AskError> {
         let request = Request::get(path)
             .header(HOST, "lb-agent")
             .body(Full::new(Bytes::new()))
@@ -125,13 +136,46 @@ impl Client {
                 |_| Err(self.absent(format!("no answer within {:?}", self.patience))),
             )?;
         if response.status().is_success() {
-            return Ok(response.into_body());
+            let note = noted(&response);
+            return Ok((response.into_body(), note));
         }
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
         match serde_json::from_slice(&body.to_bytes()) {
             Ok(ErrorBody { error }) => Err(AskError::Refused { status, error }),
             Err(_) => Err(self.garbled(format!("status {status}"))),
+        }
+    }
+
+    /// Hands on the text of such an answer as it comes, for as long as it is wanted.
+    pub(super) async fn pour<E: From<AskError>>(
+        &self,
+        mut body: Incoming,
+        mut show: impl FnMut(&str) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let mut pieces = Pieces::default();
+        while let Some(piece) = self.piece(&mut body).await? {
+            let shown = pieces.add(&piece, &mut show).map_err(|error| self.garbled(error))?;
+            if shown?.is_break() {
+                return Ok(());
+            }
+        }
+        if pieces.is_broken() {
+            return Err(self.broken("it ends within a character").into());
+        }
+        Ok(())
+    }
+
+    /// The next piece of such an answer, or `None` at its end.
+    async fn piece(&self, body: &mut Incoming) -> Result<Option<Bytes>, AskError> {
+        loop {
+            let frame = tokio::time::timeout(self.patience, body.frame()).await;
+            let silent = |_| self.broken(format!("nothing more within {:?}", self.patience));
+            let Some(frame) = frame.map_err(silent)? else { return Ok(None) };
+            // Trailers are of no interest.
+            if let Ok(data) = frame.map_err(|error| self.broken(error))?.into_data() {
+                return Ok(Some(data));
+            }
         }
     }
 
@@ -173,8 +217,7 @@ impl Client {
     ) -> Result<(StatusCode, Option<String>, Bytes), AskError> {
         let response = self.begin(request).await?;
         let status = response.status();
-        let note = response.headers().get(NOTE).and_then(|note| note.to_str().ok());
-        let note = note.map(str::to_owned);
+        let note = noted(&response);
         let body = response.into_body().collect().await.map_err(|e| self.absent(e))?;
         Ok((status, note, body.to_bytes()))
     }
@@ -204,9 +247,19 @@ impl Client {
         AskError::Absent { socket: self.socket.clone(), reason: reason.to_string() }
     }
 
+    fn broken(&self, reason: impl ToString) -> AskError {
+        AskError::Broken { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+
     fn garbled(&self, reason: impl ToString) -> AskError {
         AskError::Garbled { socket: self.socket.clone(), reason: reason.to_string() }
     }
+}
+
+/// What the agent says is missing of its answer.
+fn noted(response: &Response<Incoming>) -> Option<String> {
+    let note = response.headers().get(NOTE).and_then(|note| note.to_str().ok());
+    note.map(str::to_owned)
 }
 
 /// The group that may connect to `socket`, in words. Its directory may be closed to us as well.

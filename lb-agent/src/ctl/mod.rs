@@ -20,6 +20,7 @@ mod inspect;
 mod log_level;
 mod offline;
 mod origin;
+mod pieces;
 mod register;
 pub(crate) mod render;
 pub(crate) mod report;
@@ -237,10 +238,8 @@ async fn show_from(places: Places, mut verb: Shown, output: &Output) -> anyhow::
     }
     if let Shown::Backends { service: None, leases } = verb
         && matches!(output.form, Form::Table | Form::Wide)
-        && let Some((table, note)) = origin.backends(leases, output).await?
+        && origin.backends(leases, output, say, show).await?
     {
-        note.iter().for_each(|note| say(note));
-        show(&table)?;
         return Ok(ExitCode::SUCCESS);
     }
     let answer = origin.ask(&verb).await?;

@@ -4,11 +4,13 @@
 use super::client::{AskError, Client};
 use super::offline::Leftovers;
 use super::report::{NoAgent, Report};
-use super::{Form, Output, Places, Shown};
+use super::{Form, Output, Places, Reader, Shown};
 use crate::api::closest;
 use crate::model::ServiceName;
 use crate::status::{AgentStatus, ServiceStatus};
 use hyper::StatusCode;
+use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// The agent, and the places where it leaves its tables and its state.
@@ -45,13 +47,15 @@ impl Origin {
         }
     }
 
-    /// The table of all backends, drawn by the agent, and what must be said about it; `None` when no
-    /// agent answers, or one of a version that doesn't draw.
+    /// The table of all backends, drawn by the agent: says first what must be said about it, and shows it
+    /// as it comes. `false` when no agent answers, or one of a version that doesn't draw.
     pub(super) async fn backends(
         &self,
         leases: bool,
         output: &Output,
-    ) -> anyhow::Result<Option<(String, Option<String>)>> {
+        say: impl Fn(&str),
+        mut show: impl FnMut(&str) -> io::Result<Reader>,
+    ) -> anyhow::Result<bool> {
         let wanted = [
             ("wide", output.form == Form::Wide),
             ("no_headers", output.no_headers),
@@ -59,13 +63,20 @@ impl Origin {
         ];
         let wanted = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name);
         let path = format!("/v1/backends?{}", wanted.collect::<Vec<_>>().join("&"));
-        match self.client.text(&path).await {
-            Ok(answer) => Ok(Some(answer)),
+        let (table, note) = match self.client.stream_noted(&path).await {
+            Ok(answer) => answer,
             Err(
                 AskError::Absent { .. } | AskError::Refused { status: StatusCode::NOT_FOUND, .. },
-            ) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+            ) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        note.iter().for_each(|note| say(note));
+        let show = |text: &str| match show(text)? {
+            Reader::Listening => Ok(ControlFlow::Continue(())),
+            Reader::Gone => anyhow::Ok(ControlFlow::Break(())),
+        };
+        self.client.pour(table, show).await?;
+        Ok(true)
     }
 
     async fn ask_agent(&self, verb: &Shown) -> Result<Answer, AskError> {

@@ -158,6 +158,23 @@ fn an_answer_that_makes_no_sense_is_1() {
 }
 
 #[test]
+fn a_table_that_breaks_off_is_1_and_shown_as_far_as_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nSERVICE\nweb\n").unwrap();
+    });
+    let ran = run(&mut lbctl(&socket, dir.path(), &["backends"]));
+    server.join().unwrap();
+    assert_eq!((ran.out.as_str(), ran.code), ("SERVICE\nweb\n", Some(1)));
+    assert!(ran.err.contains("broke off") && ran.err.contains("ask again"), "{}", ran.err);
+}
+
+#[test]
 fn an_older_agent_that_draws_no_tables_is_asked_for_what_it_knows() {
     let agent = Agent::start();
     let dir = tempfile::tempdir().unwrap();
