@@ -28,7 +28,7 @@ run: setup ## the quickstart: a service address answered by two backends, on thi
 
 test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) build --workspace --exclude lb-bpf --bins
-	$(CARGO) test --workspace --exclude lb-bpf
+	$(CARGO) test --workspace --exclude lb-bpf --no-fail-fast
 	$(CARGO) build --release -p lb-agent -p integration --bins --no-default-features
 	$(CARGO) test --release -p integration --no-default-features --test scale
 	$(CARGO) test --release -p integration --no-default-features --test observe ten_thousand
