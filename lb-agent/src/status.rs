@@ -234,6 +234,9 @@ pub struct PacketPathStatus {
     /// Flows that were ended because they led nowhere.
     #[serde(default)]
     pub ended_flows: u64,
+    /// What of it is another build's, which serves as it is until every source has been heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
     /// Why it does not serve, or not as it should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -265,6 +265,7 @@ fn packets(text: &mut String, packets: &PacketPathStatus, look: Look) {
         repairs,
         failures,
         ended_flows,
+        kept,
         error,
     } = packets;
     let state = match state {
@@ -291,8 +292,8 @@ fn packets(text: &mut String, packets: &PacketPathStatus, look: Look) {
         "  {state}{since}: {elements} elements; changes: {changes}{took}; repairs: {repairs}; \
          failures: {failures}; flows ended: {ended_flows}\n"
     ));
-    if let Some(error) = error {
-        text.push_str(&format!("  {error}\n"));
+    for line in kept.iter().chain(error) {
+        text.push_str(&format!("  {line}\n"));
     }
 }
 

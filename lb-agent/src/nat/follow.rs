@@ -279,6 +279,7 @@ impl Keeper {
                 self.status.state = PacketPathState::On;
                 self.status.elements = self.elements();
                 self.status.error = None;
+                self.status.kept = self.tables.iter().find(|table| table.waits).map(Table::kept);
                 if changed && (why == Why::Suspicious || since.is_none()) {
                     // Flows may have begun while there was no table.
                     self.passes.again();
@@ -394,6 +395,16 @@ impl Keeper {
 // === impl Table ===
 
 impl Table {
+    /// What is said of a table that waits.
+    fn kept(&self) -> String {
+        format!(
+            "the table `{} {}` is another build's: it serves as it is until every source has been heard; \
+             `lbctl status` says which are missing",
+            self.contents.family().word(),
+            super::TABLE
+        )
+    }
+
     fn bring(
         &mut self,
         nat: &Nat,
@@ -413,12 +424,7 @@ impl Table {
             // What is late can't be taken over into another layout, and would not be served meanwhile.
             let waits = !wanted.complete && found.serves() && !found.fits(family, &chains);
             if waits && !self.waits {
-                let family = family.word();
-                tracing::warn!(
-                    "the table `{family} {}` is another build's: it serves as it is until every source \
-                     has been heard; `lbctl status` says which are missing",
-                    super::TABLE
-                );
+                tracing::warn!("{}", self.kept());
             }
             self.waits = waits;
             if waits {

@@ -348,6 +348,7 @@ fn status() {
         last_change: Some(Duration::from_micros(1234)),
         repairs: 1,
         ended_flows: 2,
+        kept: Some("the table `ip lb` is another build's".to_owned()),
         ..PacketPathStatus::default()
     });
     prints(
@@ -391,6 +392,7 @@ Problems with names:
 
 Packet path:
   on for 2h3m: 37 elements; changes: 5, the last in 1.2ms; repairs: 1; failures: 0; flows ended: 2
+  the table `ip lb` is another build's
 
 Work:
   Rounds:          3
