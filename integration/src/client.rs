@@ -5,9 +5,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+/// Below those that the kernel hands out.
+const PORTS: Range<u16> = 10_000..30_000;
 /// How long an answer on the loopback device may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,6 +37,13 @@ pub struct Reply {
     pub text: String,
     /// Where the answer says it comes from.
     pub source: SocketAddr,
+}
+
+/// Local ports of UDP sockets, in turn: packets from one that was had a short while ago may still belong to
+/// a flow to who answered then.
+#[derive(Debug)]
+pub struct Ports {
+    turn: AtomicU16,
 }
 
 /// Connects and reads the greeting.
@@ -72,14 +83,9 @@ pub fn ended(socket: &Socket) -> io::Result<()> {
 
 /// A UDP socket that gives up waiting for an answer after a while.
 pub fn udp(local: &str) -> UdpSocket {
-    try_udp(local).expect("a UDP socket can be bound")
-}
-
-/// The same where the address may be taken.
-pub fn try_udp(local: &str) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(local)?;
-    socket.set_read_timeout(Some(PATIENCE * patience()))?;
-    Ok(socket)
+    let socket = UdpSocket::bind(local).expect("a UDP socket can be bound");
+    socket.set_read_timeout(Some(PATIENCE * patience())).expect("a socket takes a timeout");
+    socket
 }
 
 /// Sends a datagram to `to` and waits for the answer.
@@ -104,6 +110,31 @@ pub fn reply(socket: &UdpSocket) -> io::Result<Reply> {
 /// The cookie by which the kernel tables know a socket.
 pub fn cookie(socket: &impl std::os::fd::AsFd) -> u64 {
     SockRef::from(socket).cookie().expect("a socket has a cookie")
+}
+
+// === impl Ports ===
+
+impl Ports {
+    /// From the one on that is so many after the first.
+    pub const fn after(skipped: u16) -> Self {
+        Self { turn: AtomicU16::new(skipped) }
+    }
+
+    /// [`udp`] at the next port that is free.
+    pub fn udp(&self, ip: &str) -> io::Result<UdpSocket> {
+        loop {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let port = PORTS.start + turn % (PORTS.end - PORTS.start);
+            match UdpSocket::bind(format!("{ip}:{port}")) {
+                Ok(socket) => {
+                    socket.set_read_timeout(Some(PATIENCE * patience()))?;
+                    return Ok(socket);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 // === impl Call ===

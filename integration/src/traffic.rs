@@ -2,14 +2,13 @@
 //! with its time, and so is every answer by a backend that belonged to the service at no time
 //! between the connect's start and its end.
 
-use crate::client::{ask, ask_connected, dial, try_udp, udp};
+use crate::client::{Ports, ask, ask_connected, dial, udp};
 use crate::wait::{eventually, let_pass};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,8 +17,6 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(10);
 /// How many complaints are kept in full.
 const KEPT: usize = 20;
-/// Below those that the kernel hands out.
-const PORTS: Range<usize> = 10_000..30_000;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How a client reaches its service.
@@ -54,8 +51,7 @@ struct Line {
     way: Way,
     to: SocketAddr,
     answers: AtomicU64,
-    /// The next of its [`PORTS`].
-    turn: AtomicUsize,
+    ports: Ports,
 }
 
 #[derive(Debug)]
@@ -118,8 +114,9 @@ impl Traffic {
 
     /// Begins to dial; the client has the calling thread's namespace and cgroup.
     pub fn dial(&mut self, way: Way, to: SocketAddr) {
-        let turn = AtomicUsize::new(self.clients.len() * 1000);
-        let line = Arc::new(Line { way, to, answers: AtomicU64::new(0), turn });
+        // Those who ask the same service in other ways have other ports.
+        let ports = Ports::after(u16::try_from(self.clients.len() * 1000).unwrap_or_default());
+        let line = Arc::new(Line { way, to, answers: AtomicU64::new(0), ports });
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&line));
         let thread = thread::spawn(move || shared.run(&own));
         self.clients.push(Client { line, thread: Some(thread) });
@@ -253,27 +250,14 @@ impl Line {
                 return Ok(Answer { tag: call.tag, source });
             }
             (Way::Connected, _) => {
-                let socket = self.socket()?;
+                let socket = self.ports.udp(self.any())?;
                 socket.connect(self.to)?;
                 ask_connected(&socket)?
             }
             (_, Some(socket)) => ask(socket, self.to)?,
-            (_, None) => ask(&self.socket()?, self.to)?,
+            (_, None) => ask(&self.ports.udp(self.any())?, self.to)?,
         };
         Ok(Answer { tag: reply.tag, source: reply.source })
-    }
-
-    /// A socket with a port that this client has not had for long: packets from one that it had may still
-    /// belong to a flow to who has left.
-    fn socket(&self) -> io::Result<UdpSocket> {
-        loop {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let port = PORTS.start + turn % PORTS.len();
-            match try_udp(&format!("{}:{port}", self.any())) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                result => return result,
-            }
-        }
     }
 
     fn any(&self) -> &'static str {

@@ -3,7 +3,7 @@
 
 use super::Pair;
 use crate::cgroup::Cgroup;
-use crate::client::{ask, ask_connected, dial_within, udp};
+use crate::client::{Ports, ask, ask_connected, dial_within, udp};
 use crate::sctp;
 use crate::server::{Backends, Kind};
 use crate::wait::patience;
@@ -15,6 +15,9 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Of all places: what one of them sends may come as another's.
+static PORTS: Ports = Ports::after(0);
 
 /// How long a client waits for a connection, as those of the conformance tests do.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -174,7 +177,7 @@ impl Way {
             Self::Sctp => return sctp::ask(to, patience),
             Self::Connected | Self::Unconnected => {}
         }
-        let socket = udp(any(to));
+        let socket = PORTS.udp(if to.is_ipv4() { "0.0.0.0" } else { "[::]" })?;
         socket.set_read_timeout(Some(patience))?;
         let (reply, peer) = if self == Self::Connected {
             socket.connect(to)?;
