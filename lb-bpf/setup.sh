@@ -66,6 +66,8 @@ need nft nftables
 need iptables-nft iptables
 # Lists and applies against the API server of the tests.
 need kubectl kubernetes-client
+# A clock that jumps.
+need faketime faketime
 # What people look at is looked at: the status page in a browser, `lbctl top` in a terminal.
 need chromium chromium
 need tmux tmux

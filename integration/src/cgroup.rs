@@ -85,7 +85,7 @@ pub fn mount_point() -> PathBuf {
         .expect("no cgroup2 hierarchy in /proc/self/mounts: mount -t cgroup2 none /sys/fs/cgroup")
 }
 
-fn own_cgroup() -> PathBuf {
+pub(crate) fn own_cgroup() -> PathBuf {
     let own = fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
     let path = own
         .lines()

@@ -6,13 +6,15 @@
 //! [`client`] dials them, [`traffic`] without end; [`browser`] and [`screen`] are what people look at;
 //! [`etcd`] is the store, [`large`] one with very much in it; [`apiserver`] is a Kubernetes cluster's,
 //! [`pods`] are nodes and pods with namespaces of their own, [`kubernetes`] is all of that together,
-//! [`packets`] with those who ask from outside; [`confine`] is the agent's systemd unit, without systemd. A fixture that can't be set up panics with the reason: a test that can't run has failed.
+//! [`packets`] with those who ask from outside; [`clock`] is a clock that somebody sets; [`confine`] is the agent's systemd unit, without
+//! systemd, and [`systemd`] a host that has it. A fixture that can't be set up panics with the reason: a test that can't run has failed.
 
 pub mod agent;
 pub mod apiserver;
 pub mod browser;
 pub mod cgroup;
 pub mod client;
+pub mod clock;
 pub mod confine;
 pub mod dataplane;
 pub mod empty_program;
@@ -37,6 +39,7 @@ pub mod soak;
 pub mod spec;
 pub mod stats;
 pub mod sys;
+pub mod systemd;
 pub mod tables;
 pub mod traffic;
 pub mod wait;

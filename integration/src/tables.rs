@@ -51,6 +51,14 @@ impl Tables {
         Some(SocketAddr::new(row.backend.into(), u16::from_be(row.backend_port)))
     }
 
+    /// Writes a word of `CONTROL`.
+    #[track_caller]
+    pub fn set_control(&self, index: u32, word: u64) {
+        let mut table: Array<MapData, u64> =
+            self.open("CONTROL").try_into().expect("CONTROL is an array of words");
+        table.set(index, word, 0).expect("CONTROL can be written");
+    }
+
     #[track_caller]
     fn open(&self, name: &str) -> Map {
         let path = self.directory.join(name);

@@ -3,6 +3,7 @@
 //! again.
 
 mod collection;
+mod recall;
 mod removals;
 mod revisions;
 mod saver;
@@ -22,6 +23,7 @@ use crate::status::{Published, WorkStatus};
 use crate::store;
 use crate::versions::Versions;
 use collection::Collection;
+use recall::Recall;
 use removals::Removals;
 use revisions::Revisions;
 use saver::{Documents, Saver};
@@ -88,6 +90,7 @@ pub struct Reconciler<D> {
     unsaved: bool,
     /// Nothing has been merged yet.
     fresh: bool,
+    recall: Recall,
     /// What was last reported of these services may not be true any more.
     touched: BTreeSet<ServiceName>,
     pulse: Pulse,
@@ -108,11 +111,12 @@ impl<D: Dataplane> Reconciler<D> {
         monitor: Monitor,
     ) -> Result<Self, ReconcileError> {
         dataplane.grace()()?;
-        let planner = Planner::adopt(limits, dataplane.observe()?)?;
         let earlier = store::load(&files.state).unwrap_or_else(|error| {
             tracing::warn!(%error, "going on without the saved state");
             None
         });
+        let mut recall = Recall::of(earlier.as_ref());
+        let planner = adopt(&mut dataplane, limits, &mut recall)?;
         Ok(Self {
             dataplane,
             limits,
@@ -137,6 +141,7 @@ impl<D: Dataplane> Reconciler<D> {
             saver: Saver::new(files),
             unsaved: false,
             fresh: true,
+            recall,
             touched: BTreeSet::new(),
             pulse: Pulse::default(),
             wanted: Versions::default(),
@@ -329,7 +334,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.grace = None;
         self.removals.lose_grace();
         self.dataplane.grace()()?;
-        self.planner = Planner::adopt(self.limits, self.dataplane.observe()?)?;
+        self.planner = adopt(&mut self.dataplane, self.limits, &mut self.recall)?;
         self.lost = false;
         Ok(())
     }
@@ -380,7 +385,7 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Ends what is connected to backends that are out of service, as far as it is their turn.
     fn destroy(&mut self) {
-        if !self.lost {
+        if !self.lost && !self.recall.is_needed() {
             let Self { removals, planner, merger, dataplane, .. } = self;
             let still_left = |left: &_| planner.is_left(merger.desired(), left);
             removals.start(still_left, |doomed| block_in_place(|| dataplane.destroy(doomed)));
@@ -420,6 +425,7 @@ impl<D: Dataplane> Reconciler<D> {
             return Ok(());
         }
         self.attached = Some(self.dataplane.attach()?);
+        self.recall.end();
         tracing::info!(services = self.merger.desired().services.len(), "serving");
         self.self_tests.begin(Instant::now());
         self.collection.begin(Instant::now());
@@ -455,7 +461,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.destroy();
         let mut resting = self.planner.resting_backends();
         resting.retain(|id| !self.removals.names(*id));
-        if !resting.is_empty() {
+        if !self.recall.is_needed() && !resting.is_empty() {
             match block_in_place(|| self.dataplane.idle(&resting)) {
                 Ok(idle) => {
                     self.planner.free_backends(&idle);
@@ -521,6 +527,17 @@ impl<D: Dataplane> Reconciler<D> {
         let attached = self.attached.as_ref().map(|hooks| (hooks, self.self_tests.status()));
         self.reporter.publish(attached, saved, sources, &self.work, rejections);
     }
+}
+
+/// A planner that believes what the tables hold, and what is recalled beside it.
+fn adopt(
+    dataplane: &mut impl Dataplane,
+    limits: Limits,
+    recall: &mut Recall,
+) -> Result<Planner, ReconcileError> {
+    let mut observed = dataplane.observe()?;
+    recall.complete(&mut observed);
+    Ok(Planner::adopt(limits, observed)?)
 }
 
 /// Never, while no grace period is under way.

@@ -34,6 +34,11 @@ pub mod rows;
 /// table's type or the meaning of a field.
 pub const LAYOUT_VERSION: u32 = 1;
 
+/// Version of what the programs keep of sockets, clients and counts: all tables but `FRONTENDS`,
+/// `BLOCKS`, `BACKENDS`, `EVENTS` and `FAILURES`. An agent whose layout is another takes over tables of
+/// its own version of these. Raise it, together with [`LAYOUT_VERSION`], with any change to them.
+pub const MEMORY_VERSION: u64 = 1;
+
 /// Mark (`SO_MARK`) of sockets that are never translated: the agent's own, when it probes backends.
 /// Setting it takes `CAP_NET_ADMIN` (or `CAP_NET_RAW`).
 pub const PROBE_MARK: u32 = 0x6c62_0001;
@@ -153,6 +158,9 @@ pub mod control {
     pub const TRACING: u32 = 1;
     /// Events that did not fit into the ring.
     pub const LOST_EVENTS: u32 = 2;
+    /// [`crate::MEMORY_VERSION`] of the agent that filled the tables; 0: it told none. This and the
+    /// rows of `BACKEND_STATS` are the same in every layout.
+    pub const MEMORY: u32 = 3;
     /// Entries in the table.
     pub const ENTRIES: u32 = 4;
 }

@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use unit::Unit;
 
+/// Has a command see what the first process sees.
+const OUTSIDE: &str = "/usr/bin/nsenter --mount=/proc/1/ns/mnt ";
+
 /// Where a service's directories are.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -40,6 +43,8 @@ pub fn exec(unit: &Unit, places: &Places) -> anyhow::Result<()> {
     for command in unit.all("ExecStartPre") {
         // With a `+` root runs it, under no limits. Ours need no other.
         let words = command.strip_prefix('+').context("an ExecStartPre without `+`")?;
+        // There is no other view of the file system yet.
+        let words = words.strip_prefix(OUTSIDE).context("an ExecStartPre in the service's view")?;
         let mut words = words.split_whitespace();
         let program = words.next().context("an empty ExecStartPre")?;
         let status = Command::new(program).args(words).status()?;

@@ -30,7 +30,9 @@ pub(super) fn enter(unit: &Unit, writable: &[PathBuf], keep: &Path) -> anyhow::R
     let kept = File::open(keep).with_context(|| format!("{}", keep.display()))?;
     let mut own: Vec<PathBuf> = writable.to_vec();
 
-    let bound: Vec<_> = unit.all("BindPaths").map(PathBuf::from).collect();
+    // With a `-` it may be missing for whoever makes it; not for the service.
+    let bound = unit.all("BindPaths").map(|path| path.strip_prefix('-').unwrap_or(path));
+    let bound: Vec<_> = bound.map(PathBuf::from).collect();
     let sources: Vec<_> = bound.iter().map(File::open).collect::<Result<_, _>>()?;
     let mut read_only = Vec::new();
     for line in unit.all("TemporaryFileSystem") {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod calls;
+mod clock;
 mod credentials;
 mod faults;
 mod following;

@@ -1,5 +1,6 @@
 //! `lbctl register`: a key for as long as a command runs, whatever happens to either side.
 
+use integration::clock::Clock;
 use integration::etcd::Etcd;
 use integration::lab::{self, Lab};
 use integration::process::{binary, exit_of, kill};
@@ -35,10 +36,33 @@ impl Registrar {
 
     /// The same for another address.
     pub(crate) fn of(lab: &Lab, etcd: &Etcd, address: &str, arguments: &[&str]) -> Self {
+        Self::spawn(lab, etcd, address, arguments, &mut Command::new(binary("lbctl")))
+    }
+
+    /// The same where a clock may jump.
+    pub(crate) fn under(
+        clock: &Clock,
+        lab: &Lab,
+        etcd: &Etcd,
+        address: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let mut command = Command::new(binary("lbctl"));
+        clock.rules(&mut command);
+        Self::spawn(lab, etcd, address, arguments, &mut command)
+    }
+
+    fn spawn(
+        lab: &Lab,
+        etcd: &Etcd,
+        address: &str,
+        arguments: &[&str],
+        command: &mut Command,
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = lab.scratch().join(format!("registrar-{number}.log"));
-        let child = Command::new(binary("lbctl"))
+        let child = command
             .args(["register", "--service", "web", "--address", address, "--ttl", "2s"])
             .args(["--check-interval", "20ms"])
             .args(arguments)

@@ -5,5 +5,6 @@ mod beside;
 mod closed_unseen;
 mod full;
 mod host;
+mod layouts;
 mod self_test;
 mod upgrade;

@@ -6,37 +6,44 @@ use integration::client::{Call, dial, udp};
 use integration::lab::{self, Lab};
 use integration::process::binary;
 use integration::server::{Backends, Kind};
-use integration::spec::{service, services};
+use integration::spec::{Spec, service, services};
 use integration::traffic::{Traffic, Way};
-use integration::wait::eventually;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
 const VIP: &str = "10.96.0.10:80";
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 fn vip() -> SocketAddr {
     VIP.parse().expect("an address")
 }
 
 /// A service for both protocols, and clients of all ways that never stop.
-struct Scene {
-    _servers: [Backends; 2],
+pub(super) struct Scene {
+    servers: [Backends; 2],
     traffic: Traffic,
 }
 
 impl Scene {
     fn configure(lab: &Lab) -> Self {
-        let tcp = Backends::tcp("127.0.0.1", ["web"]);
-        let datagrams = Backends::start(Kind::Udp, [(tcp.at(0), "web")]);
-        let web = service("web").frontend(VIP).udp(VIP).backend(tcp.at(0));
-        lab.write_config(&services(&[web]));
-        Self { _servers: [tcp, datagrams], traffic: Traffic::default() }
+        let scene = Self::new();
+        lab.write_config(&services(&[scene.web()]));
+        scene
     }
 
-    fn begin(&mut self) {
+    pub(super) fn new() -> Self {
+        let tcp = Backends::tcp("127.0.0.1", ["web"]);
+        let datagrams = Backends::start(Kind::Udp, [(tcp.at(0), "web")]);
+        Self { servers: [tcp, datagrams], traffic: Traffic::default() }
+    }
+
+    pub(super) fn web(&self) -> Spec {
+        service("web").frontend(VIP).udp(VIP).backend(self.servers[0].at(0))
+    }
+
+    pub(super) fn begin(&mut self) {
         self.traffic.joins(vip(), "web");
         for way in [Way::Tcp, Way::Connected, Way::Unconnected, Way::Kept] {
             self.traffic.dial(way, vip());
@@ -45,24 +52,24 @@ impl Scene {
     }
 
     #[track_caller]
-    fn goes_on(&self) {
+    pub(super) fn goes_on(&self) {
         self.traffic.goes_on(10);
         self.traffic.expect_no_complaint();
     }
 }
 
 /// Open connections.
-struct Held(Vec<Call>, UdpSocket);
+pub(super) struct Held(Vec<Call>, UdpSocket);
 
 impl Held {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let datagrams = udp("0.0.0.0:0");
         datagrams.connect(vip()).expect("the service is there");
         Self((0..5).map(|_| dial(vip()).expect("the service is there")).collect(), datagrams)
     }
 
     #[track_caller]
-    fn expect_names(&mut self) {
+    pub(super) fn expect_names(&mut self) {
         for call in &mut self.0 {
             assert_eq!(call.peer(), vip());
             assert!(call.echoes("still here"));
@@ -72,7 +79,7 @@ impl Held {
 }
 
 /// A copy of the agent, whose programs were changed.
-fn rebuilt(lab: &Lab, change: impl Fn(&mut [u8], &str)) -> PathBuf {
+pub(super) fn rebuilt(lab: &Lab, change: impl Fn(&mut [u8], &str)) -> PathBuf {
     let path = lab.scratch().join("rebuilt");
     fs::copy(binary("lb-agent"), &path).expect("there is room for a copy of the agent");
     let mut bytes = fs::read(&path).expect("the copy can be read");
@@ -108,6 +115,10 @@ fn each_section(file: &mut [u8], change: &impl Fn(&mut [u8], &str)) {
         let (at, length) = (number(file, header + 0x18, 8), number(file, header + 0x20, 8));
         change(&mut file[at..at + length], &name);
     }
+}
+
+pub(super) fn links(agent: &Agent<'_>) -> Vec<u32> {
+    programs(agent).into_iter().map(|(link, _)| link).collect()
 }
 
 fn programs(agent: &Agent<'_>) -> Vec<(u32, u32)> {
@@ -167,7 +178,7 @@ fn a_build_that_is_refused_changes_nothing() {
         let agent = Agent::adopt(lab);
         scene.begin();
         let mut held = Held::begin();
-        let before = programs(&agent);
+        let before = links(&agent);
         agent.kill9();
         let refused = Agent::spawn_from(lab, &broken, &[]);
         assert_eq!(refused.ended().code(), Some(1));
@@ -180,65 +191,9 @@ fn a_build_that_is_refused_changes_nothing() {
         );
         scene.goes_on();
         held.expect_names();
-        let links =
-            |programs: &[(u32, u32)]| programs.iter().map(|(link, _)| *link).collect::<Vec<_>>();
-        assert_eq!(links(&programs(&agent)), links(&before));
+        assert_eq!(links(&agent), before);
         assert_eq!(agent.status().work.publishes, 0);
         drop(scene);
         agent.expect_active(6);
-    });
-}
-
-/// Tables of another layout can't be read: new ones are made, and the old ones serve what is open.
-/// A version is but a number to the agent, so what one of another left is made by renaming.
-#[test]
-fn another_layout_takes_over_and_hands_back() {
-    lab::run("faults-layout", |lab| {
-        lab.set_settings("self_test: 1s");
-        let mut scene = Scene::configure(lab);
-        let agent = Agent::adopt(lab);
-        scene.begin();
-        let mut first = Held::begin();
-        let pins = agent.status().pin_dir;
-        let other = pins.with_file_name("4095");
-        agent.kill9();
-        fs::rename(&pins, &other).unwrap();
-        scene.goes_on();
-        let agent = Agent::adopt(lab);
-        scene.goes_on();
-        first.expect_names();
-        let mut second = Held::begin();
-        // Those of the traffic come and go.
-        let open = |agent: &Agent<'_>| {
-            agent.status().self_test.earlier.first().map(|e| (e.layout, e.open))
-        };
-        eventually("the old tables' connections", DEADLINE, || {
-            open(&agent) == Some((4095, Some(6)))
-        });
-        let shown = lab.lbctl(&["status"]);
-        assert!(shown.stdout.contains("layout 4095: 6 sockets are open"), "{shown:?}");
-        // Back: to this agent, the tables that the other layout's has are its own.
-        agent.kill9();
-        let swap = pins.with_file_name("4096");
-        fs::rename(&pins, &swap).unwrap();
-        fs::rename(&other, &pins).unwrap();
-        fs::rename(&swap, &other).unwrap();
-        let agent = Agent::adopt(lab);
-        scene.goes_on();
-        first.expect_names();
-        second.expect_names();
-        eventually("the other tables' connections", DEADLINE, || {
-            open(&agent) == Some((4095, Some(6)))
-        });
-        // Once nothing is open that needs them, they go.
-        drop(second);
-        eventually("the end of the other tables", DEADLINE, || !other.exists());
-        scene.goes_on();
-        first.expect_names();
-        drop(scene);
-        agent.expect_active(6);
-        drop(first);
-        agent.expect_no_connections();
-        assert_eq!(agent.status().self_test.problems, [""; 0]);
     });
 }

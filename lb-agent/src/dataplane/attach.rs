@@ -25,7 +25,7 @@ pub(super) struct Hook {
     pub(super) attach_type: u32,
     /// Whether the program translates, or follows sockets as they begin to be translated. The others
     /// follow what was translated.
-    begins: bool,
+    pub(super) begins: bool,
 }
 
 /// A link of ours. It is held beside its pin, so that the programs stay attached while the agent
@@ -165,8 +165,8 @@ pub(super) fn attach(
         let program = program.fd().map_err(failed(format!("program {}", hook.program)))?;
         let pin = pin_of(pins, hook);
         let mut link = take_over(hook, program.as_fd(), cgroup_id, &pin)?;
-        // What translates, translates by one set of tables only.
-        for generation in generations.iter().filter(|_| hook.begins) {
+        // What translates, translates by one set of tables only. Where ours are theirs, too, all do.
+        for generation in generations.iter().filter(|theirs| hook.begins || theirs.is_inherited()) {
             let earlier = generation.pin_of(hook);
             if link.is_none() {
                 link = take_over(hook, program.as_fd(), cgroup_id, &earlier)?;

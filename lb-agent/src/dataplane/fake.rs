@@ -39,6 +39,8 @@ struct State {
     destroyed: Vec<Vec<Doomed>>,
     /// What a self-test finds.
     checked: Checked,
+    /// Ids and counts are another layout's, until the programs are attached.
+    inherited: bool,
 }
 
 impl Fake {
@@ -70,6 +72,11 @@ impl Fake {
     /// Says that sockets name these backend ids.
     pub fn set_active(&self, ids: BTreeSet<u32>) {
         self.with(|state| state.active = ids);
+    }
+
+    /// What is counted comes with tables of another layout.
+    pub fn set_inherited(&self) {
+        self.with(|state| state.inherited = true);
     }
 
     /// The actions applied since the last call.
@@ -217,7 +224,9 @@ impl Dataplane for Fake {
                 frontends: state.frontends.iter().map(|(k, i)| (*k, *i, word(i))).collect(),
                 blocks: blocks.map(|(base, block)| (*base, (**block).clone())).collect(),
                 active: state.active.clone(),
-                fresh: state.applied == 0,
+                fresh: state.applied == 0 && !state.inherited,
+                inherited: state.inherited,
+                recalled: BTreeMap::new(),
             })
         })
     }
@@ -241,7 +250,10 @@ impl Dataplane for Fake {
     }
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
-        self.with(|state| state.attached.push(state.frontends.len()));
+        self.with(|state| {
+            state.inherited = false;
+            state.attached.push(state.frontends.len());
+        });
         Ok(Vec::new())
     }
 

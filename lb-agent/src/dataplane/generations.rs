@@ -28,6 +28,8 @@ pub(super) struct Generation {
     stats: Option<Mapped<BackendCounters>>,
     /// Whether none was open when it was last looked.
     idle: bool,
+    /// Whether what it has on sockets and clients is ours, too.
+    inherited: bool,
 }
 
 /// Those below `pin_dir`. An error if an agent has one.
@@ -59,7 +61,26 @@ impl Generation {
         let lock = PinLock::acquire(&directory)
             .map_err(|error: LockError| AttachError::Locked(error.to_string()))?;
         let stats = tables::open_stats(&directory).ok();
-        Ok(Self { directory, layout, _lock: lock, stats, idle: false })
+        Ok(Self { directory, layout, _lock: lock, stats, idle: false, inherited: false })
+    }
+
+    /// Where its tables and links are pinned.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What it has on sockets and clients is ours, too: its programs are replaced, and it ends.
+    pub(super) fn note_inherited(&mut self) {
+        self.inherited = true;
+    }
+
+    pub(super) fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
+    /// Whether new connections are translated by it.
+    pub(super) fn translates(&self) -> bool {
+        HOOKS.iter().any(|hook| hook.begins && self.pin_of(hook).exists())
     }
 
     /// Where a hook's link is pinned.
@@ -79,8 +100,12 @@ impl Generation {
     }
 
     /// Whether nothing needs it any more: nothing was open the last time and nothing is now. What was
-    /// on its way then, as an answer to a datagram, has arrived meanwhile.
+    /// on its way then, as an answer to a datagram, has arrived meanwhile. What was inherited is ours
+    /// once the last link is.
     pub(super) fn is_over(&mut self) -> bool {
+        if self.inherited {
+            return !self.is_attached();
+        }
         let idle = self.open_sockets() == Some(0) || !self.is_attached();
         std::mem::replace(&mut self.idle, idle) && idle
     }

@@ -8,7 +8,7 @@ use super::selftest::Remembered;
 use super::tables::{self, Shape, TableError, Tables, chain, is_absent};
 use super::{
     AttachError, Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Sweep,
-    attach, destroy, generations, sys,
+    attach, destroy, generations, inherit, sys,
 };
 use crate::config::TableSizes;
 use crate::plan::block::Block;
@@ -17,7 +17,7 @@ use aya::maps::{Map, MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
-use lb_common::{LAYOUT_VERSION, features, filter, since};
+use lb_common::{LAYOUT_VERSION, MEMORY_VERSION, control, features, filter, since};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,8 @@ pub struct Kernel {
     pub(super) attached: u32,
     /// Whether the tables were made by this very process.
     fresh: bool,
+    /// Whether what is counted is another layout's, whose programs serve until ours are attached.
+    inherited: bool,
     /// What the programs can't do after all.
     warning: Option<String>,
 }
@@ -77,8 +79,9 @@ impl Kernel {
             what: "opening the tables".to_owned(),
             reason: e.to_string(),
         };
-        let generations = generations::find(pin_dir)?;
-        let fresh = !check_pins(&pins, &shapes).map_err(failed)?;
+        let mut generations = generations::find(pin_dir)?;
+        let inherited = inherit::inherit(&pins, &mut generations, &shapes).map_err(failed)?;
+        let fresh = !check_pins(&pins, &shapes).map_err(failed)? && !inherited;
         let paths: Vec<(&str, PathBuf)> =
             shapes.iter().map(|shape| (shape.name, pins.join(shape.name))).collect();
 
@@ -106,6 +109,7 @@ impl Kernel {
         })?;
         let warning = attach::load_programs(&mut object, settings.features)?;
         let tables = Tables::open(&pins, true).map_err(failed)?;
+        tables.control.set(control::MEMORY, MEMORY_VERSION);
         let id = |shape: &Shape| {
             Ok((shape.name, shape.open(&pins)?.info().map_err(|e| shape.failed(e))?.id()))
         };
@@ -121,6 +125,7 @@ impl Kernel {
             generations,
             attached: 0,
             fresh,
+            inherited,
             warning,
         };
         kernel.remember_directory();
@@ -241,7 +246,8 @@ impl Dataplane for Kernel {
         for block in blocks.values() {
             self.mark_backends(block);
         }
-        Ok(Observed { frontends, blocks, active, fresh: std::mem::take(&mut self.fresh) })
+        let (fresh, inherited) = (std::mem::take(&mut self.fresh), self.inherited);
+        Ok(Observed { frontends, blocks, active, fresh, inherited, recalled: BTreeMap::new() })
     }
 
     fn apply(&mut self, actions: &[Action]) -> Result<(), DataplaneError> {
@@ -291,6 +297,10 @@ impl Dataplane for Kernel {
         self.attached = since::stamp(sys::monotonic_nanoseconds());
         self.links = attach::attach(&self.object, &self.cgroup, &self.pins, &self.generations)
             .map_err(failed)?;
+        if std::mem::take(&mut self.inherited) {
+            // After this, no program of theirs uses an id that ours may give to another.
+            self.grace()()?;
+        }
         attach::statuses(&self.links).map_err(failed)
     }
 

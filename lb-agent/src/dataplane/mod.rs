@@ -12,6 +12,7 @@ pub mod explain;
 mod fake;
 pub mod features;
 mod generations;
+mod inherit;
 mod kernel;
 mod lock;
 mod outcomes;

@@ -181,6 +181,9 @@ impl Kernel {
                 continue;
             }
             match generation.remove() {
+                Ok(layout) if generation.is_inherited() => checked.notes.push(format!(
+                    "taken over from layout {layout}, with all that is open and counted"
+                )),
                 Ok(layout) => checked.notes.push(format!(
                     "the tables of layout {layout} are removed: no connection needs them any more"
                 )),

@@ -7,7 +7,7 @@ use crate::source::kubernetes::cluster::Facts;
 use crate::source::kubernetes::progress::Progress;
 use crate::status::Published;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 /// Where things stand, for all servers.
@@ -87,13 +87,14 @@ impl Applied {
         }
     }
 
-    /// How things stand at `now`.
-    pub fn standing(&self, now: SystemTime) -> Standing {
+    /// How things stand at `now`, by either clock.
+    pub fn standing(&self, now: SystemTime, instant: Instant) -> Standing {
         let Seen { updated, cached, .. } = *self.seen();
         // A balancer must not leave a node that serves because the API server is away.
         let eligible = self.facts.borrow().node.as_ref().map_or(cached, |node| !node.leaving);
-        let waiting_since = self.progress.pending().first().map(|queued| queued.heard);
-        Standing { now, waiting_since, patience: self.patience, updated, eligible }
+        let pending = self.progress.pending();
+        let waits = pending.first().map(|queued| instant.saturating_duration_since(queued.since));
+        Standing { now, waits, patience: self.patience, updated, eligible }
     }
 
     /// The metrics.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
@@ -252,7 +252,7 @@ fn is_no_family(error: &io::Error) -> bool {
 async fn answer(State((settings, name)): State<(Settings, Name)>) -> Response {
     let local = settings.facts.borrow().health_checks.get(&name).map(|check| check.local_endpoints);
     let local = local.unwrap_or_default();
-    let healthy = settings.applied.standing(SystemTime::now()).is_healthy();
+    let healthy = settings.applied.standing(SystemTime::now(), Instant::now()).is_healthy();
     let health = ServiceHealth::new(&name.0, &name.1, local, healthy);
     let headers = [
         (X_CONTENT_TYPE_OPTIONS.as_str(), "nosniff".to_owned()),

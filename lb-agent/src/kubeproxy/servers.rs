@@ -26,7 +26,7 @@ use prometheus_client::encoding::prometheus_text;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// What the metrics port shows.
 #[derive(Clone, Debug)]
@@ -63,13 +63,13 @@ pub fn metrics(shown: Shown) -> Router {
 }
 
 async fn healthz(State(applied): State<Arc<Applied>>) -> Response {
-    let (good, health) = applied.standing(SystemTime::now()).healthz();
+    let (good, health) = applied.standing(SystemTime::now(), Instant::now()).healthz();
     applied.metrics().answered_healthz(good);
     answer(good, health)
 }
 
 async fn livez(State(applied): State<Arc<Applied>>) -> Response {
-    let (good, health) = applied.standing(SystemTime::now()).livez();
+    let (good, health) = applied.standing(SystemTime::now(), Instant::now()).livez();
     applied.metrics().answered_livez(good);
     answer(good, health)
 }

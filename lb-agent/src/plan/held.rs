@@ -22,6 +22,11 @@ pub struct Observed {
     pub active: BTreeSet<u32>,
     /// Whether the tables are new, so that no counter has ever counted.
     pub fresh: bool,
+    /// Whether only ids and what is counted under them were found, with tables of another layout: whose
+    /// they are is then told by `recalled`.
+    pub inherited: bool,
+    /// What is known from elsewhere of service ids that no block names.
+    pub recalled: BTreeMap<u32, Orphan>,
 }
 
 /// Why tables found in place can't be adopted.
@@ -73,12 +78,13 @@ pub(super) struct Retired {
     pub(super) backend_ids: BTreeMap<(u32, SocketAddr), u32>,
 }
 
-/// A service id that was found in the tables.
-#[derive(Debug, Default)]
-#[cfg_attr(test, derive(Clone))]
-pub(super) struct Orphan {
-    pub(super) backends: BTreeMap<SocketAddr, u32>,
-    pub(super) frontends: BTreeSet<Frontend>,
+/// A service id whose service is not known yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its backends and their ids.
+    pub backends: BTreeMap<SocketAddr, u32>,
+    /// What is dialled.
+    pub frontends: BTreeSet<Frontend>,
 }
 
 /// The keys of all backends of a service.
@@ -111,7 +117,8 @@ impl Retired {
 }
 
 pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, AdoptError> {
-    let Observed { frontends: found, blocks: found_blocks, active, fresh } = observed;
+    let Observed { frontends: found, blocks: found_blocks, active, fresh, inherited: _, recalled } =
+        observed;
     let mut orphans: BTreeMap<u32, Orphan> = BTreeMap::new();
     let mut backend_ids = active.clone();
     let mut named_ids = BTreeSet::new();
@@ -150,6 +157,27 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
         frontends.insert(frontend, HeldFrontend { index, base, owner: None });
     }
 
+    // What blocks say is so; what is only remembered may be out of date.
+    let mut recalled_frontends = BTreeMap::new();
+    for (id, orphan) in recalled {
+        let is_possible =
+            |backend: &u32| *backend < limits.backends && !named_ids.contains(backend);
+        if id >= limits.services
+            || orphans.contains_key(&id)
+            || !orphan.backends.values().all(is_possible)
+        {
+            continue;
+        }
+        let ids: BTreeSet<u32> = orphan.backends.values().copied().collect();
+        if ids.len() < orphan.backends.len() {
+            continue;
+        }
+        backend_ids.extend(&ids);
+        named_ids.extend(ids);
+        recalled_frontends.extend(orphan.frontends.iter().map(|frontend| (*frontend, id)));
+        orphans.insert(id, orphan);
+    }
+
     let rows = Rows::new(limits.rows, &runs)
         .ok_or_else(|| AdoptError("blocks overlap or leave the table".to_owned()))?;
     let service_ids: BTreeSet<u32> = orphans.keys().copied().collect();
@@ -164,6 +192,7 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
         service_ids: ids(limits.services, &service_ids),
         backend_ids: ids(limits.backends, &backend_ids),
         orphans,
+        recalled: recalled_frontends,
         named_services: BTreeSet::new(),
         retired: Retired::default(),
         waiting: Retired::default(),

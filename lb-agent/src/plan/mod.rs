@@ -21,13 +21,13 @@ use crate::model::{Frontend, Rejection, ServiceName};
 use crate::pairs::side_by_side;
 use alloc::{Ids, Rows};
 use block::Block;
-use held::{HeldBlock, HeldFrontend, HeldService, Orphan, Retired};
+use held::{HeldBlock, HeldFrontend, HeldService, Retired};
 use lb_common::rows::{BlockWord, FrontendKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use held::{AdoptError, Observed};
+pub use held::{AdoptError, Observed, Orphan};
 pub use left::Left;
 
 /// One step that the dataplane takes.
@@ -111,8 +111,10 @@ pub struct Planner {
     indexes: Ids,
     service_ids: Ids,
     backend_ids: Ids,
-    /// Service ids found in the tables whose service is not known yet, with their backends' ids.
+    /// Service ids whose service is not known yet, with their backends' ids.
     orphans: BTreeMap<u32, Orphan>,
+    /// The frontends of those that no block names.
+    recalled: BTreeMap<Frontend, u32>,
     /// Service ids that have a service.
     named_services: BTreeSet<u32>,
     /// Replaced since the last grace period began.

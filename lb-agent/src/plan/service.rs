@@ -106,8 +106,11 @@ impl Planner {
         }
         // After a restart, a service is the one that has its frontends.
         let adopted = entry.effective.frontends.keys().find_map(|frontend| {
-            let held = self.frontends.get(frontend).filter(|held| held.owner.is_none())?;
-            let id = self.blocks.get(&held.base)?.block.header.service_id;
+            let id = match self.frontends.get(frontend) {
+                Some(held) if held.owner.is_some() => return None,
+                Some(held) => self.blocks.get(&held.base)?.block.header.service_id,
+                None => *self.recalled.get(frontend)?,
+            };
             self.orphans.remove(&id).map(|orphan| (id, orphan))
         });
         let (id, Orphan { backends, mut frontends }) = match adopted {
@@ -345,7 +348,7 @@ impl Planner {
         self.retired.backend_ids.extend(ids);
     }
 
-    /// Frontends and ids that were found in the tables and that no service wants.
+    /// Frontends and ids that were found and that no service wants.
     pub(super) fn remove_unclaimed(&mut self, steps: &mut Steps) {
         for (id, Orphan { backends, frontends }) in std::mem::take(&mut self.orphans) {
             let known = Arc::new(frontends.clone());

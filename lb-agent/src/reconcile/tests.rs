@@ -1,3 +1,5 @@
+mod layouts;
+
 use super::*;
 use crate::dataplane::{Doomed, Fake};
 use crate::model::{Backend, Scope, Service, Snapshot};
@@ -18,8 +20,11 @@ struct Setup {
 
 impl Setup {
     fn new() -> Self {
-        let fake = Fake::default();
-        let directory = tempfile::tempdir().unwrap();
+        Self::over(Fake::default(), tempfile::tempdir().unwrap())
+    }
+
+    /// On tables that there are, with what is saved in a directory.
+    fn over(fake: Fake, directory: tempfile::TempDir) -> Self {
         let (source, feed) = watch::channel(SourceState::new("s".into(), None));
         let file = |name: &str| directory.path().join(name);
         let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };

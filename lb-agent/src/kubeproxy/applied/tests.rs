@@ -60,19 +60,25 @@ pub(in crate::kubeproxy) fn published(
     Published { agent, state: Arc::new(State::default()) }
 }
 
-fn queued(revision: u64, heard: SystemTime, trigger: Option<SystemTime>) -> Queued {
+fn queued(
+    revision: u64,
+    (heard, since): (SystemTime, Instant),
+    trigger: Option<SystemTime>,
+) -> Queued {
     let triggers = trigger.map(|at| (Family::V6, at)).into_iter().collect();
     let work = Work { services: 1, slices: 2, triggers };
-    Queued { revision, heard, work }
+    Queued { revision, heard, since, work }
 }
 
 #[test]
 fn an_update_waits_until_its_revision_is_in_the_tables() {
     let (applied, progress, _facts) = applied();
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    assert!(applied.standing(at(0)).is_healthy());
-    progress.note(queued(1, at(100), Some(at(99))));
-    progress.note(queued(2, at(101), None));
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    assert!(applied.standing(at(0), start).is_healthy());
+    progress.note(queued(1, (at(100), start), Some(at(99))));
+    progress.note(queued(2, (at(101), after(1)), None));
     let waiting = Changes {
         services_pending: 2,
         services: 2,
@@ -81,18 +87,21 @@ fn an_update_waits_until_its_revision_is_in_the_tables() {
         lacking: Lacking::default(),
     };
     assert_eq!(applied.changes(), waiting);
-    assert!(applied.standing(at(159)).is_healthy());
-    assert!(!applied.standing(at(160)).is_healthy());
+    // However the wall clock jumps.
+    for wall in [0, 159, 9999] {
+        assert!(applied.standing(at(wall), after(59)).is_healthy());
+        assert!(!applied.standing(at(wall), after(60)).is_healthy());
+    }
     applied.look(&published(1, 2, Some("the kernel refused")), at(170));
     assert_eq!(applied.changes(), waiting, "a failed round applies nothing");
     applied.look(&published(2, 1, None), at(171));
     let one = Changes { services_pending: 1, endpoints_pending: 2, ..waiting };
     assert_eq!(applied.changes(), one);
-    assert_eq!(applied.standing(at(171)).updated, Some(at(171)));
+    assert_eq!(applied.standing(at(171), after(71)).updated, Some(at(171)));
     applied.look(&published(3, 2, None), at(172));
     let none = Changes { services_pending: 0, endpoints_pending: 0, ..waiting };
     assert_eq!(applied.changes(), none);
-    assert!(applied.standing(at(9999)).is_healthy());
+    assert!(applied.standing(at(9999), after(9999)).is_healthy());
     let text = applied.metrics().text(applied.changes()).unwrap();
     for line in [
         "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 3",
@@ -110,12 +119,12 @@ fn an_update_waits_until_its_revision_is_in_the_tables() {
 #[test]
 fn another_source_and_no_node_are_not_ours() {
     let (applied, progress, facts) = applied();
-    progress.note(queued(1, SystemTime::UNIX_EPOCH, None));
+    progress.note(queued(1, (SystemTime::UNIX_EPOCH, Instant::now()), None));
     let mut other = published(1, 9, None);
     other.agent.sources[0].name = "file:x".to_owned();
     applied.look(&other, SystemTime::now());
     assert_eq!(applied.changes().services_pending, 1);
-    let eligible = || applied.standing(SystemTime::now()).eligible;
+    let eligible = || applied.standing(SystemTime::now(), Instant::now()).eligible;
     assert!(eligible());
     let leaving = NodeFacts { leaving: true, ..NodeFacts::default() };
     let lacking = Lacking { internal: [0, 1], external: [2, 3] };
@@ -130,7 +139,7 @@ fn another_source_and_no_node_are_not_ours() {
 fn a_node_that_cannot_be_read_is_eligible_while_the_cache_serves() {
     let (applied, _progress, facts) = applied();
     facts.send_replace(Arc::default());
-    let eligible = || applied.standing(SystemTime::now()).eligible;
+    let eligible = || applied.standing(SystemTime::now(), Instant::now()).eligible;
     assert!(!eligible(), "nothing is known");
     let mut now = published(1, 0, None);
     (now.agent.sources[0].synced, now.agent.sources[0].cached) = (false, true);

@@ -41,8 +41,9 @@ async fn the_health_port() {
     assert_eq!((&body["nodeEligible"], &body["healthy"]), (&json!(true), &json!(true)));
     assert_eq!(body["lastUpdated"], body["currentTime"]);
 
-    let heard = SystemTime::now() - Duration::from_secs(61);
-    progress.note(Queued { revision: 1, heard, work: Work::default() });
+    let since = Instant::now().checked_sub(Duration::from_secs(61)).unwrap();
+    let heard = SystemTime::now();
+    progress.note(Queued { revision: 1, heard, since, work: Work::default() });
     assert_eq!(codes().await, (503, 503), "an update has waited for too long");
     applied.look(&published(1, 1, None), SystemTime::now());
     assert_eq!(codes().await, (200, 200));

@@ -91,7 +91,7 @@ struct Follower {
     /// What the server withholds, and has been said.
     withheld: BTreeMap<&'static str, String>,
     /// When the first change was heard that is not published.
-    heard: Option<SystemTime>,
+    heard: Option<(SystemTime, Instant)>,
     /// When its bytes had been read; of a list, when it was complete.
     arrived: Option<Instant>,
     /// Changes that came to nothing so far.
@@ -274,7 +274,7 @@ impl Follower {
 
     /// A change of what is served.
     fn hear<T>(&mut self, change: &Change<T>, arrived: Instant, now: SystemTime) {
-        self.heard.get_or_insert(now);
+        self.heard.get_or_insert((now, arrived));
         self.arrive(change, arrived);
     }
 
@@ -389,8 +389,8 @@ impl Follower {
             let idle = std::mem::take(&mut self.idle);
             work.services += idle.services;
             work.slices += idle.slices;
-            let heard = heard.unwrap_or_else(SystemTime::now);
-            self.progress.note(Queued { revision: self.state.revision, heard, work });
+            let (heard, since) = heard.unwrap_or_else(|| (SystemTime::now(), Instant::now()));
+            self.progress.note(Queued { revision: self.state.revision, heard, since, work });
             if let Some(arrived) = arrived {
                 self.state.underway.note(self.state.revision, arrived);
             }

@@ -6,7 +6,7 @@
 use super::cluster::Work;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Most revisions that are told apart. Where nobody takes them, the oldest become one.
 const MOST: usize = 1024;
@@ -24,6 +24,8 @@ pub struct Queued {
     pub revision: u64,
     /// When the first of its changes was heard of.
     pub heard: SystemTime,
+    /// The same on the clock that nobody sets.
+    pub since: Instant,
     /// The changes.
     pub work: Work,
 }
@@ -40,6 +42,7 @@ impl Progress {
             && let Some(next) = waiting.front_mut()
         {
             next.heard = next.heard.min(oldest.heard);
+            next.since = next.since.min(oldest.since);
             next.work.services += oldest.work.services;
             next.work.slices += oldest.work.slices;
             // Their times are no use to anybody who did not ask for so long.
@@ -69,10 +72,10 @@ mod tests {
 
     #[test]
     fn what_is_applied_is_pending_no_more() {
-        let progress = Progress::default();
+        let (progress, since) = (Progress::default(), Instant::now());
         let queued = |revision| {
             let work = Work { services: revision, ..Work::default() };
-            Queued { revision, heard: SystemTime::UNIX_EPOCH, work }
+            Queued { revision, heard: SystemTime::UNIX_EPOCH, since, work }
         };
         (1..=3).for_each(|revision| progress.note(queued(revision)));
         assert_eq!(progress.applied(0), []);
@@ -84,11 +87,11 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_does_not_grow() {
-        let progress = Progress::default();
+        let (progress, since) = (Progress::default(), Instant::now());
         for revision in 1..=5000 {
             let work = Work { slices: 1, ..Work::default() };
             let heard = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(revision);
-            progress.note(Queued { revision, heard, work });
+            progress.note(Queued { revision, heard, since, work });
         }
         let pending = progress.pending();
         assert_eq!(pending.len(), MOST);

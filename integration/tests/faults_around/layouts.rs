@@ -1,0 +1,247 @@
+//! An agent whose tables are of another layout takes over on live links, and hands back.
+//!
+//! A version is but a number to the agent, so what one of another left is made by renaming. Of the tables
+//! that agents write, which may have any form there, the pins are spoilt.
+
+use super::upgrade::{DEADLINE, Held, Scene, links, rebuilt};
+use integration::agent::Agent;
+use integration::client::{Reply, ask, cookie, dial, reply, udp};
+use integration::lab;
+use integration::server::Backends;
+use integration::spec::{service, services};
+use integration::tables::Tables;
+use integration::wait::eventually;
+use lb_common::control;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+const MANY: &str = "10.96.0.20:53";
+const STAYS: &str = "10.96.0.30:80";
+const TAGS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// Services of which it matters by which backend a client is served.
+struct Choices {
+    datagrams: Backends,
+    streams: Backends,
+}
+
+impl Choices {
+    fn new() -> Self {
+        Self {
+            datagrams: Backends::udp("127.0.0.1", TAGS),
+            streams: Backends::tcp("127.0.0.1", TAGS),
+        }
+    }
+
+    /// The configuration, without the backend of this tag.
+    fn services(&self, scene: &Scene, but: Option<&str>) -> String {
+        let but = but.map(|tag| self.datagrams.tagged(tag));
+        let datagrams = self.datagrams.addresses().filter(|address| Some(*address) != but);
+        let stays = service("stays").frontend(STAYS).backends(self.streams.addresses());
+        services(&[
+            scene.web(),
+            service("many").udp(MANY).backends(datagrams),
+            stays.with("affinity: {client: uid, timeout: 1h}"),
+        ])
+    }
+}
+
+/// A connected socket that names its frontend with each datagram: only its own backend's answer reaches
+/// it.
+fn named() -> (UdpSocket, String) {
+    let socket = udp("0.0.0.0:0");
+    socket.connect(addr(MANY)).expect("the service is there");
+    let tag = asked(&socket).tag;
+    (socket, tag)
+}
+
+#[track_caller]
+fn asked(socket: &UdpSocket) -> Reply {
+    let reply = ask(socket, addr(MANY)).expect("an answer");
+    assert_eq!(reply.source, addr(MANY));
+    reply
+}
+
+/// Ids of all services, and of their backends.
+fn ids(agent: &Agent<'_>) -> BTreeMap<String, (Option<u32>, Vec<Option<u32>>)> {
+    let ids = |service: lb_agent::status::ServiceStatus| {
+        let backends = service.backends.iter().map(|backend| backend.id).collect();
+        (service.name, (service.id, backends))
+    };
+    agent.services().into_iter().map(ids).collect()
+}
+
+/// Whether the agent before ends in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Stopped,
+    Killed,
+}
+
+/// Ends an agent and makes what it leaves another layout's; where that is.
+fn leave(agent: Agent<'_>, end: End) -> PathBuf {
+    let pins = agent.status().pin_dir;
+    let other = pins.with_file_name("4095");
+    match end {
+        End::Stopped => assert!(agent.stop().success()),
+        End::Killed => agent.kill9(),
+    }
+    fs::rename(&pins, &other).expect("the pins are there");
+    other
+}
+
+/// As if what agents write had another form there.
+fn spoil(other: &std::path::Path) {
+    for name in ["FRONTENDS", "BLOCKS", "BACKENDS", "FAILURES"] {
+        fs::remove_file(other.join(name)).expect("the table is pinned");
+    }
+    fs::rename(other.join("EVENTS"), other.join("BACKENDS")).expect("bpffs takes names");
+}
+
+/// Open connections keep their peers' names, their count, and what becomes of them; clients keep their
+/// backends. Once there, and once back.
+#[test]
+fn what_is_open_and_counted_goes_over_and_back() {
+    lab::run("faults-layout", |lab| {
+        let (mut scene, choices) = (Scene::new(), Choices::new());
+        let mut agent = Agent::start(lab, &choices.services(&scene, None));
+        scene.begin();
+        let mut held = Held::begin();
+        let named: Vec<_> = (0..4).map(|_| named()).collect();
+        let free = udp("0.0.0.0:0");
+        let (freely, stays) = (asked(&free).tag, dial(addr(STAYS)).unwrap().tag);
+        for end in [End::Stopped, End::Killed] {
+            let (ids_before, links_before) = (ids(&agent), links(&agent));
+            let other = leave(agent, end);
+            spoil(&other);
+            scene.goes_on();
+            agent = Agent::adopt(lab);
+            scene.goes_on();
+            assert_eq!(links(&agent), links_before, "each has got its program in one step");
+            assert_eq!(ids(&agent), ids_before);
+            held.expect_names();
+            for (socket, tag) in &named {
+                assert_eq!(asked(socket).tag, *tag, "{end:?}");
+                assert!(agent.tables().connection(cookie(socket)).is_some());
+            }
+            assert_eq!(asked(&free).tag, freely, "{end:?}");
+            for _ in 0..3 {
+                assert_eq!(dial(addr(STAYS)).unwrap().tag, stays, "{end:?}");
+            }
+            let many = agent.service("many");
+            assert_eq!(many.backends.iter().map(|backend| backend.active).sum::<u64>(), 4);
+            assert!(many.counters.connects >= 5, "{many:?}");
+            let listed = lab.lbctl(&["connections", "many"]);
+            assert_eq!(listed.stdout.matches(MANY).count(), 4, "{listed:?}");
+            assert!(!other.exists(), "nothing is left of it");
+            assert_eq!(agent.status().self_test.earlier, []);
+        }
+        let (socket, tag) = &named[0];
+        agent.reload(&choices.services(&scene, Some(tag)));
+        let error = reply(socket).expect_err("the socket is ended");
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
+        for (socket, _) in named.iter().filter(|(_, other)| other != tag) {
+            asked(socket);
+        }
+        drop(scene);
+        drop((held, named));
+        agent.expect_no_connections();
+        assert_eq!(agent.status().self_test.problems, [""; 0]);
+    });
+}
+
+/// One program can't be loaded: the other layout's serve on, and whoever comes next goes on from there.
+#[test]
+fn one_that_is_refused_leaves_the_other_serving() {
+    lab::run("faults-layout-refused", |lab| {
+        let mut scene = Scene::new();
+        let broken = rebuilt(lab, |content, name| {
+            if name == "cgroup/connect6" {
+                // There is no such instruction.
+                content[0] = 0xff;
+            }
+        });
+        let agent = Agent::start(lab, &services(&[scene.web()]));
+        scene.begin();
+        let mut held = Held::begin();
+        let (pins, links_before) = (agent.status().pin_dir, links(&agent));
+        let other = leave(agent, End::Stopped);
+        let refused = Agent::spawn_from(lab, &broken, &[]);
+        assert_eq!(refused.ended().code(), Some(1));
+        assert!(pins.join("CONNECTIONS").exists(), "it had begun");
+        scene.goes_on();
+        held.expect_names();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        assert_eq!(links(&agent), links_before);
+        held.expect_names();
+        assert!(!other.exists());
+        drop(scene);
+        agent.expect_active(6);
+    });
+}
+
+/// Where it is another's form in which sockets are remembered, too, the old programs stay for those.
+#[test]
+fn what_cannot_be_read_serves_what_is_open() {
+    lab::run("faults-layout-beside", |lab| {
+        lab.set_settings("self_test: 1s");
+        let mut scene = Scene::new();
+        let agent = Agent::start(lab, &services(&[scene.web()]));
+        scene.begin();
+        let mut first = Held::begin();
+        let pins = agent.status().pin_dir;
+        let other = leave(agent, End::Killed);
+        unreadable(&other);
+        scene.goes_on();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        first.expect_names();
+        let mut second = Held::begin();
+        // Those of the traffic come and go.
+        let open = |agent: &Agent<'_>| {
+            agent.status().self_test.earlier.first().map(|e| (e.layout, e.open))
+        };
+        eventually("the old tables' connections", DEADLINE, || {
+            open(&agent) == Some((4095, Some(6)))
+        });
+        let shown = lab.lbctl(&["status"]);
+        assert!(shown.stdout.contains("layout 4095: 6 sockets are open"), "{shown:?}");
+        // Back: to this agent, the tables that the other layout's has are its own.
+        agent.kill9();
+        let swap = pins.with_file_name("4096");
+        fs::rename(&pins, &swap).unwrap();
+        unreadable(&swap);
+        fs::rename(&other, &pins).unwrap();
+        fs::rename(&swap, &other).unwrap();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        first.expect_names();
+        second.expect_names();
+        eventually("the other tables' connections", DEADLINE, || {
+            open(&agent) == Some((4095, Some(6)))
+        });
+        // Once nothing is open that needs them, they go.
+        drop(second);
+        eventually("the end of the other tables", DEADLINE, || !other.exists());
+        scene.goes_on();
+        first.expect_names();
+        drop(scene);
+        agent.expect_active(6);
+        drop(first);
+        agent.expect_no_connections();
+        assert_eq!(agent.status().self_test.problems, [""; 0]);
+    });
+}
+
+fn unreadable(directory: &std::path::Path) {
+    Tables::at(directory.to_owned()).set_control(control::MEMORY, 99);
+    assert_ne!(lb_common::MEMORY_VERSION, 99);
+}

@@ -1,0 +1,95 @@
+//! The unit under systemd itself, as the first process of a host of its own.
+
+use integration::process::binary;
+use integration::server::{Backends, Kind};
+use integration::spec::{service, services};
+use integration::systemd::Systemd;
+use integration::wait::{eventually, wait_for};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+const UNIT: &str = "lb-agent.service";
+const VIP: &str = "10.96.0.10:80";
+const BACKEND: &str = "127.0.0.1:8080";
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Connects again and again, and fails for good with the first connect that does.
+const CLIENT: &str = "[Service]
+ExecStart=/bin/bash -c 'n=0; while exec 3<>/dev/tcp/10.96.0.10/80 && read -r -u 3 tag _ && [ \"$$tag\" = web ]; \
+do exec 3<&-; n=$$((n+1)); echo $$n > /run/count; sleep 0.01; done; exit 1'
+";
+
+/// Waits until the client has connected some more.
+#[track_caller]
+fn connects_go_on(host: &Systemd) {
+    let count =
+        || -> Option<u64> { fs::read_to_string(host.file("run/count")).ok()?.trim().parse().ok() };
+    let before = count().unwrap_or(0);
+    eventually("more connects", DEADLINE, || {
+        let state = host.property("client.service", "ActiveState");
+        assert_eq!(state, "active", "{}", host.journal());
+        count() > Some(before + 5)
+    });
+}
+
+/// The agent's process, once it serves.
+#[track_caller]
+fn serves(host: &Systemd, before: Option<&str>) -> String {
+    wait_for("the agent to serve", DEADLINE, || {
+        let pid = host.property(UNIT, "MainPID");
+        let ready = || host.run(&["/usr/sbin/lbctl", "status"]).1.contains("ready");
+        (pid != "0" && Some(&*pid) != before && ready()).then_some(pid)
+    })
+}
+
+#[test]
+fn the_unit_starts_restarts_and_stops() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/systemd");
+    let unit = fs::read_to_string(examples.join(UNIT)).expect("the unit is there");
+    let scratch = tempfile::tempdir().expect("a directory can be made");
+    let config = scratch.path().join("lb-agent.yaml");
+    let web = service("web").frontend(VIP).backend(BACKEND);
+    fs::write(&config, services(&[web]) + "vip_ranges: [10.96.0.0/12]\n").expect("writable");
+    let [agent, lbctl] = ["lb-agent", "lbctl"].map(binary);
+    let files = [
+        ("usr/sbin/lb-agent", &*agent),
+        ("usr/sbin/lbctl", &*lbctl),
+        ("etc/lb-agent/lb-agent.yaml", &*config),
+    ];
+    let host = Systemd::start("systemd", &files, &[(UNIT, unit)]);
+    let _server = host.in_its_network(|| {
+        Backends::start(Kind::Tcp, [(BACKEND.parse().expect("an address"), "web")])
+    });
+    let first = serves(&host, None);
+    fs::write(host.file("run/systemd/system/client.service"), CLIENT).expect("writable");
+    host.systemctl(&["daemon-reload"]);
+    host.systemctl(&["start", "client.service"]);
+    connects_go_on(&host);
+
+    let status = fs::read_to_string(host.process(&first).join("status")).expect("it runs");
+    let line = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel says");
+        line.trim().to_owned()
+    };
+    // CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF.
+    assert_eq!(line("CapEff:"), format!("{:016x}", 1u64 << 12 | 1 << 38 | 1 << 39));
+    assert_eq!((&*line("CapAmb:"), &*line("NoNewPrivs:")), ("0000000000000000", "1"));
+    assert_eq!(line("Seccomp:"), "2");
+    assert_ne!(line("Uid:").split_whitespace().next(), Some("0"));
+
+    host.systemctl(&["restart", UNIT]);
+    let second = serves(&host, Some(&first));
+    connects_go_on(&host);
+    // Whatever ends it, it comes back.
+    host.systemctl(&["kill", "--signal=KILL", UNIT]);
+    let third = serves(&host, Some(&second));
+    connects_go_on(&host);
+    host.systemctl(&["stop", UNIT]);
+    assert_eq!(host.property(UNIT, "ActiveState"), "inactive", "{}", host.journal());
+    assert_eq!(host.property(UNIT, "Result"), "success");
+    connects_go_on(&host);
+    host.systemctl(&["start", UNIT]);
+    serves(&host, Some(&third));
+    connects_go_on(&host);
+}
