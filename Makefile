@@ -5,7 +5,11 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 # Where systemd looks for what this host's administrator installed.
 UNITDIR ?= $(PREFIX)/lib/systemd/system
-HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+HOST = $(shell PATH='$(PATH)' rustc -vV | sed -n 's/^host: //p')
+# Optimised programs without shared libraries: what is measured, and what runs in other kernels, is built once.
+# integration/src/bin/kernels/build.rs builds the same way.
+STATIC_CARGO = CARGO_ENCODED_RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO)
+OPTIMISED = --release --target $(HOST) --no-default-features
 # Most tests wait for something most of the time.
 export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -26,12 +30,14 @@ run: setup ## the quickstart: a service address answered by two backends, on thi
 	$(CARGO) build -p lb-agent -p integration --bins
 	@target/debug/quickstart
 
-test: setup ## everything: unit, property, layering and real-kernel tests (root)
+test: setup ## everything: unit, property, layering and real-kernel tests, some of them in Linux 6.1, too (root)
+	@sh lb-bpf/setup.sh kernels
 	$(CARGO) build --workspace --exclude lb-bpf --bins
 	$(CARGO) test --workspace --exclude lb-bpf --no-fail-fast
-	$(CARGO) build --release -p lb-agent -p integration --bins --no-default-features
-	$(CARGO) test --release -p integration --no-default-features --test scale
-	$(CARGO) test --release -p integration --no-default-features --test observe ten_thousand
+	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
+	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test scale
+	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test observe ten_thousand
+	target/debug/kernels --kernels 6.1 --short
 
 model: setup ## the publishing protocol, explored in every order of events; and every rule broken
 	$(CARGO) test -p lb-agent --lib -- plan::proof --nocapture --test-threads=1
@@ -61,26 +67,26 @@ test-kubernetes: setup ## services of a cluster: translation, sources, and pods 
 	$(CARGO) test -p lb-agent --lib -- kubernetes kubeproxy:: addresses:: forecast:: reconcile::revisions
 	$(CARGO) test -p lb-agent --test ctl -- explain
 	$(CARGO) test -p integration --test kubernetes --test pods --test exclude --test reach
-	$(CARGO) build --release -p lb-agent
-	$(CARGO) test --release -p integration --test scale -- a_cluster
+	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
+	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test scale -- a_cluster
 
 test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets:: heard::
 	$(CARGO) test -p integration --lib -- exposition
 	$(CARGO) test -p integration --test observe --test events -- --skip ten_thousand::
-	$(CARGO) build --release -p lb-agent
-	$(CARGO) test --release -p integration --test observe ten_thousand
+	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
+	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test observe ten_thousand
 
 test-packet-path: setup ## what comes in packets from other hosts and from guests, by real packets (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p integration --test packet_path
 
-kernels: ## the tests in other kernels, emulated (KERNELS=5.10,6.1 TESTS=tcp,udp JSON=1 UPDATE=1; root)
+kernels: ## the tests in other kernels, emulated (KERNELS=5.10,6.1 TESTS=tcp,udp SHORT=1 JSON=1 UPDATE=1; root)
 	@sh lb-bpf/setup.sh kernels
 	@$(CARGO) build -p integration --bin kernels
 	@target/debug/kernels $(if $(KERNELS),--kernels $(KERNELS)) $(if $(TESTS),--tests $(TESTS)) \
-		$(if $(JSON),--json) $(if $(UPDATE),--update)
+		$(if $(SHORT),--short) $(if $(JSON),--json) $(if $(UPDATE),--update)
 
 check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check

@@ -155,9 +155,11 @@ fn commit(workspace: &Path) -> String {
 
 /// `core` takes a minute to compile, so all profiles of the host share one directory for it.
 fn shared_target_dir(out_dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    // OUT_DIR is <target>/<profile>/build/<package>/out.
-    let target = out_dir.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?;
-    Ok(target.join("bpf"))
+    // OUT_DIR is <target>/<profile>/build/<package>/out, and below <target>/<triple> where one is asked for.
+    let mut places = out_dir.ancestors().skip(4);
+    let triple = env::var("TARGET")?;
+    let target = places.find(|place| !place.ends_with(&triple));
+    Ok(target.ok_or("OUT_DIR is not where cargo puts it")?.join("bpf"))
 }
 
 fn rustflags(linker: &Path) -> String {

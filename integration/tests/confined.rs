@@ -14,6 +14,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
+/// Part of the program, which runs where the file is not, too.
+const UNIT: &str = include_str!("../../examples/systemd/lb-agent.service");
 const VIP: &str = "10.96.0.10:80";
 /// Nobody's on any machine.
 const USER: u32 = 64_131;
@@ -36,8 +38,7 @@ impl<'a> Scene<'a> {
         // Where the lab looks for it.
         symlink("run/lb-agent/agent.sock", lab.socket())
             .expect("the scratch directory is writable");
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/systemd/lb-agent.service");
-        let mut unit = fs::read_to_string(file).expect("the unit is there");
+        let mut unit = UNIT.to_owned();
         let start = format!(
             "ExecStart={} run -c {} --state-dir {2}/state/lb-agent --socket {2}/run/lb-agent/agent.sock",
             program.display(),

@@ -2,15 +2,16 @@
 //! programs, runs them one after the other, says how they ended, and switches the guest off.
 
 use anyhow::{Context, bail, ensure};
+use integration::kernels::programs::Job;
 use integration::kernels::report::{Line, Tests};
-use integration::kernels::{MODULE_LIST, PAYLOAD};
+use integration::kernels::{JOB_LIST, MODULE_LIST, PAYLOAD};
 use integration::wait::PATIENCE;
 use lb_agent::dataplane::features;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -21,6 +22,10 @@ const REPORT: &str = "/dev/ttyS1";
 const THREADS: &str = "3";
 /// What the deadlines of the tests are multiplied by.
 const SLOWER: &str = "30";
+/// How often an agent is killed: each time takes long.
+const KILLS: &str = "3";
+/// Where programs are; the kernel tells its first process nothing of that.
+const PATH: &str = "/usr/sbin:/usr/bin";
 
 /// File systems that tests take for granted: kind and place.
 const MOUNTS: [(&str, &str); 7] = [
@@ -58,8 +63,8 @@ fn run() -> anyhow::Result<()> {
         let (name, present) = (feature.name.to_owned(), found.is_ok());
         say(&mut report, &Line::Feature { name, present })?;
     }
-    for program in programs()? {
-        let tests = test(&program)?;
+    for line in fs::read_to_string(JOB_LIST).context(JOB_LIST)?.lines() {
+        let tests = test(&serde_json::from_str(line).context(JOB_LIST)?)?;
         say(&mut report, &Line::Tests(tests))?;
     }
     say(&mut report, &Line::End)
@@ -78,38 +83,33 @@ fn load_modules() -> anyhow::Result<()> {
 }
 
 fn finish(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(program).args(arguments).status().context(program.to_owned())?;
+    let mut command = Command::new(program);
+    let status = command.args(arguments).env("PATH", PATH).status().context(program.to_owned())?;
     if !status.success() {
         bail!("{program} {}: {status}", arguments.join(" "));
     }
     Ok(())
 }
 
-fn programs() -> anyhow::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(Path::new(PAYLOAD).join("deps"))?;
-    let mut programs: Vec<_> =
-        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-    programs.sort();
-    Ok(programs)
-}
-
-fn test(program: &Path) -> anyhow::Result<Tests> {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
+fn test(job: &Job) -> anyhow::Result<Tests> {
     let log = Path::new("/run/output");
     let file = File::create(log)?;
     let started = Instant::now();
-    let status = Command::new(program)
+    let status = Command::new(Path::new(PAYLOAD).join("deps").join(&job.program))
+        .args(&job.arguments)
         .current_dir(PAYLOAD)
+        .env("PATH", PATH)
         .env("RUST_TEST_THREADS", THREADS)
+        .env("KILLS", KILLS)
         .env(PATIENCE, SLOWER)
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
         .status()
-        .with_context(|| name.clone().into_owned())?;
+        .with_context(|| job.program.clone())?;
     let output = String::from_utf8_lossy(&fs::read(log)?).into_owned();
     let trouble = (!status.success()).then(|| status.to_string());
-    Ok(Tests::read(&name, &output, trouble, started.elapsed().as_secs()))
+    Ok(Tests::read(&job.program, &output, trouble, started.elapsed().as_secs()))
 }
 
 #[expect(clippy::print_stderr, reason = "the kernel's console is all there is")]

@@ -1,6 +1,7 @@
 //! An emulated machine that boots a kernel and ends.
 
 use anyhow::Context;
+use integration::kernels::Kernel;
 use integration::process::exit_of;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub(crate) struct Guest {
 
 /// Boots and waits for the end. Logs stay in `place`.
 pub(crate) fn boot(
+    kernel: &Kernel,
     place: &Path,
     image: &Path,
     initramfs: &Path,
@@ -36,7 +38,7 @@ pub(crate) fn boot(
     let mut child = Command::new("nice")
         .args(["-n", "19", "qemu-system-x86_64"])
         // One thread for all CPUs: several race with the kernel's patching of its own code. Without
-        // cx16, which some versions emulate with wrong flags.
+        // cx16, which some versions emulate with wrong flags; see `Kernel::parameters`.
         .args(["-accel", "tcg,thread=single", "-M", "q35", "-cpu", "max,-cx16"])
         .args(["-m", "2048", "-smp", "2", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-no-reboot"])
@@ -44,7 +46,7 @@ pub(crate) fn boot(
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", COMMAND_LINE])
+        .args(["-append", &format!("{COMMAND_LINE} {}", kernel.parameters)])
         .args(["-serial", &serial(&console), "-serial", &serial(&report)])
         .stdin(Stdio::null())
         .spawn()

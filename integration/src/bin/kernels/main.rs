@@ -9,14 +9,19 @@ mod fetch;
 mod pack;
 
 use anyhow::{Context, bail};
+use build::Built;
 use clap::Parser;
+use fetch::Files;
+use integration::kernels::programs::{Job, chosen, shared_out};
 use integration::kernels::report::Report;
 use integration::kernels::table::Table;
 use integration::kernels::{KERNELS, Kernel};
 use serde::Serialize;
 use std::fs;
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
@@ -27,6 +32,12 @@ struct Cli {
     /// Test programs to run, separated by commas; all of them by default
     #[arg(long, value_delimiter = ',')]
     tests: Vec<String>,
+    /// Run only what `make test` runs of them
+    #[arg(long)]
+    short: bool,
+    /// Guests that run at once; each keeps a core busy
+    #[arg(long, default_value_t = 2)]
+    guests: usize,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -34,14 +45,30 @@ struct Cli {
     #[arg(long)]
     update: bool,
     /// Seconds after which a guest has failed
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 3600)]
     limit: u64,
 }
 
 /// How it went with one kernel.
 enum Outcome {
     Skipped(String),
-    Ran { report: Report, trouble: Vec<String> },
+    Ran(Vec<Guest>),
+}
+
+/// How it went in a guest.
+struct Guest {
+    report: Report,
+    trouble: Vec<String>,
+}
+
+/// What guests are made of.
+struct Parts<'a> {
+    place: &'a Path,
+    base: PathBuf,
+    built: Built,
+    /// What each guest is to run.
+    shares: Vec<Vec<Job>>,
+    limit: Duration,
 }
 
 /// What is printed of a test program, or of a kernel as a whole.
@@ -54,65 +81,54 @@ struct Row<'a> {
     passed: u32,
     failed: &'a [String],
     seconds: u64,
+    /// Why it was skipped.
+    reason: &'a str,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let kernels = chosen(&cli.kernels)?;
+    let kernels = kernels(&cli.kernels)?;
+    let programs = chosen(&cli.tests)?;
+    let shares = shared_out(&programs, cli.short, cli.guests);
+    let runs = |name| shares.iter().flatten().any(|job| job.program == name);
+    let programs: Vec<_> = programs.into_iter().filter(|program| runs(program.name)).collect();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
     let target = workspace.join("target");
     let place = target.join("kernels");
     fs::create_dir_all(&place)?;
     let started = Instant::now();
-    let built = build::build(workspace, &target, &cli.tests)?;
+    let built = build::build(workspace, &target, &programs)?;
     let base = pack::base(&place, &built)?;
     note(&format!("built and packed in {} s", started.elapsed().as_secs()));
 
-    let (mut failed, mut ran) = (false, 0);
+    let limit = Duration::from_secs(cli.limit);
+    let parts = Parts { place: &place, base, built, shares, limit };
     let document = workspace.join("docs/kernels.md");
+    let (mut failed, mut ran) = (false, 0);
     for kernel in kernels {
         let started = Instant::now();
-        let outcome = run(kernel, &place.join(kernel.name), &base, Duration::from_secs(cli.limit))?;
-        let seconds = started.elapsed().as_secs();
-        match outcome {
-            Outcome::Skipped(reason) if kernel.mandatory => {
-                failed = true;
-                print(&cli, &whole(kernel, "", "FAIL", seconds))?;
-                note(&format!("{} can't be had, and must: {reason}", kernel.name));
-            }
+        match run(kernel, &parts)? {
             Outcome::Skipped(reason) => {
-                print(&cli, &whole(kernel, "", "SKIP", seconds))?;
-                note(&format!("{} can't be had: {reason}", kernel.name));
+                failed |= kernel.mandatory;
+                let result = if kernel.mandatory { "FAIL" } else { "SKIP" };
+                let reason = format!("can't be had: {reason}");
+                print(&cli, &Row { reason: &reason, ..whole(kernel, result, started) })?;
             }
-            Outcome::Ran { report, mut trouble } => {
+            Outcome::Ran(guests) => {
                 ran += 1;
-                if report.complete {
-                    trouble.extend(compare(&document, kernel, &report, cli.update)?);
-                }
-                for tests in &report.tests {
-                    let result = if tests.is_good() { "pass" } else { "FAIL" };
-                    print(
-                        &cli,
-                        &Row {
-                            kernel: kernel.name,
-                            release: &report.release,
-                            tests: &tests.program,
-                            result,
-                            passed: tests.passed,
-                            failed: &tests.failed,
-                            seconds: tests.seconds,
-                        },
-                    )?;
-                    if !tests.is_good() {
-                        note(&tests.output);
-                        note(tests.trouble.as_deref().unwrap_or("no test ran"));
+                let mut good = true;
+                let release = guests.first().map(|g| g.report.release.clone());
+                for Guest { report, mut trouble } in guests {
+                    if report.complete {
+                        trouble.extend(compare(&document, kernel, &report, cli.update)?);
                     }
+                    tell(&cli, kernel, &report, &trouble)?;
+                    good &= trouble.is_empty() && report.tests.iter().all(|tests| tests.is_good());
                 }
-                trouble.iter().for_each(|line| note(line));
-                let good = trouble.is_empty() && report.tests.iter().all(|tests| tests.is_good());
                 failed |= !good;
                 let result = if good { "PASS" } else { "FAIL" };
-                print(&cli, &whole(kernel, &report.release, result, seconds))?;
+                let release = &release.unwrap_or_default();
+                print(&cli, &Row { release, ..whole(kernel, result, started) })?;
             }
         }
     }
@@ -122,7 +138,29 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Kernel>> {
+fn tell(cli: &Cli, kernel: &Kernel, report: &Report, trouble: &[String]) -> anyhow::Result<()> {
+    for tests in &report.tests {
+        let row = Row {
+            kernel: kernel.name,
+            release: &report.release,
+            tests: &tests.program,
+            result: if tests.is_good() { "pass" } else { "FAIL" },
+            passed: tests.passed,
+            failed: &tests.failed,
+            seconds: tests.seconds,
+            reason: "",
+        };
+        print(cli, &row)?;
+        if !tests.is_good() {
+            note(&tests.output);
+            note(tests.trouble.as_deref().unwrap_or("no test ran"));
+        }
+    }
+    trouble.iter().for_each(|line| note(line));
+    Ok(())
+}
+
+fn kernels(names: &[String]) -> anyhow::Result<Vec<&'static Kernel>> {
     if names.is_empty() {
         return Ok(KERNELS.iter().collect());
     }
@@ -134,23 +172,51 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Kernel>> {
     names.iter().map(find).collect()
 }
 
-fn run(kernel: &Kernel, place: &Path, base: &Path, limit: Duration) -> anyhow::Result<Outcome> {
-    fs::create_dir_all(place)?;
-    let files = match fetch::fetch(kernel, place) {
+fn run(kernel: &Kernel, parts: &Parts<'_>) -> anyhow::Result<Outcome> {
+    let place = parts.place.join(kernel.name);
+    fs::create_dir_all(&place)?;
+    let files = match fetch::fetch(kernel, &place) {
         Ok(files) => files,
         Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
     };
-    let initramfs = pack::with_modules(place, base, &files)?;
-    let guest = boot::boot(place, &files.image, &initramfs, limit)?;
+    let modules = pack::modules(&place, &files)?;
+    let guests = thread::scope(|scope| {
+        let mut guests = Vec::new();
+        for (number, jobs) in parts.shares.iter().enumerate() {
+            let place = place.join(format!("guest{number}"));
+            let (files, modules) = (&files, &modules);
+            let guest = move || one_guest(kernel, &place, files, modules, parts, jobs);
+            guests.push(scope.spawn(guest));
+        }
+        let ended = guests.into_iter().map(|guest| match guest.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => resume_unwind(panic),
+        });
+        ended.collect::<anyhow::Result<Vec<_>>>()
+    });
+    Ok(Outcome::Ran(guests?))
+}
+
+fn one_guest(
+    kernel: &Kernel,
+    place: &Path,
+    files: &Files,
+    modules: &Path,
+    parts: &Parts<'_>,
+    jobs: &[Job],
+) -> anyhow::Result<Guest> {
+    fs::create_dir_all(place)?;
+    let archive = pack::jobs(place, &parts.built, jobs)?;
+    let initramfs = pack::together(place, [&parts.base, modules, &archive])?;
+    let guest = boot::boot(kernel, place, &files.image, &initramfs, parts.limit)?;
     let report = Report::read(&guest.report);
     let mut trouble = Vec::new();
     if !report.complete {
         let reason = if guest.timed_out { "was still running" } else { "ended too early" };
-        let after = limit.as_secs();
-        trouble
-            .push(format!("{}\nthe guest {reason} (its limit is {after} s)", guest.console_tail));
+        let (tail, limit) = (&guest.console_tail, parts.limit.as_secs());
+        trouble.push(format!("{tail}\nthe guest {reason} (its limit is {limit} s)"));
     }
-    Ok(Outcome::Ran { report, trouble })
+    Ok(Guest { report, trouble })
 }
 
 /// Holds the table of the documentation against what the kernel has.
@@ -175,8 +241,17 @@ fn compare(
     Ok(lines)
 }
 
-fn whole<'a>(kernel: &'a Kernel, release: &'a str, result: &'a str, seconds: u64) -> Row<'a> {
-    Row { kernel: kernel.name, release, tests: "all", result, passed: 0, failed: &[], seconds }
+fn whole<'a>(kernel: &'a Kernel, result: &'a str, started: Instant) -> Row<'a> {
+    Row {
+        kernel: kernel.name,
+        release: "",
+        tests: "all",
+        result,
+        passed: 0,
+        failed: &[],
+        seconds: started.elapsed().as_secs(),
+        reason: "",
+    }
 }
 
 fn print(cli: &Cli, row: &Row<'_>) -> anyhow::Result<()> {
@@ -184,9 +259,9 @@ fn print(cli: &Cli, row: &Row<'_>) -> anyhow::Result<()> {
     if cli.json {
         writeln!(out, "{}", serde_json::to_string(row)?)?;
     } else {
-        let Row { kernel, release, tests, result, passed, failed, seconds } = row;
+        let Row { kernel, release, tests, result, passed, failed, seconds, reason } = row;
         let more = if *tests == "all" {
-            (*release).to_owned()
+            format!("{release}{reason}")
         } else {
             format!("{passed} passed {}", failed.join(" "))
         };

@@ -4,27 +4,57 @@ use crate::build::Built;
 use crate::fetch::Files;
 use crate::output;
 use anyhow::Context;
-use integration::kernels::{MODULE_LIST, MODULES, PAYLOAD};
+use integration::kernels::programs::Job;
+use integration::kernels::{JOB_LIST, MODULE_LIST, MODULES, PAYLOAD};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What tests run, apart from the programs under test.
-const TOOLS: [&str; 11] =
-    ["bash", "cat", "ip", "kmod", "mount", "sh", "sleep", "ss", "tc", "umount", "unshare"];
+const TOOLS: [&str; 26] = [
+    "bash",
+    "cat",
+    "chown",
+    "chrt",
+    "id",
+    "install",
+    "ip",
+    "iptables-restore",
+    "kmod",
+    "ls",
+    "mount",
+    "nft",
+    "nice",
+    "nsenter",
+    "prlimit",
+    "setarch",
+    "setpriv",
+    "sh",
+    "sleep",
+    "ss",
+    "systemd-analyze",
+    "tc",
+    "touch",
+    "true",
+    "umount",
+    "unshare",
+];
+/// What iptables has its matches and targets from.
+const EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 
-/// Packs what all kernels have in common.
+/// Directories of a root that lie in its `/usr`, as on the machines that the tools are from.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// Packs what all guests have in common.
 pub(crate) fn base(place: &Path, built: &Built) -> anyhow::Result<PathBuf> {
     let root = fresh(&place.join("root"))?;
-    let payload = root.join(PAYLOAD.trim_start_matches('/'));
-    for directory in ["bin", "sbin", "etc", "root", "var", "dev"] {
+    merge(&root)?;
+    for directory in ["etc", "root", "var/lib", "var/tmp", "dev", "tmp"] {
         fs::create_dir_all(root.join(directory))?;
     }
-    fs::create_dir_all(payload.join("deps"))?;
-    for (name, file) in &built.tests {
-        stripped(file, &payload.join("deps").join(name))?;
-    }
+    let payload = within(&root, PAYLOAD);
+    fs::create_dir_all(&payload)?;
     for (name, file) in &built.binaries {
         let to = if name == "kernels-init" { root.join("init") } else { payload.join(name) };
         stripped(file, &to)?;
@@ -32,17 +62,38 @@ pub(crate) fn base(place: &Path, built: &Built) -> anyhow::Result<PathBuf> {
     for name in TOOLS {
         tool(&root, name)?;
     }
+    for entry in fs::read_dir(EXTENSIONS).context("iptables has no extensions here")? {
+        let file = entry?.path();
+        copy(&file, &within(&root, &file))?;
+    }
     // The kernel calls it for modules that are asked for by number.
-    symlink("/bin/kmod", root.join("sbin/modprobe"))?;
-    symlink("/bin/kmod", root.join("bin/modprobe"))?;
+    symlink("/bin/kmod", root.join("usr/sbin/modprobe"))?;
     let archive = place.join("base.cpio");
     cpio(&root, &archive)?;
     Ok(archive)
 }
 
-/// Adds a kernel's modules: the kernel takes archives that follow each other.
-pub(crate) fn with_modules(place: &Path, base: &Path, files: &Files) -> anyhow::Result<PathBuf> {
+/// Packs what a guest is to run.
+pub(crate) fn jobs(place: &Path, built: &Built, jobs: &[Job]) -> anyhow::Result<PathBuf> {
+    let root = fresh(&place.join("jobs"))?;
+    let programs = within(&root, PAYLOAD).join("deps");
+    fs::create_dir_all(&programs)?;
+    let mut list = String::new();
+    for job in jobs {
+        let file = built.tests.get(&job.program).with_context(|| job.program.clone())?;
+        stripped(file, &programs.join(&job.program))?;
+        list += &(serde_json::to_string(job)? + "\n");
+    }
+    fs::write(within(&root, JOB_LIST), list)?;
+    let archive = place.join("jobs.cpio");
+    cpio(&root, &archive)?;
+    Ok(archive)
+}
+
+/// Packs a kernel's modules.
+pub(crate) fn modules(place: &Path, files: &Files) -> anyhow::Result<PathBuf> {
     let root = fresh(&place.join("modules"))?;
+    merge(&root)?;
     let directory = root.join("lib/modules").join(&files.release);
     fs::create_dir_all(&directory)?;
     depmod(&files.root, &files.release)?;
@@ -61,15 +112,36 @@ pub(crate) fn with_modules(place: &Path, base: &Path, files: &Files) -> anyhow::
         }
     }
     depmod(&root, &files.release)?;
-    fs::write(root.join(MODULE_LIST.trim_start_matches('/')), found.join("\n"))?;
+    fs::write(within(&root, MODULE_LIST), found.join("\n"))?;
     let archive = place.join("modules.cpio");
     cpio(&root, &archive)?;
+    Ok(archive)
+}
+
+/// Puts archives into one that a guest boots from: the kernel takes several, one after the other.
+pub(crate) fn together(place: &Path, parts: [&Path; 3]) -> anyhow::Result<PathBuf> {
     let whole = place.join("initramfs");
     let mut out = fs::File::create(&whole)?;
-    for part in [base, &archive] {
+    for part in parts {
         std::io::copy(&mut fs::File::open(part)?, &mut out)?;
     }
     Ok(whole)
+}
+
+/// Lets the directories of a root lie in its `/usr`. All archives must: a directory in one of them
+/// would take the place of another's link.
+fn merge(root: &Path) -> anyhow::Result<()> {
+    for name in MERGED {
+        fs::create_dir_all(root.join("usr").join(name))?;
+        symlink(Path::new("usr").join(name), root.join(name))?;
+    }
+    Ok(())
+}
+
+/// Where a guest's path is while its root is being made.
+fn within(root: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The file that a line of modprobe's names; after it come this machine's options for it.
@@ -99,13 +171,14 @@ fn tool(root: &Path, name: &str) -> anyhow::Result<()> {
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
         .with_context(|| format!("no `{name}` here; `sh lb-bpf/setup.sh kernels` installs it"))?;
-    copy(&file, &root.join("bin").join(name))?;
+    // Those that are links to a program of many names are told by theirs.
+    copy(&file, &root.join("usr/bin").join(name))?;
     // A line is `name => path (address)`, or for the loader `path (address)`.
     for line in output(Command::new("ldd").arg(&file))?.lines() {
         let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) else {
             continue;
         };
-        copy(Path::new(library), &root.join(library.trim_start_matches('/')))?;
+        copy(Path::new(library), &within(root, library))?;
     }
     Ok(())
 }

@@ -1,0 +1,165 @@
+//! Which test programs run in a guest, and how they are shared out among guests.
+
+use anyhow::ensure;
+use serde::{Deserialize, Serialize};
+
+/// A test program that makes sense in a guest: none that needs a store, a browser, or speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// Tests that don't run there, by parts of their names.
+    pub skip: &'static [&'static str],
+    /// What of it `make test` runs, too.
+    pub short: Short,
+    /// How long all of it takes in a guest, as long as no other one runs, in seconds, roughly: by
+    /// that, guests that run at once are given as much to do.
+    pub seconds: u64,
+}
+
+/// What `make test` runs of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// Everything.
+    All,
+    /// Tests with one of these parts in their names.
+    Only(&'static [&'static str]),
+    /// Nothing.
+    Nothing,
+}
+
+/// What a guest is to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The test program.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+const fn program(name: &'static str, short: Short, seconds: u64) -> Program {
+    Program { name, skip: &[], short, seconds }
+}
+
+/// All of them.
+pub const PROGRAMS: [Program; 28] = [
+    program("bad_input", Short::Nothing, 30),
+    program("bad_start", Short::Nothing, 30),
+    program("confined", Short::All, 30),
+    program("connections", Short::All, 30),
+    program("degraded", Short::All, 30),
+    program("detach", Short::Nothing, 30),
+    program("events", Short::Nothing, 30),
+    program("exclude", Short::Nothing, 30),
+    program("faults_around", Short::All, 60),
+    program("fixtures", Short::All, 30),
+    program("given_up", Short::Nothing, 30),
+    program("killed", Short::Nothing, 30),
+    program("limits", Short::All, 30),
+    program("no_backend", Short::All, 30),
+    program("outcomes", Short::All, 30),
+    program("outcomes_agent", Short::All, 30),
+    // One test has its services from etcd.
+    Program { skip: &["etcd"], ..program("packet_path", Short::All, 60) },
+    program("pick", Short::Nothing, 30),
+    program("pods", Short::All, 30),
+    program("publish", Short::All, 30),
+    program("reach", Short::All, 30),
+    program("reload", Short::Nothing, 30),
+    program("restart", Short::All, 30),
+    program("reuse", Short::Nothing, 30),
+    program("scope", Short::All, 30),
+    program("tcp", Short::All, 30),
+    program("udp", Short::All, 30),
+    program("unanswered", Short::All, 30),
+];
+
+/// The programs of these names, or all of them.
+pub fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Program>> {
+    for name in names {
+        let known = PROGRAMS.map(|program| program.name);
+        ensure!(
+            known.contains(&&**name),
+            "no test `{name}` runs in a guest; there are {}",
+            known.join(" ")
+        );
+    }
+    let wanted = |program: &&Program| names.is_empty() || names.iter().any(|n| n == program.name);
+    Ok(PROGRAMS.iter().filter(wanted).collect())
+}
+
+/// Shares out among as many guests what is to run, so that they take about as long. A guest without
+/// anything to do is left out.
+pub fn shared_out(programs: &[&Program], short: bool, guests: usize) -> Vec<Vec<Job>> {
+    let mut programs: Vec<_> = programs.to_vec();
+    programs.sort_by_key(|program| std::cmp::Reverse(program.seconds));
+    let mut shares = vec![(0, Vec::new()); guests.max(1)];
+    for program in programs {
+        let Some(job) = program.job(short) else { continue };
+        // There is one at least.
+        let Some((seconds, jobs)) = shares.iter_mut().min_by_key(|(seconds, _)| *seconds) else {
+            continue;
+        };
+        *seconds += program.seconds;
+        jobs.push(job);
+    }
+    shares.into_iter().map(|(_, jobs)| jobs).filter(|jobs| !jobs.is_empty()).collect()
+}
+
+// === impl Program ===
+
+impl Program {
+    /// What a guest is to run of it, if anything.
+    fn job(&self, short: bool) -> Option<Job> {
+        let parts = match self.short {
+            Short::Nothing if short => return None,
+            Short::Only(parts) if short => parts,
+            _ => &[],
+        };
+        let skipped = self.skip.iter().flat_map(|part| ["--skip", part]);
+        let arguments = parts.iter().copied().chain(skipped).map(str::to_owned).collect();
+        Some(Job { program: self.name.to_owned(), arguments })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(jobs: &[Job]) -> Vec<&str> {
+        jobs.iter().map(|job| job.program.as_str()).collect()
+    }
+
+    #[test]
+    fn guests_are_given_as_much_to_do() {
+        let [a, b, c, d] = [("a", 10), ("b", 50), ("c", 30), ("d", 20)]
+            .map(|(name, seconds)| program(name, Short::All, seconds));
+        let shares = shared_out(&[&a, &b, &c, &d], false, 2);
+        let shares: Vec<_> = shares.iter().map(|jobs| names(jobs)).collect();
+        assert_eq!(shares, [vec!["b", "a"], vec!["c", "d"]]);
+        assert_eq!(shared_out(&[&a], false, 2).len(), 1, "a guest without anything to do");
+        assert_eq!(shared_out(&[&a], false, 0).len(), 1, "one guest at least");
+    }
+
+    #[test]
+    fn what_runs_of_a_program() {
+        let whole = program("whole", Short::All, 1);
+        let part = Program { skip: &["x"], ..program("part", Short::Only(&["y", "z"]), 1) };
+        let never = program("never", Short::Nothing, 1);
+        let arguments = |program: &Program, short| Some(program.job(short)?.arguments.join(" "));
+        assert_eq!(arguments(&whole, true).as_deref(), Some(""));
+        assert_eq!(arguments(&part, true).as_deref(), Some("y z --skip x"));
+        assert_eq!(arguments(&part, false).as_deref(), Some("--skip x"));
+        assert_eq!(arguments(&never, true), None);
+        assert_eq!(arguments(&never, false).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn programs_are_chosen_by_name() {
+        assert_eq!(chosen(&[]).unwrap().len(), PROGRAMS.len());
+        let two = chosen(&["udp".to_owned(), "tcp".to_owned()]).unwrap();
+        assert_eq!(two.iter().map(|program| program.name).collect::<Vec<_>>(), ["tcp", "udp"]);
+        let error = chosen(&["nothing".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`nothing`") && error.contains("udp"), "{error}");
+    }
+}
