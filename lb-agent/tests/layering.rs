@@ -59,6 +59,7 @@ const PURE: [&str; 77] = [
     "nat::slots",
     "pairs",
     "plan",
+    "reconcile::recall",
     "reconcile::revisions",
     "shown",
     "sockets",
