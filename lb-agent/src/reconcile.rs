@@ -3,7 +3,7 @@
 //! again.
 
 mod collection;
-mod recall;
+pub(crate) mod recall;
 mod removals;
 mod revisions;
 mod saver;

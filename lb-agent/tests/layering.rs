@@ -60,6 +60,7 @@ const PURE: [&str; 78] = [
     "nat::slots",
     "pairs",
     "plan",
+    "reconcile::recall",
     "reconcile::revisions",
     "shown",
     "sockets",

@@ -22,8 +22,8 @@ const CHECKED: &str = r#"{"frontends": ["10.96.0.30:80"],
     "checks": [{"tcp": {"interval": "200ms", "fast_interval": "100ms"}}]}"#;
 const HOUR: i64 = 3600;
 const SOON: Duration = Duration::from_secs(20);
-/// Longer than the registrars' leases (2 s) and the source's `removal_grace` (5 s) together.
-const LONG: Duration = Duration::from_secs(8);
+/// A lease that is not kept (2 s) ends in this time, and what it has withdrawn would be published.
+const LONG: Duration = Duration::from_secs(4);
 
 /// How far the agent's clock is off, as its last self-test tells.
 fn off(agent: &Agent<'_>) -> Option<i64> {
@@ -78,7 +78,7 @@ fn an_hour_forth_and_back_changes_nothing() {
                 traffic.goes_on(10);
             }
             let checks = idle[0].hits()[0] - checks;
-            assert!(checks >= 8, "{jump}: {checks} checks in {LONG:?}");
+            assert!(checks >= 5, "{jump}: {checks} checks in {LONG:?}");
             let status = agent.status();
             assert_eq!(status.work.publishes, publishes, "{jump}");
             assert_eq!(status.pending, [""; 0], "{jump}");

@@ -6,11 +6,12 @@ use crate::desired::{self, Input};
 use crate::health::board::Board;
 use crate::model::Snapshot;
 use crate::plan::{Limits, Observed, Planner};
+use crate::reconcile::recall::Recall;
 use crate::report::{Identity, Reporter};
 use crate::status::State;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub fn documents(data: &[u8]) {
     }
     if let Ok(state) = serde_json::from_slice::<State>(data) {
         same_again(&state);
+        recall(&state);
         let identity = Identity {
             cgroup: "/sys/fs/cgroup".into(),
             pin_dir: "/sys/fs/bpf/lb/1".into(),
@@ -45,6 +47,19 @@ pub fn documents(data: &[u8]) {
     if let Ok(overrides) = admin::read(data) {
         Board::new(None).set_overrides(Arc::new(overrides));
     }
+}
+
+/// Ids that were saved, whatever they are, are each one backend's at most.
+fn recall(state: &State) {
+    let mut observed = Observed { inherited: true, ..Observed::default() };
+    Recall::of(Some(state)).complete(&mut observed);
+    let Ok(mut planner) = Planner::adopt(LIMITS, observed) else {
+        panic!("what was saved hinders nobody from starting");
+    };
+    let left = planner.plan(&desired::merge(Vec::new())).left;
+    let ids: BTreeSet<u32> = left.iter().map(|left| left.id).collect();
+    assert_eq!(ids.len(), left.len());
+    assert!(ids.iter().all(|id| *id < LIMITS.backends));
 }
 
 /// What was read is what is written.

@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 
 /// What is remembered until the programs are attached. From then on the tables say it themselves.
 #[derive(Debug, Default)]
-pub(super) struct Recall {
+pub(crate) struct Recall {
     services: BTreeMap<u32, Orphan>,
     needed: bool,
 }
 
 impl Recall {
     /// What a state says that was saved.
-    pub(super) fn of(state: Option<&State>) -> Self {
+    pub(crate) fn of(state: Option<&State>) -> Self {
         let services = state.map(|state| &state.services).into_iter().flatten();
         let services = services.filter_map(|service| orphan(service)).collect();
         Self { services, needed: false }
     }
 
     /// Adds to what the tables say, where they can't say it.
-    pub(super) fn complete(&mut self, observed: &mut Observed) {
+    pub(crate) fn complete(&mut self, observed: &mut Observed) {
         self.needed = observed.inherited;
         if self.needed {
             observed.recalled.clone_from(&self.services);
@@ -29,12 +29,12 @@ impl Recall {
     }
 
     /// Whether programs of the other layout may still send sockets to what the ids stood for.
-    pub(super) fn is_needed(&self) -> bool {
+    pub(crate) fn is_needed(&self) -> bool {
         self.needed
     }
 
     /// The programs are attached.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         *self = Self::default();
     }
 }
