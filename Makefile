@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 PREFIX ?= /usr/local
+# Where the programs are that `make install` installs.
+BUILT ?= target/dist
 SYSCONFDIR ?= /etc
 # Where systemd looks for what this host's administrator installed.
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -15,7 +17,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages test-package-files clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -38,6 +40,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests, some 
 	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test scale
 	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test observe ten_thousand
 	target/debug/kernels --kernels 6.1 --short
+	$(MAKE) test-package-files
 
 model: setup ## the publishing protocol, explored in every order of events; and every rule broken
 	$(CARGO) test -p lb-agent --lib -- plan::proof --nocapture --test-threads=1
@@ -93,6 +96,9 @@ check: setup ## the quick loop: formatting, lints, unit tests (root: one of them
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test -p lb-common -p lb-agent --lib --tests
 
+reference: setup ## schemas and tables of keys in docs/, made anew from the parser's list of keys
+	UPDATE=1 $(CARGO) test -p lb-agent --lib -- keys::tests::docs_have_what_the_list_says
+
 fmt: ## format all code
 	$(CARGO) fmt --all
 
@@ -116,15 +122,17 @@ bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-probes $(if $(JSON),--json)
 
-documents: build ## manual pages and shell completions, in target/documents
+documents: build ## manual pages, shell completions and schemas of the configuration, in target/documents
 	target/dist/lb-agent documents target/documents
 
-install: documents ## install programs, manual pages, completions and the systemd unit below DESTDIR and PREFIX
-	install -D -m 0755 target/dist/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent
-	install -D -m 0755 target/dist/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
+install: documents ## install programs, manual pages, completions, schemas and the systemd unit below DESTDIR and PREFIX
+	install -D -m 0755 $(BUILT)/lb-agent $(DESTDIR)$(PREFIX)/sbin/lb-agent
+	install -D -m 0755 $(BUILT)/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 0644 target/documents/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 0644 target/documents/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	install -d $(DESTDIR)$(PREFIX)/share/lb-agent
+	install -m 0644 target/documents/schemas/*.json $(DESTDIR)$(PREFIX)/share/lb-agent/
 	for program in lb-agent lbctl; do \
 		install -D -m 0644 target/documents/completions/bash/$$program.bash \
 			$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program; \
@@ -143,6 +151,7 @@ install: documents ## install programs, manual pages, completions and the system
 		install -D -m 0644 packages/lb-agent.yaml $(DESTDIR)$(SYSCONFDIR)/lb-agent/lb-agent.yaml
 
 uninstall: ## remove what `make install` installed, but for the configuration
+	rm -rf $(DESTDIR)$(PREFIX)/share/lb-agent
 	rm -f $(DESTDIR)$(PREFIX)/sbin/lb-agent $(DESTDIR)$(PREFIX)/bin/lbctl $(DESTDIR)$(UNITDIR)/lb-agent.service
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man8/lb-agent.8 man/man8/lb-agent-*.8 man/man1/lbctl.1 man/man1/lbctl-*.1)
 	rm -f $(foreach program,lb-agent lbctl,$(addprefix $(DESTDIR)$(PREFIX)/share/,\
@@ -150,22 +159,26 @@ uninstall: ## remove what `make install` installed, but for the configuration
 
 # glibc's own resolver (files and DNS) is part of it; other ways to look names up are not.
 static: setup ## what the image has, in target/static: programs without shared libraries
-	RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO) build --profile dist -p lb-agent --bins \
-		--target $(HOST) --target-dir target/static-build
-	install -D -m 0755 target/static-build/$(HOST)/dist/lb-agent \
-		target/static/usr/local/sbin/lb-agent
-	install -D -m 0755 target/static-build/$(HOST)/dist/lbctl \
-		target/static/usr/local/bin/lbctl
-	install -d target/static/etc/lb-agent
-	install -m 0644 packages/lb-agent.yaml target/static/etc/lb-agent/lb-agent.yaml
+	$(STATIC_CARGO) build --profile dist -p lb-agent --bins --target $(HOST)
+	sh packages/image.sh target/$(HOST)/dist target/static
 
-test-packages: deb static ## the Debian package and the image's files, each in a root of its own (root, network)
-	test $$(stat -c %s target/dist/lb-agent) -lt 15000000
-	sh packages/test-deb.sh
-	sh packages/test-image.sh
+# Below 15 MB each: they are on every host.
+test-packages: deb static ## the Debian package and the image's files, each tried in a root of its own (root, network)
+	@sh lb-bpf/setup.sh packages
+	for program in lb-agent lbctl; do test $$(stat -c %s target/dist/$$program) -lt 15000000 && \
+		test $$(stat -c %s target/$(HOST)/dist/$$program) -lt 15000000 || exit 1; done
+	sh packages/test-deb.sh "$$(ls -t target/debian/lb-agent_*.deb | head -n 1)"
+	sh packages/test-image.sh target/static
+	sh packages/test-install.sh target/dist
+
+# What `make test` has of it: the same, of programs that other tests need too.
+test-package-files: setup
+	@sh lb-bpf/setup.sh packages
+	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
+	sh packages/test.sh target/$(HOST)/release
 
 deb: documents ## a Debian package, in target/debian (installs cargo-deb, where it is missing)
-	command -v cargo-deb > /dev/null || $(CARGO) install --locked cargo-deb --version 3.8.0
+	@sh lb-bpf/setup.sh packages
 	$(CARGO) deb -p lb-agent --profile dist --no-build --no-strip
 
 clean: ## remove what was built

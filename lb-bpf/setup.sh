@@ -1,12 +1,13 @@
 #!/bin/sh
 # Finds or installs what the build and the tests need. Quick when nothing is missing. With `kernels` as
-# its argument, also what it takes to boot other kernels.
+# its argument, also what it takes to boot other kernels; with `packages`, to make and try packages.
 #
 # The kernel side needs a Rust compiler with the sources of `core`, and a bpf-linker that was built
 # for that compiler's LLVM. Debian serves a matching set; rustup's nightly with rust-src is another.
 set -eu
 
 BPF_LINKER_VERSION=0.13.0
+CARGO_DEB_VERSION=3.8.0
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -80,6 +81,11 @@ if [ "${1:-}" = kernels ]; then
     need xz xz-utils
     need strip binutils
 fi
+if [ "${1:-}" = packages ]; then
+    need mmdebstrap mmdebstrap
+    need strip binutils
+    need dpkg-shlibdeps dpkg-dev
+fi
 have cargo || packages="$packages cargo-web rustc-web"
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"
@@ -99,4 +105,9 @@ if ! have bpf-linker; then
     else
         cargo install --quiet --locked bpf-linker --version "$BPF_LINKER_VERSION"
     fi
+fi
+
+if [ "${1:-}" = packages ] && ! have cargo-deb; then
+    say "building cargo-deb $CARGO_DEB_VERSION (about two minutes)"
+    cargo install --quiet --locked cargo-deb --version "$CARGO_DEB_VERSION"
 fi

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Tries the Debian package in a Debian 12 of its own (debootstrap) in namespaces of its own: it installs
+# Tries the Debian package in a Debian 12 of its own (mmdebstrap) in namespaces of its own: it installs
 # without systemd; an upgrade loses neither a connection nor a connect; a purge leaves nothing.
-# As root, from the root of the workspace, after `make deb`.
+# As root, from the root of the workspace: sh packages/test-deb.sh PACKAGE
 set -eu
 
 say() { printf 'test-deb: %s\n' "$*" >&2; }
@@ -9,18 +9,23 @@ fail() { say "$*"; exit 1; }
 
 work=$PWD/target/test-deb
 if [ "${1:-}" != inside ]; then
-    command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
+    package=$1
+    command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: apt-get install mmdebstrap"
     mkdir -p "$work"
-    [ -e "$work/base/usr/bin/dpkg" ] || debootstrap --variant=minbase bookworm "$work/base" >"$work/debootstrap.log" 2>&1 ||
-        fail "debootstrap failed: see $work/debootstrap.log"
-    # The newest, and the same as a later version.
-    old=$(ls -t target/debian/lb-agent_*.deb | head -n 1)
+    if [ ! -e "$work/base" ]; then
+        rm -rf "$work/new"
+        # What every Debian has, and who makes users.
+        mmdebstrap --quiet --variant=essential --include=passwd bookworm "$work/new" 2>"$work/mmdebstrap.log" ||
+            fail "mmdebstrap failed: see $work/mmdebstrap.log"
+        mv "$work/new" "$work/base"
+    fi
+    # This one, and the same as a later version.
     rm -rf "$work/root" "$work/later"
     cp -a "$work/base" "$work/root"
-    dpkg-deb -R "$old" "$work/later"
+    dpkg-deb -R "$package" "$work/later"
     sed -i 's/^Version: .*/Version: 9.9.9-1/' "$work/later/DEBIAN/control"
     dpkg-deb -Zgzip -z1 -b "$work/later" "$work/root/later.deb" >/dev/null
-    cp "$old" "$work/root/first.deb"
+    cp "$package" "$work/root/first.deb"
     cgroup=$(mktemp -d "$(findmnt -n -o TARGET -t cgroup2 | head -n 1)/lb-test-deb-XXXXXX")
     pins=/sys/fs/bpf/lb-test-deb-$$
     trap 'rm -rf "$pins"; rmdir "$cgroup"; rm -rf "$work/root" "$work/later"' EXIT
@@ -40,7 +45,8 @@ mount --bind /dev "$root/dev"
 ip link set lo up
 ip address add 10.0.0.5/32 dev lo
 in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
-files() { (cd "$root" && find . -xdev -path ./tmp -prune -o -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -print | grep -v '^./var/lib/dpkg\|^./var/log\|^./var/cache\|^./dial' | sort); }
+# Without what those who change users keep of /etc/passwd and the like.
+files() { (cd "$root" && find . -xdev -path ./tmp -prune -o -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -print | grep -v '^./var/lib/dpkg\|^./var/log\|^./var/cache\|^./dial\|^./etc/g\?shadow-$\|^./etc/\(passwd\|group\)-$' | sort); }
 agent() {
     # Not by the function: the process to signal would be a shell.
     chroot "$root" /usr/sbin/lb-agent run -c /etc/lb-agent/lb-agent.yaml --cgroup "$cgroup" --pin-dir "$pins" >>"$root/tmp/agent.log" 2>&1 &
@@ -58,9 +64,10 @@ in_root dpkg -i /first.deb >"$root/tmp/dpkg.log" 2>&1 || { cat "$root/tmp/dpkg.l
 for file in usr/sbin/lb-agent usr/bin/lbctl etc/lb-agent/lb-agent.yaml lib/systemd/system/lb-agent.service \
     usr/share/man/man8/lb-agent.8.gz usr/share/man/man1/lbctl-service-apply.1.gz \
     usr/share/bash-completion/completions/lbctl usr/share/zsh/vendor-completions/_lbctl \
-    usr/share/fish/vendor_completions.d/lbctl.fish usr/share/doc/lb-agent/copyright; do
+    usr/share/fish/vendor_completions.d/lbctl.fish usr/share/lb-agent/configuration.schema.json usr/share/doc/lb-agent/copyright; do
     [ -e "$root/$file" ] || [ -e "$root/usr/$file" ] || fail "it has no $file"
 done
+in_root getent passwd lb-agent | grep -q ':/var/lib/lb-agent:/usr/sbin/nologin$' || fail "there is no user for the unit"
 in_root lb-agent --version
 in_root lb-agent check -c /etc/lb-agent/lb-agent.yaml
 
@@ -121,6 +128,7 @@ wait "$agent" || fail "the agent did not stop well"
 in_root lb-agent detach --pin-dir "$pins"
 in_root dpkg --purge lb-agent >"$root/tmp/dpkg.log" 2>&1 || { cat "$root/tmp/dpkg.log" >&2; fail "it does not purge"; }
 grep -i 'warning' "$root/tmp/dpkg.log" && fail "the purge complains"
+! in_root getent passwd lb-agent >/dev/null || fail "the purge left the user"
 rm -f "$root/dialled"
 files >"$root/tmp/after"
 diff "$root/tmp/before" "$root/tmp/after" >&2 || fail "the purge left something"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Tries the image's files, and nothing else, as a root of their own: what `COPY` of the Containerfile puts into
-# the image that is `FROM scratch`. As root, from the root of the workspace, after `make static`.
+# the image that is `FROM scratch`. As root, from the root of the workspace: sh packages/test-image.sh FILES,
+# which packages/image.sh has put together.
 set -eu
 
 say() { printf 'test-image: %s\n' "$*" >&2; }
@@ -16,7 +17,7 @@ if [ "${1:-}" != inside ]; then
     while read -r from to; do
         mkdir -p "$work/root$to"
         case $from in
-            /src/*) cp -R "$PWD/${from#/src/}." "$work/root$to" ;;
+            /src/target/static/) cp -R "$1/." "$work/root$to" ;;
             *) cp "$from" "$work/root$to" ;;
         esac
     done <"$work/copied"

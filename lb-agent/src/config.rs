@@ -4,7 +4,9 @@
 //! in the same file are read by [`crate::source::spec`].
 
 use crate::claims::Claims;
+use crate::keys::{MAIN, SOURCE, TABLES};
 use crate::model::Rejection;
+use crate::source::spec::parse_zone;
 use crate::yaml::{Document, Item, Place, Reader};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -23,38 +25,11 @@ pub use self::kubernetes::KubernetesSource;
 pub use self::names::{Coredns, Dns, Names};
 pub use self::observe::{Http, Metrics};
 
-/// The keys of the main file.
-const KEYS: [&str; 18] = [
-    "cgroup",
-    "exclude_cgroups",
-    "pin_dir",
-    "state_dir",
-    "socket",
-    "socket_group",
-    "http",
-    "metrics",
-    "detach_on_exit",
-    "vip_ranges",
-    "allow_exec",
-    "zone",
-    "tables",
-    "sources",
-    "names",
-    "packet_path",
-    "self_test",
-    "services",
-];
-
 /// The kinds of sources.
 const KINDS: [&str; 3] = ["file", "etcd", "kubernetes"];
-/// The keys of an item of `sources`.
-const SOURCE_KEYS: [&str; 5] = ["file", "etcd", "kubernetes", "vip_ranges", "allow_exec"];
 
 /// Longest path of a Unix socket that the kernel takes.
 const MAX_SOCKET_PATH: usize = 107;
-
-/// Most entries a table may be given: 64 Mi, beyond any host's memory for the larger rows.
-const MAX_ENTRIES: u32 = 1 << 26;
 
 /// The settings of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +143,7 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
     let mut reader = Reader::new(&origin);
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut config = Config::default();
-    for field in reader.fields(document.item(), "`key: value` lines", &KEYS) {
+    for field in reader.fields(document.item(), "`key: value` lines", &MAIN) {
         let (key, item) = (field.key, field.item);
         let mut path = |default| read_path(&mut reader, item, key, directory).unwrap_or(default);
         match key {
@@ -198,15 +173,13 @@ pub(crate) fn from_document(path: &Path, document: &Document) -> Result<Config, 
             "vip_ranges" => config.vip_ranges = Some(read_ranges(&mut reader, item, key)),
             "allow_exec" => config.allow_exec = reader.flag(item, key),
             "zone" => {
-                let zone = |text: &str| Ok::<_, String>(text.into());
-                config.zone = reader.parse(item, "the name of this host's zone", zone);
+                config.zone = reader.parse(item, "the name of this host's zone", parse_zone);
             }
             "exclude_cgroups" => config.exclude_cgroups = read_excluded(&mut reader, item),
             "tables" => config.tables = read_tables(&mut reader, item),
             "sources" => config.sources = read_sources(&mut reader, item, directory),
             "packet_path" => {
-                let word = reader.word(item, key, &["auto", "on", "off"]);
-                config.packet_path = word.unwrap_or_default();
+                config.packet_path = reader.word(field).unwrap_or_default();
             }
             "self_test" => {
                 let what = "a time for `self_test`, such as 1m";
@@ -401,11 +374,9 @@ fn parse_range(text: &str) -> Result<IpNet, String> {
 
 fn read_tables(reader: &mut Reader<'_>, item: Item<'_>) -> TableSizes {
     let mut sizes = TableSizes::default();
-    let keys = ["frontends", "services", "rows", "backends", "connections", "overflow", "affinity"];
-    for field in reader.fields(item, "a mapping for `tables`", &keys) {
+    for field in reader.fields(item, "a mapping for `tables`", &TABLES) {
         let (key, item) = (field.key, field.item);
-        let lowest = if key == "connections" { 2 } else { 1 };
-        let size = reader.number(item, key, lowest..=MAX_ENTRIES);
+        let size = reader.number(field);
         match key {
             "frontends" => sizes.frontends = size,
             "services" => sizes.services = size,
@@ -432,7 +403,7 @@ fn read_sources(reader: &mut Reader<'_>, list: Item<'_>, directory: &Path) -> Ve
     for item in reader.list(list, "a list for `sources`, such as `- file: more.yaml`") {
         let what = "a source such as `file: more.yaml`";
         let (mut path, mut ranges, mut allow_exec) = (None, None, false);
-        for field in reader.fields(item, what, &SOURCE_KEYS) {
+        for field in reader.fields(item, what, &SOURCE) {
             match field.key {
                 "file" => path = read_path(reader, field.item, "file", directory),
                 "allow_exec" => allow_exec = reader.flag(field.item, "allow_exec"),

@@ -6,7 +6,9 @@ use serde_json::Value as Json;
 pub(crate) fn is_valid(root: &Json, schema: &Json, value: &Json) -> bool {
     let check = |schema: &Json| is_valid(root, schema, value);
     let number = |limit: &Json| limit.as_i64().unwrap();
-    schema.as_object().unwrap().iter().all(|(word, rule)| match word.as_str() {
+    // `false`: there is no such value.
+    let Some(words) = schema.as_object() else { return schema == true };
+    words.iter().all(|(word, rule)| match word.as_str() {
         "$ref" => check(root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap()),
         "anyOf" => rule.as_array().unwrap().iter().any(check),
         "oneOf" => rule.as_array().unwrap().iter().filter(|rule| check(rule)).count() == 1,
@@ -42,12 +44,11 @@ pub(crate) fn is_valid(root: &Json, schema: &Json, value: &Json) -> bool {
             let digits =
                 (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
             match rule.as_str().unwrap() {
-                "^[0-9]{1,3}$" => digits && text.len() <= 3,
                 "^[0-9]{1,3}%?$" => {
                     let bare = text.strip_suffix('%').unwrap_or(text);
                     (1..=3).contains(&bare.len()) && bare.bytes().all(|b| b.is_ascii_digit())
                 }
-                "^[0-9]{1,5}$" => digits && !text.contains('/'),
+                "^[0-9]+$" => !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()),
                 "^[0-9]{1,5}(/(tcp|udp))?$" => digits && ["tcp", "udp"].contains(&protocol),
                 "^[A-Za-z0-9._/:-]{1,253}$" => text.parse::<crate::model::ServiceName>().is_ok(),
                 other => panic!("pattern {other}"),

@@ -29,6 +29,7 @@ pub mod heard;
 pub mod inspect;
 #[cfg(test)]
 mod json_schema;
+mod keys;
 pub mod kubeproxy;
 pub mod leases;
 pub mod metrics;

@@ -7,7 +7,7 @@
 mod reader;
 mod tree;
 
-pub(crate) use self::reader::Reader;
+pub(crate) use self::reader::{Field, Reader};
 
 use self::tree::{Tree, Value};
 use crate::model::Rejection;

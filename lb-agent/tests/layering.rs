@@ -31,6 +31,7 @@ const PURE: [&str; 78] = [
     "forecast",
     "health",
     "heard",
+    "keys",
     "kubeproxy::cleanup::iptables",
     "kubeproxy::cleanup::names",
     "kubeproxy::cleanup::nft",

@@ -1,7 +1,8 @@
-//! `lb-agent documents DIR`: manual pages and shell completions of both programs, for packagers. They
-//! are made from the command lines' own definitions.
+//! `lb-agent documents DIR`: manual pages and shell completions of both programs, and the JSON schemas of
+//! the configuration, for packagers. They are made from the command lines' own definitions, and from
+//! the list of keys that the parser works by.
 
-use crate::ctl;
+use crate::{ctl, keys};
 use anyhow::Context as _;
 use clap::{Command, CommandFactory as _};
 use clap_complete::{Shell, generate_to};
@@ -12,9 +13,16 @@ use std::path::Path;
 /// The shells that packages have completions for.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// Writes `man/PAGE.SECTION` and `completions/SHELL/FILE` below the directory.
+/// Writes `man/PAGE.SECTION`, `completions/SHELL/FILE` and `schemas/FILE` below the directory.
 pub(super) fn write(directory: &Path) -> anyhow::Result<()> {
     let programs = [("lb-agent", "8", super::Cli::command()), ("lbctl", "1", ctl::command())];
+    let schemas = directory.join("schemas");
+    make(&schemas)?;
+    for (name, schema) in keys::schemas() {
+        let file = schemas.join(name);
+        fs::write(&file, format!("{schema:#}\n"))
+            .with_context(|| format!("{}: name a directory to write to", file.display()))?;
+    }
     let man = directory.join("man");
     make(&man)?;
     for (name, section, command) in programs {
@@ -66,6 +74,8 @@ mod tests {
             ("man/lb-agent-detach.8", "\\-\\-pin\\-dir"),
             ("man/lbctl.1", "LB_SOCKET"),
             ("man/lbctl-service-apply.1", "\\-\\-dry\\-run"),
+            ("schemas/configuration.schema.json", "\"detach_on_exit\""),
+            ("schemas/etcd-native.schema.json", "\"registered_by\""),
             ("completions/bash/lb-agent.bash", "--detach-on-exit"),
             ("completions/bash/lbctl.bash", "deregister"),
             ("completions/zsh/_lb-agent", "--detach-on-exit"),

@@ -4,6 +4,7 @@ use super::read_path;
 use super::read_ranges;
 use crate::claims::Claims;
 use crate::etcd::{Endpoint, Settings, Tls, User};
+use crate::keys::{ETCD, TLS, USER};
 use crate::source::etcd::layout::LayoutKind;
 use crate::yaml::{Item, Reader};
 use ipnet::IpNet;
@@ -11,9 +12,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-const KEYS: [&str; 8] =
-    ["name", "endpoints", "prefix", "layout", "tls", "user", "removal_grace", "vip_pool"];
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
@@ -67,7 +65,7 @@ pub(super) fn read_source(
     let before = reader.count();
     let (mut name, mut prefix, mut layout, mut grace) = (None, None, None, DEFAULT_GRACE);
     let mut vip_pool = None;
-    for field in reader.fields(item, "a mapping for `etcd` with `endpoints:`", &KEYS) {
+    for field in reader.fields(item, "a mapping for `etcd` with `endpoints:`", &ETCD) {
         let (key, item) = (field.key, field.item);
         match key {
             "name" => name = reader.parse(item, "a name for `name`", parse_name),
@@ -176,8 +174,7 @@ fn read_endpoints(reader: &mut Reader<'_>, list: Item<'_>) -> Vec<Endpoint> {
 
 fn read_tls(reader: &mut Reader<'_>, item: Item<'_>, directory: &Path) -> Tls {
     let mut tls = Tls::default();
-    let keys = ["ca", "cert", "key", "server_name"];
-    for field in reader.fields(item, "a mapping for `tls`", &keys) {
+    for field in reader.fields(item, "a mapping for `tls`", &TLS) {
         let (key, item) = (field.key, field.item);
         let mut path = || read_path(reader, item, key, directory);
         match key {
@@ -200,7 +197,7 @@ fn read_tls(reader: &mut Reader<'_>, item: Item<'_>, directory: &Path) -> Tls {
 fn read_user(reader: &mut Reader<'_>, item: Item<'_>, directory: &Path) -> Option<User> {
     let (mut name, mut password_file) = (None, None);
     let what = "a mapping for `user` with `name:` and `password_file:`";
-    for field in reader.fields(item, what, &["name", "password_file"]) {
+    for field in reader.fields(item, what, &USER) {
         if field.key == "name" {
             name = reader.parse(field.item, "a user's name", same);
         } else {

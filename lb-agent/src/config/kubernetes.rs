@@ -1,24 +1,13 @@
 //! Settings of a source in a Kubernetes cluster. Pure.
 
 use super::{parse_range, read_path};
+use crate::keys::KUBERNETES;
 use crate::model::Scope;
 use crate::source::kubernetes::cluster::{NodePortAddresses, NodePorts, Pods};
 use crate::yaml::{Item, Reader};
 use ipnet::IpNet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-const KEYS: [&str; 9] = [
-    "name",
-    "kubeconfig",
-    "server",
-    "node",
-    "node_port_addresses",
-    "localhost_node_ports",
-    "socket_scope",
-    "pod_ranges",
-    "masquerade_all",
-];
 
 /// Longest name of a source, and of a node, in bytes.
 const MAX_TEXT: usize = 253;
@@ -70,7 +59,7 @@ pub(super) fn read_source(
     let before = reader.count();
     let mut source = KubernetesSource::default();
     let what = "a mapping for `kubernetes` (`kubernetes: {}` takes the defaults)";
-    for field in reader.fields(item, what, &KEYS) {
+    for field in reader.fields(item, what, &KUBERNETES) {
         let (key, item) = (field.key, field.item);
         match key {
             "name" => {
@@ -87,8 +76,7 @@ pub(super) fn read_source(
             "pod_ranges" => source.pods = read_pods(reader, item),
             "masquerade_all" => source.masquerade_all = reader.flag(item, key),
             _ => {
-                let words = ["everywhere", "host"];
-                source.scope = match reader.word::<String>(item, key, &words).as_deref() {
+                source.scope = match reader.word::<String>(field).as_deref() {
                     Some("host") => Scope::Host,
                     _ => Scope::Everywhere,
                 };

@@ -3,6 +3,7 @@
 use super::etcd::{read_prefix, read_settings};
 use super::read_path;
 use crate::etcd::Settings;
+use crate::keys::{COREDNS, DNS, NAMES};
 use crate::names::records::Zone;
 use crate::yaml::{Item, Reader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -84,8 +85,7 @@ impl Coredns {
 pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>, directory: &Path) -> Names {
     let before = reader.count();
     let mut names = Names::default();
-    let keys = ["zone", "hosts", "dns", "coredns"];
-    for field in reader.fields(item, "a mapping for `names`, such as `dns: true`", &keys) {
+    for field in reader.fields(item, "a mapping for `names`, such as `dns: true`", &NAMES) {
         let (key, item) = (field.key, field.item);
         match key {
             "zone" => {
@@ -112,7 +112,7 @@ fn read_dns(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Dns> {
         return reader.flag(item, "dns").then(Dns::default);
     }
     let mut dns = Dns::default();
-    for field in reader.fields(item, "true or a mapping for `dns`", &["listen", "ttl"]) {
+    for field in reader.fields(item, "true or a mapping for `dns`", &DNS) {
         if field.key == "listen" {
             dns.listen = read_listen(reader, field.item);
         } else {
@@ -162,8 +162,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 fn read_coredns(reader: &mut Reader<'_>, item: Item<'_>, directory: &Path) -> Option<Coredns> {
     let before = reader.count();
     let (mut prefix, mut ttl) = (None, None);
-    let keys = ["endpoints", "prefix", "tls", "user", "ttl"];
-    for field in reader.fields(item, "a mapping for `coredns` with `endpoints:`", &keys) {
+    for field in reader.fields(item, "a mapping for `coredns` with `endpoints:`", &COREDNS) {
         match field.key {
             "prefix" => prefix = read_prefix(reader, field.item),
             "ttl" => ttl = read_ttl(reader, field.item, SHORTEST_LEASE),

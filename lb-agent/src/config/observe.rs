@@ -1,5 +1,6 @@
 //! Settings of what the agent shows of itself: the HTTP listener and the metrics. Pure.
 
+use crate::keys::METRICS;
 use crate::model::parse_socket_addr;
 use crate::yaml::{Item, Reader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -63,7 +64,7 @@ pub(super) fn read_http(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Http>
 pub(super) fn read_metrics(reader: &mut Reader<'_>, item: Item<'_>) -> Metrics {
     let mut metrics = Metrics::default();
     let what = "a mapping for `metrics`, such as `per_backend: true`";
-    for field in reader.fields(item, what, &["per_backend"]) {
+    for field in reader.fields(item, what, &METRICS) {
         metrics.per_backend = reader.flag(field.item, field.key);
     }
     metrics

@@ -284,12 +284,7 @@ fn mistakes_in_etcd_sources_name_line_and_remedy() {
         ("{endpoints: a}", own, 2, "expected a list for `endpoints`"),
         ("{endpoints: ['ftp://a']}", own, 2, "`ftp` is no scheme of etcd"),
         ("{endpoints: [a, 'a:2379']}", own, 2, "endpoint http://a:2379 stands twice"),
-        (
-            "{endpoints: [a], colour: red}",
-            own,
-            2,
-            "unknown field `colour`; use `name`, `endpoints`",
-        ),
+        ("{endpoints: [a], colour: red}", own, 2, "unknown field `colour`; use `endpoints`, `tls`"),
         (
             "{endpoints: [a], layout: consul}",
             own,

@@ -10,8 +10,10 @@ pub(crate) mod service;
 pub(crate) mod value;
 mod vip;
 
+pub(crate) use self::backends::parse_zone;
 use self::service::{Draft, draft, name_of};
 use crate::claims::Claims;
+use crate::keys::FILE_OF_SERVICES;
 use crate::model::{Exposure, Frontend, Rejection, Service, ServiceName, Snapshot};
 use crate::yaml::{Document, Place, Reader};
 use std::collections::{BTreeSet, HashMap};
@@ -55,7 +57,7 @@ pub(crate) fn from_document(
 ) -> Result<Translation, Rejection> {
     let mut reader = Reader::new(origin);
     if !main {
-        reader.fields(document.item(), "a mapping with `services:`", &["services"]);
+        reader.fields(document.item(), "a mapping with `services:`", &FILE_OF_SERVICES);
     }
     let refuse = |place: Place, reason: &str| {
         let reason = format!("{reason}; write `services: []` to serve none");

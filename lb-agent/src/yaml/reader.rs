@@ -5,12 +5,12 @@
 //! [`Reader::count`] before and after, and drops the item if it grew.
 
 use super::{Item, Place};
+use crate::keys::{Form, Key, Mapping};
 use crate::model::Rejection;
 use crate::shown::clean;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
 use std::fmt;
-use std::ops::RangeInclusive;
 
 /// Longest reason, in bytes.
 const LONGEST_REASON: usize = 4096;
@@ -19,9 +19,11 @@ const LONGEST_REASON: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'n> {
     /// The key.
-    pub(crate) key: &'n str,
+    pub(crate) key: &'static str,
     /// The value.
     pub(crate) item: Item<'n>,
+    /// What it shall look like.
+    form: &'static Form,
 }
 
 /// Reads values out of nodes and collects what is wrong with them.
@@ -74,7 +76,7 @@ impl<'a> Reader<'a> {
         &mut self,
         item: Item<'n>,
         what: &str,
-        allowed: &[&str],
+        mapping: &Mapping,
     ) -> Vec<Field<'n>> {
         let Some(found) = item.value.fields() else {
             self.mismatch(item, what);
@@ -83,10 +85,11 @@ impl<'a> Reader<'a> {
         let mut fields = Vec::new();
         for (key, value) in found {
             let name = key.text().unwrap_or_default();
-            if allowed.contains(&name) {
-                fields.push(Field { key: name, item: Item::of_key(key, value) });
+            if let Some(Key { name, form, .. }) = mapping.key(name) {
+                fields.push(Field { key: name, item: Item::of_key(key, value), form });
             } else {
-                let use_these = one_of(allowed);
+                let allowed: Vec<&str> = mapping.keys().map(|key| key.name).collect();
+                let use_these = one_of(&allowed);
                 match &mut self.ignored {
                     None => {
                         let reason = format!("unknown field `{name}`; use {use_these}");
@@ -137,15 +140,18 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A whole number within `range`; the lowest if it is none.
-    pub(crate) fn number(&mut self, item: Item<'_>, key: &str, range: RangeInclusive<u32>) -> u32 {
+    /// A whole number within the key's range; the lowest if it is none.
+    pub(crate) fn number(&mut self, field: Field<'_>) -> u32 {
+        let Field { key, item, form } = field;
+        let Form::Number(low, high) = *form else {
+            unreachable!("`{key}` is no number in the list of keys")
+        };
         let number = item.text().and_then(|text| text.parse::<u32>().ok());
-        if let Some(number) = number.filter(|n| range.contains(n)) {
+        if let Some(number) = number.filter(|n| (low..=high).contains(n)) {
             return number;
         }
-        let (low, high) = (range.start(), range.end());
         self.mismatch(item, &format!("a whole number from {low} to {high} for `{key}`"));
-        *low
+        low
     }
 
     /// `true` or `false`.
@@ -158,13 +164,12 @@ impl<'a> Reader<'a> {
         false
     }
 
-    /// One of a few words.
-    pub(crate) fn word<T: DeserializeOwned>(
-        &mut self,
-        item: Item<'_>,
-        key: &str,
-        words: &[&str],
-    ) -> Option<T> {
+    /// One of the key's words.
+    pub(crate) fn word<T: DeserializeOwned>(&mut self, field: Field<'_>) -> Option<T> {
+        let Field { key, item, form } = field;
+        let Form::Words(words) = *form else {
+            unreachable!("`{key}` has no words in the list of keys")
+        };
         let known = item.text().filter(|text| words.contains(text));
         let read = |text| T::deserialize(StrDeserializer::<WordError>::new(text)).ok();
         let word = known.and_then(read);

@@ -1,19 +1,12 @@
 //! Backends of a service: those that it names, and the pools of other sources that it refers to.
 
+use crate::keys::{BACKEND, Mapping, POOL};
 use crate::model::{AdminState, Backend, Lists, PoolRef, parse_socket_addr};
 use crate::yaml::{Item, Place, Reader};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-/// What a backend in a service can say.
-pub(crate) const FIELDS: [&str; 5] = ["address", "weight", "state", "zone", "priority"];
-/// What a backend with a key of its own can say.
-pub(crate) const KEY_FIELDS: [&str; 8] =
-    ["address", "host", "port", "weight", "state", "zone", "priority", "registered_by"];
-/// What a reference to a pool can say.
-pub(crate) const POOL_FIELDS: [&str; 3] = ["source", "service", "port"];
 
 pub(super) fn read_backends(
     reader: &mut Reader<'_>,
@@ -22,7 +15,7 @@ pub(super) fn read_backends(
 ) -> BTreeMap<SocketAddr, Backend> {
     let mut backends = BTreeMap::new();
     for item in reader.list(list, "a list for `backends`; write `backends: []` for none") {
-        let Some((address, backend)) = read_backend(reader, item, &FIELDS) else {
+        let Some((address, backend)) = read_backend(reader, item, &BACKEND) else {
             continue;
         };
         match backends.entry(address) {
@@ -44,11 +37,11 @@ pub(super) fn read_backends(
     backends.into_iter().map(|(address, (backend, _))| (address, backend)).collect()
 }
 
-/// Reads one backend; `allowed` are the fields it can have.
+/// Reads one backend; `mapping` has the keys that it can have.
 pub(super) fn read_backend(
     reader: &mut Reader<'_>,
     item: Item<'_>,
-    allowed: &[&str],
+    mapping: &Mapping,
 ) -> Option<(SocketAddr, Backend)> {
     let what = "a backend such as `10.0.0.5:8080`";
     let (mut weight, mut state, mut zone, mut priority) = (1, AdminState::default(), None, 0);
@@ -57,13 +50,13 @@ pub(super) fn read_backend(
         return Some((address, Backend::default()));
     }
     let (mut address, mut host, mut port) = (None, None, None);
-    for field in reader.fields(item, what, allowed) {
+    for field in reader.fields(item, what, mapping) {
         let (key, item) = (field.key, field.item);
         match key {
             "address" => address = reader.parse(item, "an address and port", parse_socket_addr),
             "host" => host = reader.parse(item, "an IP address", parse_host),
             "port" => {
-                let number = reader.number(item, key, 1..=u32::from(u16::MAX));
+                let number = reader.number(field);
                 port = u16::try_from(number).ok();
             }
             "zone" => zone = reader.parse(item, "the name of a zone", parse_zone),
@@ -74,22 +67,20 @@ pub(super) fn read_backend(
                 );
             }
             "weight" => {
-                let number = reader.number(item, key, 1..=u32::from(u16::MAX));
+                let number = reader.number(field);
                 weight = u16::try_from(number).unwrap_or(u16::MAX);
             }
             "priority" => {
-                let number = reader.number(item, key, 0..=u32::from(u8::MAX));
+                let number = reader.number(field);
                 priority = u8::try_from(number).unwrap_or(u8::MAX);
             }
-            "state" => {
-                state = reader.word(item, key, &["ready", "drain", "disabled"]).unwrap_or_default()
-            }
+            "state" => state = reader.word(field).unwrap_or_default(),
             // For people to read.
             _ => {}
         }
     }
     let has = |key| item.get(key).is_some();
-    match (has("address"), allowed.contains(&"host") && (has("host") || has("port"))) {
+    match (has("address"), mapping.key("host").is_some() && (has("host") || has("port"))) {
         (false, false) => reader.reject(item.place, "a backend needs an `address`"),
         (true, true) => {
             reader.reject(item.place, "give `address`, or `host` and `port`, not both");
@@ -113,13 +104,13 @@ pub(super) fn read_pools(
     let what = "a mapping such as `{source: etcd:registry, service: web}` for `backends_from`";
     for item in reader.one_or_more(item) {
         let (mut source, mut pool, mut port) = (None, None, None);
-        for field in reader.fields(item, what, &POOL_FIELDS) {
+        for field in reader.fields(item, what, &POOL) {
             let (key, item) = (field.key, field.item);
             match key {
                 "source" => source = reader.parse(item, "the name of a source", parse_word),
                 "service" => pool = reader.parse(item, "the name of a service", parse_word),
                 _ => {
-                    let number = reader.number(item, key, 1..=u32::from(u16::MAX));
+                    let number = reader.number(field);
                     port = u16::try_from(number).ok();
                 }
             }
@@ -146,7 +137,7 @@ fn parse_word(text: &str) -> Result<Arc<str>, String> {
     Ok(text.into())
 }
 
-fn parse_zone(text: &str) -> Result<Arc<str>, String> {
+pub(crate) fn parse_zone(text: &str) -> Result<Arc<str>, String> {
     if text.len() > 253 || text.contains(char::is_control) {
         return Err("a zone is one line of at most 253 bytes".to_owned());
     }

@@ -1,33 +1,26 @@
 //! What a service says about the health of its backends: its checks, and what follows from them.
 
 use crate::claims::Claims;
+use crate::keys::{CHECK, EJECTION, EXEC, GRPC, HTTP, HTTPS, TCP, TIMING};
 use crate::model::check::{Check, ExecProbe, GrpcProbe, HttpProbe, Probe, ProbeTls};
 use crate::model::{EjectionPolicy, HealthPolicy};
-use crate::yaml::{Item, Reader};
+use crate::yaml::{Field, Item, Reader};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The keys of a service that are read here.
-pub(super) const KEYS: [&str; 6] =
-    ["checks", "ejection", "panic_threshold", "min_zone_healthy", "slow_start", "on_removal"];
-
-/// What every kind of check may say.
-const TIMING: [&str; 8] =
-    ["port", "interval", "fast_interval", "timeout", "rise", "fall", "initial", "jitter"];
 
 /// Shortest interval: below it a check is a load test.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads one of [`KEYS`] into `policy`.
+/// Reads one of the keys of [`OF_SERVICE`](crate::keys::OF_SERVICE) into `policy`.
 pub(super) fn read(
     reader: &mut Reader<'_>,
-    key: &str,
-    item: Item<'_>,
+    field: Field<'_>,
     claims: &Claims,
     policy: &mut HealthPolicy,
 ) {
+    let (key, item) = (field.key, field.item);
     match key {
         "checks" => {
             let what = "a list for `checks`, such as `[tcp]` or `- http: {path: /healthz}`";
@@ -43,7 +36,7 @@ pub(super) fn read(
         "slow_start" => {
             policy.slow_start = time(reader, item, key, Duration::ZERO).unwrap_or_default();
         }
-        _ => policy.on_removal = reader.word(item, key, &["drain", "reset"]).unwrap_or_default(),
+        _ => policy.on_removal = reader.word(field).unwrap_or_default(),
     }
 }
 
@@ -67,7 +60,6 @@ pub(super) fn suits(
 }
 
 fn read_check(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) -> Option<Check> {
-    let kinds = ["tcp", "http", "https", "grpc", "exec"];
     if !item.is_mapping() {
         return match item.text() {
             Some("tcp") => Some(Check::new(Probe::Tcp)),
@@ -84,7 +76,7 @@ fn read_check(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) -> Optio
             }
         };
     }
-    let fields = reader.fields(item, "a check", &kinds);
+    let fields = reader.fields(item, "a check", &CHECK);
     let [field] = fields[..] else {
         if !fields.is_empty() {
             reader.reject(item.place, "one check per list item; give each a `-` of its own");
@@ -92,14 +84,13 @@ fn read_check(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) -> Optio
         return None;
     };
     let (kind, item) = (field.key, field.item);
-    let own: &[&str] = match kind {
-        "tcp" => &[],
-        "http" => &["method", "path", "host", "status", "body"],
-        "https" => &["method", "path", "host", "status", "body", "verify", "server_name", "ca"],
-        "grpc" => &["service", "tls", "verify", "server_name", "ca"],
-        _ => &["command"],
+    let mapping = match kind {
+        "tcp" => &TCP,
+        "http" => &HTTP,
+        "https" => &HTTPS,
+        "grpc" => &GRPC,
+        _ => &EXEC,
     };
-    let allowed: Vec<&str> = own.iter().chain(&TIMING).copied().collect();
     let probe = match kind {
         "tcp" => Probe::Tcp,
         "http" => Probe::Http(HttpProbe::default()),
@@ -110,12 +101,11 @@ fn read_check(reader: &mut Reader<'_>, item: Item<'_>, claims: &Claims) -> Optio
         _ => Probe::Exec(ExecProbe { command: Vec::new() }),
     };
     let mut check = Check::new(probe);
-    for field in reader.fields(item, "a mapping with the check's settings", &allowed) {
-        let (key, item) = (field.key, field.item);
-        if TIMING.contains(&key) {
-            read_timing(reader, key, item, &mut check);
+    for field in reader.fields(item, "a mapping with the check's settings", mapping) {
+        if TIMING.has(field.key) {
+            read_timing(reader, field, &mut check);
         } else {
-            read_own(reader, key, item, &mut check.probe);
+            read_own(reader, field.key, field.item, &mut check.probe);
         }
     }
     if kind.starts_with("http") && item.get("path").is_none() {
@@ -154,20 +144,21 @@ fn grpc(tls: bool) -> Probe {
     Probe::Grpc(GrpcProbe { tls, service: String::new() })
 }
 
-fn read_timing(reader: &mut Reader<'_>, key: &str, item: Item<'_>, check: &mut Check) {
+fn read_timing(reader: &mut Reader<'_>, field: Field<'_>, check: &mut Check) {
+    let (key, item) = (field.key, field.item);
     let mut duration = |default| time(reader, item, key, SHORTEST).unwrap_or(default);
     match key {
         "interval" => check.interval = duration(check.interval),
         "fast_interval" => check.fast_interval = duration(check.fast_interval),
         "timeout" => check.timeout = duration(check.timeout),
         "port" => {
-            let port = reader.number(item, key, 1..=u32::from(u16::MAX));
+            let port = reader.number(field);
             check.port = u16::try_from(port).ok();
         }
-        "rise" => check.rise = reader.number(item, key, 1..=100),
-        "fall" => check.fall = reader.number(item, key, 1..=100),
+        "rise" => check.rise = reader.number(field),
+        "fall" => check.fall = reader.number(field),
         "jitter" => check.jitter = percent(reader, item, key, 0),
-        _ => check.initial = reader.word(item, key, &["up", "down"]).unwrap_or_default(),
+        _ => check.initial = reader.word(field).unwrap_or_default(),
     }
 }
 
@@ -227,12 +218,11 @@ fn read_ejection(reader: &mut Reader<'_>, item: Item<'_>) -> EjectionPolicy {
     if !item.is_mapping() && matches!(item.text(), Some("off" | "false")) {
         return EjectionPolicy { failures: 0, ..policy };
     }
-    let keys = ["failures", "time", "max_time", "max_ejected"];
     let second = Duration::from_secs(1);
-    for field in reader.fields(item, "a mapping for `ejection`, or `off`", &keys) {
+    for field in reader.fields(item, "a mapping for `ejection`, or `off`", &EJECTION) {
         let (key, item) = (field.key, field.item);
         match key {
-            "failures" => policy.failures = reader.number(item, key, 1..=1000),
+            "failures" => policy.failures = reader.number(field),
             "time" => policy.time = time(reader, item, key, second).unwrap_or(policy.time),
             "max_time" => {
                 policy.max_time = time(reader, item, key, second).unwrap_or(policy.max_time);

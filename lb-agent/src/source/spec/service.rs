@@ -6,6 +6,7 @@ use super::backends::{read_backends, read_pools};
 use super::health;
 use super::vip::{Asked, Port, Vip, read_ports, read_vip};
 use crate::claims::Claims;
+use crate::keys::{AFFINITY, FRONTEND, OF_SERVICE, SERVICE, SERVICE_VALUE};
 use crate::model::{
     Affinity, Client, Frontend, HealthPolicy, NoBackend, ParseError, Passage, Policy, Protocol,
     Scope, Service, ServiceName, Way, parse_socket_addr,
@@ -35,26 +36,6 @@ pub(super) struct Draft {
     pub(super) ports: Vec<Port>,
 }
 
-/// What a service can say.
-pub(crate) const FIELDS: [&str; 16] = [
-    "name",
-    "frontends",
-    "vip",
-    "ports",
-    "backends",
-    "backends_from",
-    "policy",
-    "affinity",
-    "expose",
-    "no_backend",
-    "checks",
-    "ejection",
-    "panic_threshold",
-    "min_zone_healthy",
-    "slow_start",
-    "on_removal",
-];
-
 /// The name, if it can be read: a refused service is reported by it.
 pub(super) fn name_of(item: Item<'_>) -> Option<ServiceName> {
     item.get("name")?.text()?.parse().ok()
@@ -70,7 +51,8 @@ pub(super) fn draft(
 ) -> Option<Draft> {
     reader.service = key.cloned().or_else(|| name_of(item)).map(|name| name.to_string());
     let before = reader.count();
-    let fields = reader.fields(item, "a service (a mapping with `name:`)", &FIELDS);
+    let mapping = if key.is_some() { &SERVICE_VALUE } else { &SERVICE };
+    let fields = reader.fields(item, "a service (a mapping with `name:`)", mapping);
     let (mut name, mut frontends, mut vip, mut ports) = (key.cloned(), None, None, None);
     let (mut backends, mut pools) = (BTreeMap::new(), Vec::new());
     let mut doubles = Vec::new();
@@ -86,19 +68,11 @@ pub(super) fn draft(
             "ports" => ports = Some((read_ports(reader, item), item.place)),
             "backends" => backends = read_backends(reader, item, &mut doubles),
             "backends_from" => pools = read_pools(reader, item, &mut doubles),
-            "policy" => {
-                policy =
-                    reader.word(item, word, &["random", "least_connections"]).unwrap_or_default()
-            }
+            "policy" => policy = reader.word(field).unwrap_or_default(),
             "affinity" => affinity = Some(read_affinity(reader, item)),
             "expose" => exposed = reader.flag(item, word).then_some(item.place),
-            key if health::KEYS.contains(&key) => {
-                health::read(reader, key, item, claims, &mut policies);
-            }
-            _ => {
-                let words = ["refuse", "unreachable", "pass"];
-                no_backend = reader.word(item, word, &words).unwrap_or_default()
-            }
+            key if OF_SERVICE.has(key) => health::read(reader, field, claims, &mut policies),
+            _ => no_backend = reader.word(field).unwrap_or_default(),
         }
     }
     if item.is_mapping() && item.get("name").is_none() && key.is_none() {
@@ -239,14 +213,12 @@ fn read_frontend(reader: &mut Reader<'_>, item: Item<'_>) -> Option<(Frontend, S
         return Some((frontend, Scope::default()));
     }
     let (mut address, mut protocol, mut scope) = (None, Protocol::Tcp, Scope::default());
-    for field in reader.fields(item, what, &["address", "protocol", "scope"]) {
+    for field in reader.fields(item, what, &FRONTEND) {
         let (key, item) = (field.key, field.item);
         match key {
             "address" => address = reader.parse(item, "an address and port", parse_socket_addr),
-            "protocol" => {
-                protocol = reader.word(item, key, &["tcp", "udp"]).unwrap_or(Protocol::Tcp);
-            }
-            _ => scope = reader.word(item, key, &["everywhere", "host"]).unwrap_or_default(),
+            "protocol" => protocol = reader.word(field).unwrap_or(Protocol::Tcp),
+            _ => scope = reader.word(field).unwrap_or_default(),
         }
     }
     if item.get("address").is_none() {
@@ -268,11 +240,10 @@ fn parse_frontend(text: &str) -> Result<Frontend, String> {
 fn read_affinity(reader: &mut Reader<'_>, item: Item<'_>) -> Affinity {
     let (mut client, mut timeout) = (Client::default(), DEFAULT_AFFINITY);
     let what = "a mapping for `affinity`; write `affinity: {}` for the defaults";
-    for field in reader.fields(item, what, &["client", "timeout"]) {
+    for field in reader.fields(item, what, &AFFINITY) {
         let (key, item) = (field.key, field.item);
         if key == "client" {
-            client =
-                reader.word(item, key, &["netns", "uid", "cgroup", "process"]).unwrap_or_default();
+            client = reader.word(field).unwrap_or_default();
         } else if let Some(time) = reader.parse(item, "a time such as `3h` or `90s`", parse_timeout)
         {
             timeout = time;

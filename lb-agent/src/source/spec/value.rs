@@ -3,10 +3,11 @@
 //! A field that is not known is ignored, with a warning: whoever wrote it may be newer than this
 //! agent, and the service beside it must not stop for that.
 
-use super::backends::{KEY_FIELDS, read_backend};
+use super::backends::read_backend;
 use super::service::{Draft, draft};
 use super::vip::{Asked, Port};
 use crate::claims::Claims;
+use crate::keys::BACKEND_VALUE;
 use crate::model::{Backend, Exposure, Service, ServiceName, Way};
 use crate::yaml::{Document, Reader};
 use std::net::SocketAddr;
@@ -78,7 +79,7 @@ pub(crate) fn backend(text: &[u8]) -> Reading<(SocketAddr, Backend)> {
         Err(reason) => return Reading::broken(reason),
     };
     let mut reader = Reader::tolerant("");
-    let backend = read_backend(&mut reader, document.item(), &KEY_FIELDS);
+    let backend = read_backend(&mut reader, document.item(), &BACKEND_VALUE);
     Reading::of(reader, backend)
 }
 

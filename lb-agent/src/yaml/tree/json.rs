@@ -158,7 +158,7 @@ mod tests {
         let d = document.item().get("d").unwrap();
         assert_eq!(reader.list(d, "a list").count(), 2);
         let b = document.item().get("b").unwrap();
-        assert!(reader.fields(b, "a mapping", &[]).is_empty());
+        assert!(reader.fields(b, "a mapping", &crate::keys::METRICS).is_empty());
         assert_eq!(reader.count(), 0);
     }
 

@@ -1,9 +1,6 @@
 use super::*;
 use crate::json_schema::is_valid;
-use crate::source::spec::backends::{self, POOL_FIELDS};
-use crate::source::spec::service::FIELDS;
-use serde_json::Value as Json;
-use std::collections::BTreeSet;
+use crate::keys::schemas;
 
 fn service(text: &str) -> Reading<Declaration> {
     let name = "web".parse().unwrap();
@@ -38,28 +35,11 @@ fn a_problem_has_no_place_but_its_key() {
     assert!(reading.problems.iter().all(|problem| !problem.contains("line")));
 }
 
-// === the schema in docs/ ===
-
-const SCHEMA: &str = include_str!("../../../../../docs/etcd-native.schema.json");
+// === the schema ===
 
 fn fits(definition: &str, text: &str) -> bool {
-    let schema: Json = serde_json::from_str(SCHEMA).unwrap();
+    let [_, (_, schema)] = schemas();
     is_valid(&schema, &schema["$defs"][definition], &serde_json::from_str(text).unwrap())
-}
-
-#[test]
-fn the_schema_names_what_the_parser_knows() {
-    let schema: Json = serde_json::from_str(SCHEMA).unwrap();
-    for (definition, fields) in [
-        ("service", FIELDS.as_slice()),
-        ("backend", &KEY_FIELDS),
-        ("own_backend", &backends::FIELDS),
-        ("pool", &POOL_FIELDS),
-    ] {
-        let properties = schema["$defs"][definition]["properties"].as_object().unwrap();
-        let named: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
-        assert_eq!(named, fields.iter().copied().collect(), "{definition}");
-    }
 }
 
 #[test]
@@ -71,7 +51,7 @@ fn the_examples_are_good_and_fit_the_schema() {
     ] {
         let reading = service(text);
         assert_eq!((reading.problems, reading.warnings), (vec![], vec![]), "{text}");
-        assert!(fits("service", text) && !fits("backend", text), "{text}");
+        assert!(fits("service_value", text) && !fits("backend_value", text), "{text}");
     }
     for text in [
         include_str!("../../../../../examples/etcd/native/backends/web/a.json"),
@@ -79,11 +59,11 @@ fn the_examples_are_good_and_fit_the_schema() {
     ] {
         let reading = backend(text.as_bytes());
         assert_eq!((reading.problems, reading.warnings), (vec![], vec![]), "{text}");
-        assert!(fits("backend", text) && !fits("service", text), "{text}");
+        assert!(fits("backend_value", text) && !fits("service_value", text), "{text}");
     }
     let guide = include_str!("../../../../../docs/etcd.md");
     let json = guide.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    assert!(service(json).problems.is_empty() && fits("service", json));
+    assert!(service(json).problems.is_empty() && fits("service_value", json));
 }
 
 #[test]
@@ -119,7 +99,7 @@ fn the_schema_and_the_parser_agree() {
         (false, r#"{"frontends":["10.96.0.1:80"],"backends_from":[{"source":"a"}]}"#),
     ] {
         assert_eq!(service(text).value.is_some(), good, "{text}");
-        assert_eq!(fits("service", text), good, "{text}");
+        assert_eq!(fits("service_value", text), good, "{text}");
     }
     for (good, text) in [
         (
@@ -137,6 +117,6 @@ fn the_schema_and_the_parser_agree() {
         (false, r#"{"address":"10.0.0.1:80","zone":""}"#),
     ] {
         assert_eq!(backend(text.as_bytes()).value.is_some(), good, "{text}");
-        assert_eq!(fits("backend", text), good, "{text}");
+        assert_eq!(fits("backend_value", text), good, "{text}");
     }
 }
