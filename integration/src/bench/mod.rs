@@ -2,8 +2,22 @@
 //! which the table, the plots and the document of results come. Ratios are the result; absolute
 //! values stand beside them.
 
+mod after;
+pub mod check;
+mod connect;
+mod cpu;
+mod hooks;
 pub mod machine;
+pub mod ours;
+pub mod plots;
+pub mod publish;
 pub mod results;
+mod scene;
+mod servers;
+mod station;
+pub mod statistics;
+pub mod table;
+pub mod verdict;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,7 +25,23 @@ use std::fmt::{self, Display};
 use std::io::Write as _;
 
 /// All sections, in the order in which they run.
-pub const SECTIONS: &[Section] = &[];
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: hooks::GROUP,
+        about: "nanoseconds per run of each hook's program",
+        run: hooks::run,
+    },
+    Section {
+        name: connect::GROUP,
+        about: "latency, rate and processor time of connects, beside rules of kube-proxy's shape",
+        run: connect::run,
+    },
+    Section {
+        name: after::GROUP,
+        about: "latency, throughput and processor time on connections that are made",
+        run: after::run,
+    },
+];
 
 /// A part of the benchmark that can be run alone.
 #[derive(Clone, Copy, Debug)]
