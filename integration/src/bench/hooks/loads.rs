@@ -150,8 +150,8 @@ impl Load {
             let number = self.number(random);
             let asked = frontend(self.family, number);
             let to = if translated { asked } else { backend(self.family, number, 0) };
-            client.send_to(b"x", to)?;
-            server.answer(self.family)?;
+            client.send_to(b"x", to).with_context(|| format!("sending to {to}"))?;
+            server.answer(self.family).with_context(|| format!("answering for {to}"))?;
             let (_, source) = client.recv_from(&mut [0; 16])?;
             ensure!(source == to, "{source} answers for {to}");
         }
@@ -205,6 +205,8 @@ impl Server {
         setsockopt(&v4, sockopt::Ipv4PacketInfo, &true)?;
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
         socket.set_only_v6(true)?;
+        // Or it may not answer from addresses that it has by a route.
+        socket.set_freebind_v6(true)?;
         socket.bind(&SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))))?;
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         Ok(Self { v4, v6: socket.into() })

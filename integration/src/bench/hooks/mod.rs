@@ -102,7 +102,6 @@ fn measure(lab: &Lab, plan: &Plan, effort: Effort, report: &mut Report) -> anyho
             }
         }
     }
-    lab.cgroup().enter();
     Ok(())
 }
 
@@ -118,7 +117,6 @@ pub(super) fn check(effort: Effort, seed: u64, report: &mut Report) -> anyhow::R
             for load in &CONNECTS[..2] {
                 compare(lab, &plan, effort, &server, load, all.on_connect4(), report)?;
             }
-            lab.cgroup().enter();
             anyhow::Ok(())
         };
         measured = Some(run());
@@ -136,6 +134,31 @@ fn compare(
     subjects: Vec<&Subject>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
+    let turns = take_turns(plan, effort, server, load, &subjects);
+    // Their cgroups go when they do.
+    lab.cgroup().enter();
+    let turns = turns.with_context(|| load.hook())?;
+    let empty = &turns[0];
+    for (subject, own) in subjects.iter().zip(&turns) {
+        let ratio = paired(own, empty, plan.seed);
+        let figure = Figure::new(GROUP, subject.name(), "time", median(own), "ns");
+        let figure = load.describe(figure).case("services", SERVICES).case("backends", BACKENDS);
+        report.figure(match subject.name() {
+            EMPTY => figure,
+            _ => figure.ratio_within(EMPTY, ratio.value, Some(ratio.interval)),
+        });
+    }
+    Ok(())
+}
+
+/// Nanoseconds of a run in each turn, by subject.
+fn take_turns(
+    plan: &Plan,
+    effort: Effort,
+    server: &Server,
+    load: &Load,
+    subjects: &[&Subject],
+) -> anyhow::Result<Vec<Vec<f64>>> {
     let mut turns = vec![Vec::new(); subjects.len()];
     for turn in 0..effort.turns {
         // Nobody is always the one who comes after the same other.
@@ -160,18 +183,7 @@ fn compare(
             turns[index].push((after.0 - before.0).as_nanos() as f64 / runs as f64);
         }
     }
-    lab.cgroup().enter();
-    let empty = turns[0].clone();
-    for (subject, own) in subjects.iter().zip(&turns) {
-        let ratio = paired(own, &empty, plan.seed);
-        let figure = Figure::new(GROUP, subject.name(), "time", median(own), "ns");
-        let figure = load.describe(figure).case("services", SERVICES).case("backends", BACKENDS);
-        report.figure(match subject.name() {
-            EMPTY => figure,
-            _ => figure.ratio_within(EMPTY, ratio.value, Some(ratio.interval)),
-        });
-    }
-    Ok(())
+    Ok(turns)
 }
 
 /// Time and runs of a program so far.
