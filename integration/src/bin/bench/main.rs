@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     }
     let mut report = Report::default();
     if cli.check {
-        check::run(cli.seed, &mut report)?;
+        check::run(check::SERVICES, cli.seed, &mut report)?;
         return verdict("ratios have collapsed", &verdict::collapsed(report.figures()));
     }
     let chosen = choose(&cli.sections)?;
