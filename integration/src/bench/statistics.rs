@@ -101,7 +101,7 @@ mod tests {
     fn the_interval_covers_what_is_true() {
         let mut random = StdRng::seed_from_u64(7);
         let mut noise = |scale: f64| 1.0 + scale * (random.random::<f64>() - 0.5);
-        let covered = (0..200u64).filter(|seed| {
+        let covered = (0..40u64).filter(|seed| {
             let others: Vec<f64> = (0..40).map(|_| 100.0 * noise(0.2)).collect();
             let ours: Vec<f64> = (0..40).map(|_| 120.0 * noise(0.2)).collect();
             let Estimate { value, interval: [low, high] } = paired(&ours, &others, *seed);
@@ -109,7 +109,7 @@ mod tests {
             low <= 1.2 && 1.2 <= high
         });
         let covered = covered.count();
-        assert!((175..=200).contains(&covered), "{covered} of 200");
+        assert!((34..=40).contains(&covered), "{covered} of 40");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What it costs to follow what becomes of connects: nanoseconds per call of sock_ops by what the
 //! call is about, and how often a connection is the reason for one.
 
-use super::{EMPTY, GROUP};
+use super::EMPTY;
 use crate::bench::statistics::median;
 use crate::bench::{Figure, Plan, Report};
 use crate::dataplane::{Dataplane, Failures};
@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// The group of these figures.
+const GROUP: &str = "sock_ops";
 const ROUNDS: usize = 5;
 /// Sockets that are open at once.
 const SOCKETS: u64 = 500;
@@ -54,6 +56,8 @@ struct Connection {
 /// What was measured.
 #[derive(Debug)]
 struct Measured {
+    /// Nanoseconds of the empty program.
+    empty: f64,
     lines: Vec<Line>,
     connections: Vec<Connection>,
     /// Calls while [`EXCHANGES`] went over an established connection.
@@ -117,10 +121,9 @@ impl Reader {
 
 impl Measured {
     fn tell(&self, report: &mut Report) {
-        let Self { lines, connections, calls_afterwards } = self;
-        let figure = |metric, value, unit| {
-            Figure::new(GROUP, "ours", metric, value, unit).case("hook", "sock_ops")
-        };
+        let Self { empty, lines, connections, calls_afterwards } = self;
+        let figure = |metric, value, unit| Figure::new(GROUP, "ours", metric, value, unit);
+        report.figure(Figure::new(GROUP, EMPTY, "time", *empty, "ns"));
         for Line { about, ns_per_run, ratio_to_empty } in lines {
             let figure = figure("time", *ns_per_run, "ns").case("call", about);
             report.figure(figure.ratio(EMPTY, *ratio_to_empty));
@@ -221,8 +224,8 @@ fn summary(rounds: &[Round]) -> Measured {
         })),
     };
     Measured {
+        empty: two_digits(median(&nothing)),
         lines: vec![
-            line("nothing (the empty program)", &nothing),
             line("anything else (listen)", &|r| r.listens.nanoseconds / r.listens.runs),
             line("the first packet, not translated", &|r| dials(r, r.elsewhere)),
             line("the first packet, translated", &|r| dials(r, r.dials)),
