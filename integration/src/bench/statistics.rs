@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn sums_bridge_turns_in_which_nothing_was_seen() {
-        let ours = [(0.0, 10.0), (2.0, 10.0), (0.0, 10.0), (2.0, 10.0)];
+        let ours = [(0.0, 5.0), (2.0, 20.0), (0.0, 5.0), (2.0, 10.0)];
         let others = [(1.0, 20.0), (1.0, 20.0), (1.0, 20.0), (1.0, 20.0)];
         let estimate = of_sums(&ours, &others, 1);
         assert_eq!(estimate.value, 2.0);
