@@ -17,7 +17,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages test-package-files clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages test-package-files clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -37,7 +37,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests, some 
 	$(CARGO) build --workspace --exclude lb-bpf --bins
 	$(CARGO) test --workspace --exclude lb-bpf --no-fail-fast
 	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
-	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test scale
+	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test scale --test ratios
 	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test observe ten_thousand
 	target/debug/kernels --kernels 6.1 --short
 	$(MAKE) test-package-files
@@ -102,9 +102,13 @@ reference: setup ## schemas and tables of keys in docs/, made anew from the pars
 fmt: ## format all code
 	$(CARGO) fmt --all
 
-bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for one object a line; root)
+bench: setup ## ours and others side by side: table, plots, target/bench (QUICK=1, SECTIONS=..., SEED=n, JSON=1, UPDATE=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-hooks $(if $(JSON),--json)
+	@target/release/bench $(SECTIONS) $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
+		$(if $(JSON),--json) $(if $(UPDATE),--update)
+
+bench-hooks: setup ## the part of it that is nanoseconds per hook (QUICK=1, JSON=1; root)
+	@$(MAKE) --no-print-directory bench SECTIONS=hooks
 
 bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 services (JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins

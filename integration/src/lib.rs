@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod apiserver;
+pub mod bench;
 pub mod browser;
 pub mod cgroup;
 pub mod client;

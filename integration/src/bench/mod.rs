@@ -1,0 +1,206 @@
+//! What the benchmark measures and how it is said: sections measure and report flat records, from
+//! which the table, the plots and the document of results come. Ratios are the result; absolute
+//! values stand beside them.
+
+mod after;
+pub mod check;
+mod connect;
+mod cpu;
+mod hooks;
+pub mod machine;
+pub mod ours;
+pub mod plots;
+pub mod publish;
+pub mod results;
+mod scene;
+mod servers;
+mod station;
+pub mod statistics;
+pub mod table;
+pub mod verdict;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::io::Write as _;
+
+/// All sections, in the order in which they run.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: hooks::GROUP,
+        about: "nanoseconds per run of each hook's program",
+        run: hooks::run,
+    },
+    Section {
+        name: connect::GROUP,
+        about: "latency, rate and processor time of connects, beside rules of kube-proxy's shape",
+        run: connect::run,
+    },
+    Section {
+        name: after::GROUP,
+        about: "latency, throughput and processor time on connections that are made",
+        run: after::run,
+    },
+];
+
+/// A part of the benchmark that can be run alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// By which it is asked for; also the group of its figures.
+    pub name: &'static str,
+    /// What it measures, for the help.
+    pub about: &'static str,
+    /// Measures, and reports each figure as soon as it is known.
+    pub run: fn(&Plan, &mut Report) -> anyhow::Result<()>,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// All of it in a few minutes.
+    pub quick: bool,
+    /// Of everything that is chosen at random.
+    pub seed: u64,
+}
+
+/// One measured number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What is measured, one group per section of the table: `hooks`, `connect`, `after`, ...
+    pub group: String,
+    /// Of what: `ours`, `empty`, `nftables`, `iptables`, `none`, ...
+    pub subject: String,
+    /// Under which conditions, such as `services` = `10000` or `protocol` = `tcp`.
+    pub case: BTreeMap<String, String>,
+    /// `p50`, `p99`, `rate`, `cpu`, `memory`, `load`, ...
+    pub metric: String,
+    /// `ns`, `us`, `ms`, `1/s`, `MB`, `Gbit/s`, ...
+    pub unit: String,
+    /// In that unit.
+    pub value: f64,
+    /// Bounds of the 95 % interval, where it was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// Beside another subject in the same case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Ratio>,
+}
+
+/// A value over that of another subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// The other subject.
+    pub to: String,
+    /// Value over its value.
+    pub value: f64,
+    /// Bounds of the 95 % interval, where it was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+/// The figures so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    figures: Vec<Figure>,
+}
+
+// === impl Figure ===
+
+impl Figure {
+    /// A figure without conditions, interval and ratio.
+    pub fn new(group: &str, subject: &str, metric: &str, value: f64, unit: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            subject: subject.to_owned(),
+            case: BTreeMap::new(),
+            metric: metric.to_owned(),
+            unit: unit.to_owned(),
+            value,
+            interval: None,
+            ratio: None,
+        }
+    }
+
+    /// With one more condition.
+    #[must_use]
+    pub fn case(mut self, name: &str, value: impl Display) -> Self {
+        self.case.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// With the bounds of its 95 % interval.
+    #[must_use]
+    pub fn interval(mut self, interval: [f64; 2]) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// With its value over that of another subject.
+    #[must_use]
+    pub fn ratio(self, to: &str, value: f64) -> Self {
+        self.ratio_within(to, value, None)
+    }
+
+    /// [`Figure::ratio`], with the bounds of the ratio's 95 % interval.
+    #[must_use]
+    pub fn ratio_within(mut self, to: &str, value: f64, interval: Option<[f64; 2]>) -> Self {
+        self.ratio = Some(Ratio { to: to.to_owned(), value, interval });
+        self
+    }
+}
+
+impl Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.group, self.subject)?;
+        for (name, value) in &self.case {
+            write!(f, " {name}={value}")?;
+        }
+        write!(f, " {}: {} {}", self.metric, short(self.value), self.unit)?;
+        if let Some(interval) = self.interval {
+            write!(f, " {}", Between(interval))?;
+        }
+        if let Some(Ratio { to, value, interval }) = &self.ratio {
+            write!(f, "; {value:.3} of {to}")?;
+            if let Some(interval) = interval {
+                write!(f, " [{:.3}, {:.3}]", interval[0], interval[1])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bounds of an interval.
+struct Between([f64; 2]);
+
+impl Display for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([low, high]) = self;
+        write!(f, "[{}, {}]", short(*low), short(*high))
+    }
+}
+
+/// A number with as many digits as are of use.
+pub(crate) fn short(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Keeps a figure, and says it on standard error: a run takes long.
+    pub fn figure(&mut self, figure: Figure) {
+        // Nobody may be reading that; what counts is written at the end.
+        let _ = writeln!(std::io::stderr().lock(), "{figure}");
+        self.figures.push(figure);
+    }
+
+    /// All figures, in the order in which they were reported.
+    pub fn figures(&self) -> &[Figure] {
+        &self.figures
+    }
+}
