@@ -3,7 +3,9 @@
 //! values stand beside them.
 
 pub mod machine;
+pub mod probes;
 pub mod results;
+pub mod scale;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,7 +13,14 @@ use std::fmt::{self, Display};
 use std::io::Write as _;
 
 /// All sections, in the order in which they run.
-pub const SECTIONS: &[Section] = &[];
+pub const SECTIONS: &[Section] = &[
+    Section { name: "probes", about: "what checks of many backends cost", run: probes::run },
+    Section {
+        name: "scale",
+        about: "many hosts on one store: measured with as many as fit, and extrapolated",
+        run: scale::run,
+    },
+];
 
 /// A part of the benchmark that can be run alone.
 #[derive(Clone, Copy, Debug)]

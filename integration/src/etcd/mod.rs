@@ -155,6 +155,12 @@ impl Etcd {
         child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Its process, to see what it costs.
+    #[track_caller]
+    pub fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("the server has been started").id()
+    }
+
     /// SIGKILL, and waits for its end; the data stay.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -340,8 +346,7 @@ impl Etcd {
     }
 
     fn pid(&self) -> Pid {
-        let child = self.child.as_ref().expect("the server has been started");
-        Pid::from_raw(child.id().cast_signed())
+        Pid::from_raw(self.process_id().cast_signed())
     }
 }
 
