@@ -11,7 +11,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -106,9 +106,13 @@ bench-packets: setup ## the first packet from another host, by the number of ser
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-packets $(if $(JSON),--json)
 
-bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=1; root)
+bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-probes $(if $(JSON),--json)
+	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick)
+
+simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick)
 
 documents: build ## manual pages and shell completions, in target/documents
 	target/dist/lb-agent documents target/documents

@@ -2,6 +2,8 @@
 //! which the table, the plots and the document of results come. Ratios are the result; absolute
 //! values stand beside them.
 
+pub mod churn;
+pub mod control;
 pub mod machine;
 pub mod probes;
 pub mod results;
@@ -14,6 +16,16 @@ use std::io::Write as _;
 
 /// All sections, in the order in which they run.
 pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "control",
+        about: "loading services and changing one, by where they come from; what the agent needs",
+        run: control::run,
+    },
+    Section {
+        name: "churn",
+        about: "connects while 1,000 backends change each second",
+        run: churn::run,
+    },
     Section { name: "probes", about: "what checks of many backends cost", run: probes::run },
     Section {
         name: "scale",

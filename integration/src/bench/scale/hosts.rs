@@ -2,7 +2,6 @@
 //! connection of its own and the same requests at the same pace.
 
 use crate::etcd::Etcd;
-use crate::large::spent;
 use crate::wait::let_pass;
 use anyhow::Context;
 use lb_agent::etcd::{Client, Event, Operation, Settings, follow};
@@ -187,7 +186,7 @@ impl Hosts {
 impl Used {
     /// By now.
     pub(super) fn by(etcd: &Etcd) -> anyhow::Result<Self> {
-        Ok(Self { at: Instant::now(), cpu: spent(etcd.process_id()), bytes: loopback()? })
+        Ok(Self { at: Instant::now(), cpu: on_cpu(etcd.process_id())?, bytes: loopback()? })
     }
 
     /// Since then.
@@ -198,6 +197,16 @@ impl Used {
             bytes: (self.bytes - before.bytes) as f64,
         }
     }
+}
+
+/// Time on a CPU of all threads that a process has, to the nanosecond.
+fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        sum += text.split(' ').next().context("a number of nanoseconds")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(sum))
 }
 
 /// How a client reaches a store.

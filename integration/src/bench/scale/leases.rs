@@ -3,6 +3,7 @@
 
 use super::hosts::{PREFIX, Used, backend, settings};
 use crate::etcd::Etcd;
+use crate::process::Memory;
 use crate::wait::{let_pass, wait_for};
 use lb_agent::etcd::lease::Wanted;
 use lb_agent::etcd::{Keeper, TakeOver};
@@ -20,16 +21,24 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Those that register together.
 const WAVE: usize = 50;
 
-/// Keeps so many leases with so many keys each alive for a while; what the store needs for each
-/// renewal, in seconds on a CPU.
+/// What registrations cost the store.
+pub(super) struct Renewals {
+    /// Seconds on a CPU for each renewal, the look at the lease's keys included.
+    pub(super) cpu: f64,
+    /// Bytes that it keeps for each registrar: lease, keys and connection.
+    pub(super) memory: f64,
+}
+
+/// Keeps so many leases with so many keys each alive for a while.
 pub(super) fn renewals(
     etcd: &Etcd,
     leases: usize,
     keys: usize,
     span: Duration,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Renewals> {
     let settings = settings(&etcd.endpoint())?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let empty = Memory::of(etcd.process_id()).now;
     let mut keepers: Vec<(Sender<Wanted>, Keeper)> = Vec::new();
     let wanted = |lease: usize| -> BTreeMap<String, Vec<u8>> {
         let key = |key: usize| format!("{PREFIX}backends/kept/{keys}-{lease}-{key}");
@@ -55,6 +64,7 @@ pub(super) fn renewals(
     let_pass(span);
     let spent = Used::by(etcd)?.since(before);
     let renewed = leases as f64 * spent.seconds / (TTL / 3).as_secs_f64();
+    let grown = Memory::of(etcd.process_id()).now.saturating_sub(empty);
     // They end their leases when nobody wants the keys any more.
     let (senders, keepers): (Vec<_>, Vec<_>) = keepers.into_iter().unzip();
     drop(senders);
@@ -63,5 +73,5 @@ pub(super) fn renewals(
             keeper.ended().await;
         }
     });
-    Ok(spent.cpu / renewed)
+    Ok(Renewals { cpu: spent.cpu / renewed, memory: grown as f64 * 1024.0 / leases as f64 })
 }

@@ -29,9 +29,9 @@ const BUSY: f64 = 0.8;
 /// A key of a backend is changed together with so many others, or alone.
 const TOGETHER: usize = 100;
 
-/// A large fleet: 10,000 services of 10 backends, all registered, all checked, each changed once an
-/// hour; three members as they are usually given.
-const FLEET: Fleet = Fleet {
+/// A large fleet: 10,000 services of 10 backends, all registered by themselves, all checked by every
+/// host, each changed once an hour.
+const LARGE: Fleet = Fleet {
     keys: 110_000.0,
     backends: 100_000.0,
     changes: 28.0,
@@ -40,6 +40,20 @@ const FLEET: Fleet = Fleet {
     renewal: 10.0 / 3.0,
     interval: 2.0,
 };
+/// The same with a tenth of it.
+const SMALL: Fleet =
+    Fleet { keys: 11_000.0, backends: 10_000.0, changes: 2.8, leases: 10_000.0, ..LARGE };
+/// What is extrapolated: what is served, and how.
+const FLEETS: [(&str, Fleet); 4] = [
+    ("1,000 services", SMALL),
+    ("10,000 services", LARGE),
+    ("10,000 services, checked by registrars", Fleet { interval: f64::INFINITY, ..LARGE }),
+    (
+        "10,000 services, checked by registrars, 20 backends on a lease",
+        Fleet { interval: f64::INFINITY, leases: LARGE.leases / 20.0, ..LARGE },
+    ),
+];
+/// Three members as they are usually given.
 const ROOM: Room = Room {
     members: 3.0,
     cores: 4.0,
@@ -74,7 +88,7 @@ const QUICK: Amount = Amount {
     services: 1_000,
     lists: 20,
     at_once: 10,
-    leases: 100,
+    leases: 300,
     targets: 500,
 };
 const FULL: Amount = Amount {
@@ -126,6 +140,7 @@ fn measure(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Co
         listed_cpu: 0.0,
         listed_bytes: 0.0,
         renewal_cpu: 0.0,
+        registrar_memory: 0.0,
         check_cpu: 0.0,
     };
     report.figure(measured("host, quiet", "cpu", costs.quiet_cpu * 1e6, "us/s"));
@@ -151,12 +166,15 @@ fn measure(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Co
 
     let etcd = Etcd::start(lab.scratch());
     for (leases, keys) in [(amount.leases, 1), (amount.leases / 10, 10)] {
-        let cpu = leases::renewals(&etcd, leases, keys, amount.span)?;
+        let found = leases::renewals(&etcd, leases, keys, amount.span)?;
         if keys == 1 {
-            costs.renewal_cpu = cpu;
+            (costs.renewal_cpu, costs.registrar_memory) = (found.cpu, found.memory);
         }
-        let renewal = measured("renewal of a lease", "cpu", cpu * 1e6, "us");
-        report.figure(renewal.case("keys", keys).case("leases", leases));
+        let figure = |what, metric, value, unit| {
+            measured(what, metric, value, unit).case("keys", keys).case("leases", leases)
+        };
+        report.figure(figure("renewal of a lease", "cpu", found.cpu * 1e6, "us"));
+        report.figure(figure("registrar", "memory", found.memory / 1e3, "kB"));
     }
     drop(etcd);
 
@@ -224,21 +242,24 @@ fn follow(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Vec
 
 /// What follows for fleets that don't fit on this machine.
 fn extrapolate(costs: &Costs, report: &mut Report) {
-    for demand in demands(costs, &FLEET, &ROOM) {
-        let name = demand.resource.name();
+    for (name, fleet) in FLEETS {
+        let figure = |metric, value, unit| {
+            Figure::new(GROUP, "model", metric, value, unit).case("fleet", name)
+        };
+        for demand in demands(costs, &fleet, &ROOM) {
+            let of = demand.resource.name();
+            for hosts in ASKED {
+                let share = figure("share", demand.share(hosts) * 100.0, "%");
+                report.figure(share.case("of", of).case("hosts", hosts));
+            }
+            if let Some(hosts) = demand.hosts_at(SHORT) {
+                report.figure(figure("hosts until 70 %", hosts, "").case("of", of));
+            }
+        }
         for hosts in ASKED {
-            let share = Figure::new(GROUP, "model", "share", demand.share(hosts) * 100.0, "%");
-            report.figure(share.case("of", name).case("hosts", hosts));
+            let seconds = cold_start(costs, &fleet, &ROOM, hosts);
+            report.figure(figure("cold start", seconds, "s").case("hosts", hosts));
         }
-        if let Some(hosts) = demand.hosts_at(SHORT) {
-            let most = Figure::new(GROUP, "model", "hosts until 70 %", hosts, "");
-            report.figure(most.case("of", name));
-        }
-    }
-    for hosts in ASKED {
-        let seconds = cold_start(costs, &FLEET, &ROOM, hosts);
-        let start = Figure::new(GROUP, "model", "cold start", seconds, "s");
-        report.figure(start.case("hosts", hosts));
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Costs {
     pub listed_bytes: f64,
     /// Of the store, to renew one lease and look at its keys.
     pub renewal_cpu: f64,
+    /// What the store keeps for a registrar: a lease, its keys and a connection.
+    pub registrar_memory: f64,
     /// Of the host that checks, for one check.
     pub check_cpu: f64,
 }
@@ -41,7 +43,7 @@ pub struct Fleet {
     pub leases: f64,
     /// Seconds between two renewals of a lease.
     pub renewal: f64,
-    /// Seconds between two checks of a backend by a host.
+    /// Seconds between two checks of a backend by a host; infinite if hosts don't check.
     pub interval: f64,
 }
 
@@ -101,6 +103,7 @@ pub fn demands(costs: &Costs, fleet: &Fleet, room: &Room) -> [Demand; 5] {
         listed_cpu,
         listed_bytes,
         renewal_cpu,
+        registrar_memory,
         check_cpu,
     } = *costs;
     let Fleet { keys, backends, changes, relist, leases, renewal, interval } = *fleet;
@@ -121,7 +124,7 @@ pub fn demands(costs: &Costs, fleet: &Fleet, room: &Room) -> [Demand; 5] {
         },
         Demand {
             resource: Resource::StoreMemory,
-            fixed: 0.0,
+            fixed: leases * registrar_memory / members,
             per_host: host_memory / members,
             room: memory,
         },

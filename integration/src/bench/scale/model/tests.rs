@@ -9,6 +9,7 @@ const COSTS: Costs = Costs {
     listed_cpu: 2e-6,
     listed_bytes: 200.0,
     renewal_cpu: 1e-4,
+    registrar_memory: 5e4,
     check_cpu: 4e-5,
 };
 const FLEET: Fleet = Fleet {
@@ -37,7 +38,7 @@ fn every_demand_by_hand() {
         // 250 renewals a second; 200 keys a second are listed for each host.
         (Resource::StoreCpu, 0.025, 1e-4 + 2e-4 + 4e-4, 4.0),
         (Resource::StoreNetwork, 0.0, 500.0 + 3_000.0 + 40_000.0, 1e8),
-        (Resource::StoreMemory, 0.0, 1e5, 1e9),
+        (Resource::StoreMemory, 5e7, 1e5, 1e9),
         // 50,000 checks a second by each host; each backend has one of every host in two seconds.
         (Resource::Checking, 2.0, 0.0, 0.1),
         (Resource::BeingChecked, 0.0, 2e-5, 0.01),
@@ -67,6 +68,11 @@ fn what_no_number_of_hosts_changes() {
     assert_eq!(checking.hosts_at(0.7), Some(0.0), "already too much");
     let few = Fleet { backends: 1_000.0, ..FLEET };
     assert_eq!(demand(Resource::Checking, &COSTS, &few, &ROOM).hosts_at(0.7), None);
+    let unchecked = Fleet { interval: f64::INFINITY, ..FLEET };
+    for of in [Resource::Checking, Resource::BeingChecked] {
+        let none = demand(of, &COSTS, &unchecked, &ROOM);
+        assert_eq!((none.share(5_000.0), none.hosts_at(0.7)), (0.0, None));
+    }
 }
 
 #[test]
