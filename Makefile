@@ -94,17 +94,17 @@ bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for 
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench-hooks $(if $(JSON),--json)
 
-bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 services (JSON=1; root)
+bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-etcd $(if $(JSON),--json)
+	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick)
 
-bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, with 10,000 services (JSON=1; root)
+bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, by the number of services (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-kubernetes $(if $(JSON),--json)
+	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick)
 
-bench-packets: setup ## the first packet from another host, by the number of services (JSON=1; root)
+bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-packets $(if $(JSON),--json)
+	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick)
 
 bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins

@@ -105,6 +105,11 @@ impl<'a> Large<'a> {
         vip(self.services)
     }
 
+    /// Where the probe's only backend is before the first change.
+    pub fn server(&self) -> SocketAddr {
+        self.servers.at(0)
+    }
+
     /// Where the store is.
     pub fn endpoint(&self) -> String {
         self.etcd.endpoint()

@@ -5,6 +5,7 @@
 pub mod churn;
 pub mod control;
 pub mod machine;
+pub mod packets;
 pub mod probes;
 pub mod results;
 pub mod scale;
@@ -17,14 +18,30 @@ use std::io::Write as _;
 /// All sections, in the order in which they run.
 pub const SECTIONS: &[Section] = &[
     Section {
-        name: "control",
-        about: "loading services and changing one, by where they come from; what the agent needs",
-        run: control::run,
+        name: "control-file",
+        about: "loading services from a file and changing one; what the agent needs",
+        run: control::file,
+    },
+    Section { name: "control-etcd", about: "the same from etcd", run: control::etcd },
+    Section {
+        name: "control-kubernetes",
+        about: "the same from a cluster's API server",
+        run: control::kubernetes,
+    },
+    Section {
+        name: "control-nftables",
+        about: "the same as rules, by nft",
+        run: control::nftables,
     },
     Section {
         name: "churn",
         about: "connects while 1,000 backends change each second",
         run: churn::run,
+    },
+    Section {
+        name: "packets",
+        about: "connections from another host, by the number of services",
+        run: packets::run,
     },
     Section { name: "probes", about: "what checks of many backends cost", run: probes::run },
     Section {
@@ -37,7 +54,7 @@ pub const SECTIONS: &[Section] = &[
 /// A part of the benchmark that can be run alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
-    /// By which it is asked for; also the group of its figures.
+    /// By which it is asked for; the group of its figures is the same, up to a dash.
     pub name: &'static str,
     /// What it measures, for the help.
     pub about: &'static str,

@@ -1,6 +1,6 @@
-//! Section `control`: how long it takes to load services of 10 backends each, and until a new connect sees one
+//! Sections `control-file`, `control-etcd`, `control-kubernetes`, `control-nftables`: how long it takes to load services of 10 backends each, and until a new connect sees one
 //! change, by the number of services and by where they come from; what the agent costs, and how large
-//! it and its tables are. Beside it kube-proxy's nftables rules, loaded by `nft -f` and changed by a
+//! it and its tables are. Beside it nftables rules of kube-proxy's shape, loaded by `nft -f` and changed by a
 //! transaction that names only what changes.
 
 mod file;
@@ -19,7 +19,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 const GROUP: &str = "control";
-/// Events a second of which each is to be published by itself are told apart by their number.
+/// Changes of an endpoint of which the agent says itself how soon they were published.
 const EVENTS: usize = 400;
 /// Beyond it `nft` takes hours.
 const MOST_CHAINS: u32 = 10_000;
@@ -49,24 +49,46 @@ struct Amount {
     idle: Duration,
 }
 
-/// Measures all of it.
-pub fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+/// Services in a file; and how large the programs are.
+pub fn file(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     programs(report)?;
+    all(Source::File, plan, report)
+}
+
+/// Services in etcd.
+pub fn etcd(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    all(Source::Etcd, plan, report)
+}
+
+/// Services of a cluster, from the API server of the tests.
+pub fn kubernetes(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    if !plan.quick {
+        lab::run("bench-control-memory", |lab| from_memory(lab, report));
+    }
+    all(Source::Kubernetes, plan, report)
+}
+
+/// The same services as rules, by `nft`.
+pub fn nftables(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    for amount in amounts(plan).filter(|amount| amount.services <= MOST_CHAINS) {
+        lab::run("bench-control-chains", |_| rules(amount, report));
+    }
+    Ok(())
+}
+
+fn amounts(plan: &Plan) -> impl Iterator<Item = Amount> {
     let numbers: &[u32] = if plan.quick { &[100, 1_000] } else { &[100, 1_000, 10_000, 100_000] };
-    for services in numbers.iter().copied() {
-        let (changes, idle) = if plan.quick { (30, 3) } else { (200, 10) };
-        let amount = Amount { services, changes, idle: Duration::from_secs(idle) };
-        if services <= MOST_CHAINS {
-            lab::run("bench-control-chains", |_| nftables(amount, report));
-        }
-        for source in [Source::File, Source::Etcd, Source::Kubernetes] {
-            let mut done = None;
-            lab::run("bench-control", |lab| done = Some(ours(lab, source, amount, report)));
-            done.context("the lab did not run")??;
-        }
-        if services == SERVICES {
-            lab::run("bench-control-memory", |lab| from_memory(lab, report));
-        }
+    let (changes, idle) = if plan.quick { (30, 3) } else { (200, 10) };
+    let idle = Duration::from_secs(idle);
+    numbers.iter().map(move |services| Amount { services: *services, changes, idle })
+}
+
+fn all(source: Source, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    for amount in amounts(plan) {
+        let mut done = None;
+        lab::run("bench-control", |lab| done = Some(ours(lab, source, amount, report)));
+        let done = done.context("the lab did not run")?;
+        done.with_context(|| format!("{} services", amount.services))?;
     }
     Ok(())
 }
@@ -128,7 +150,7 @@ fn latencies(
     }
 }
 
-fn nftables(amount: Amount, report: &mut Report) {
+fn rules(amount: Amount, report: &mut Report) {
     let Amount { services, changes, .. } = amount;
     let (many, probe) = (services - 1, vip(services - 1));
     let figure = |metric: &str, value: f64, unit: &str| {
