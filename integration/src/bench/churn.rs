@@ -30,7 +30,7 @@ const PACE: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Times {
     ours: Vec<Duration>,
-    none: Vec<Duration>,
+    direct: Vec<Duration>,
 }
 
 /// Measures connects in quiet and in churn, in turns.
@@ -64,11 +64,11 @@ fn measure(lab: &Lab, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     report.figure(figure("ours", "sets of backends published", applied as f64 / seconds, "1/s"));
     for (when, times) in [("quiet", quiet), ("churn", churn)] {
         for (share, metric) in [(0.5, "p50"), (0.99, "p99")] {
-            let [ours, none] = [&times.ours, &times.none]
+            let [ours, direct] = [&times.ours, &times.direct]
                 .map(|times| percentile(times.clone(), share).as_secs_f64() * 1e6);
-            report.figure(figure("none", metric, none, "us").case("while", when));
+            report.figure(figure("direct", metric, direct, "us").case("while", when));
             let figure = figure("ours", metric, ours, "us").case("while", when);
-            report.figure(figure.ratio("none", ours / none));
+            report.figure(figure.ratio("direct", ours / direct));
         }
     }
     Ok(())
@@ -138,9 +138,9 @@ fn connects(
         connect(direct)?;
         if turn.is_multiple_of(2) {
             times.ours.push(connect(service)?);
-            times.none.push(connect(direct)?);
+            times.direct.push(connect(direct)?);
         } else {
-            times.none.push(connect(direct)?);
+            times.direct.push(connect(direct)?);
             times.ours.push(connect(service)?);
         }
         // Connects without a pause would be what keeps the processors busy.

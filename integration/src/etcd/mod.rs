@@ -3,15 +3,17 @@
 //!
 //! [`Etcd`] is one server and what can be done to its process; [`store`] reads and writes what it
 //! holds; [`Cluster`] is three of them; [`pki`] makes certificates good and bad; [`far`] puts a
-//! server behind a wire that can be cut.
+//! server behind a wire that can be cut, [`Proxy`] behind etcd's own proxy.
 
 mod cluster;
 pub mod far;
 pub mod pki;
 mod ports;
+mod proxy;
 mod store;
 
 pub use self::cluster::Cluster;
+pub use self::proxy::Proxy;
 
 use self::far::Far;
 use self::pki::Pair;

@@ -65,9 +65,9 @@ pub(super) struct Spent {
 // === impl Hosts ===
 
 impl Hosts {
-    /// None yet. To be made, as all that follows, on a lab's thread.
-    pub(super) fn on(etcd: &Etcd) -> anyhow::Result<Self> {
-        let settings = settings(&etcd.endpoint())?;
+    /// None yet, of a store's that is reached there. To be made, as all that follows, on a lab's thread.
+    pub(super) fn at(endpoint: &str) -> anyhow::Result<Self> {
+        let settings = settings(endpoint)?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let client = Client::new(Arc::clone(&settings));
         Ok(Self { runtime, client, settings, said: channel(), count: 0, interruptions: 0 })

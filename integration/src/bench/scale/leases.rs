@@ -53,10 +53,8 @@ pub(super) fn renewals(
             keepers.push((sender, Keeper::spawn(settings, TTL, receiver, TakeOver::Any)));
         }
         wait_for("all leases to be there", DEADLINE, || {
-            let all = keepers[begin..].iter();
-            all.map(|(_, keeper)| keeper.state().borrow().registered)
-                .all(|registered| registered)
-                .then_some(())
+            let mut all = keepers[begin..].iter();
+            all.all(|(_, keeper)| keeper.state().borrow().registered).then_some(())
         });
     }
     // Each is renewed at times of its own, since they were made one after the other.

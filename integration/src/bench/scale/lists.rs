@@ -65,7 +65,7 @@ pub(super) fn one_by_one(etcd: &Etcd, times: usize) -> anyhow::Result<Lists> {
 /// Starts so many hosts at once; how long until each has read it, and how often one has given up a
 /// try.
 pub(super) fn at_once(etcd: &Etcd, hosts: usize) -> anyhow::Result<(Vec<Duration>, usize)> {
-    let mut all = Hosts::on(etcd)?;
+    let mut all = Hosts::at(&etcd.endpoint())?;
     let took = all.start(hosts)?;
     Ok((took, all.interruptions()))
 }

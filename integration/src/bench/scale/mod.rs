@@ -11,7 +11,7 @@ use self::hosts::{Hosts, Used};
 use self::model::{Costs, Fleet, Room, cold_start, demands, line};
 use super::probes;
 use super::{Figure, Plan, Report};
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, Proxy};
 use crate::lab::{self, Lab};
 use crate::large::percentile;
 use crate::process::Memory;
@@ -26,6 +26,9 @@ const ASKED: [f64; 5] = [100.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
 const SHORT: f64 = 0.7;
 /// More than this share of a core for each one that there is, and the machine is what is measured.
 const BUSY: f64 = 0.8;
+/// Hosts behind a proxy, and for how long.
+const PROXIED: usize = 10;
+const PROXIED_FOR: Duration = Duration::from_secs(16);
 /// A key of a backend is changed together with so many others, or alone.
 const TOGETHER: usize = 100;
 
@@ -149,6 +152,8 @@ fn measure(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Co
     report.figure(measured("change told to a host", "cpu", costs.change_cpu * 1e6, "us"));
     report.figure(measured("change told to a host", "network", costs.change_bytes, "B"));
 
+    proxied(lab, report)?;
+
     let etcd = Etcd::start(lab.scratch());
     lists::fill(&etcd, amount.services);
     let lists = lists::one_by_one(&etcd, amount.lists)?;
@@ -188,7 +193,7 @@ fn measure(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Co
 fn follow(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Vec<Step>> {
     let etcd = Etcd::start(lab.scratch());
     lists::fill(&etcd, 10);
-    let mut hosts = Hosts::on(&etcd)?;
+    let mut hosts = Hosts::at(&etcd.endpoint())?;
     let cores = std::thread::available_parallelism()?.get() as f64;
     let mut steps = Vec::new();
     for count in amount.hosts {
@@ -238,6 +243,21 @@ fn follow(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Vec
         }
     }
     Ok(steps)
+}
+
+/// Hosts behind etcd's own proxy: it answers nobody who asks whether a watch still lives.
+fn proxied(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
+    let etcd = Etcd::start(lab.scratch());
+    lists::fill(&etcd, 10);
+    let proxy = Proxy::before(&etcd, lab.scratch());
+    let mut hosts = Hosts::at(&proxy.endpoint())?;
+    hosts.start(PROXIED)?;
+    let before = hosts.interruptions();
+    hosts.rest(PROXIED_FOR);
+    let lost = (hosts.interruptions() - before) as f64 / PROXIED as f64;
+    let figure = measured("host behind grpc-proxy", "store lost", lost, "times");
+    report.figure(figure.case("seconds", PROXIED_FOR.as_secs()));
+    Ok(())
 }
 
 /// What follows for fleets that don't fit on this machine.
