@@ -17,7 +17,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes documents install uninstall static deb test-packages test-package-files clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages test-package-files clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -110,21 +110,25 @@ bench: setup ## ours and others side by side: table, plots, target/bench (QUICK=
 bench-hooks: setup ## the part of it that is nanoseconds per hook (QUICK=1, JSON=1; root)
 	@$(MAKE) --no-print-directory bench SECTIONS=hooks
 
-bench-etcd: setup ## from a put in etcd to a connect that sees it, with 10,000 services (JSON=1; root)
+bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-etcd $(if $(JSON),--json)
+	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick)
 
-bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, with 10,000 services (JSON=1; root)
+bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, by the number of services (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-kubernetes $(if $(JSON),--json)
+	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick)
 
-bench-packets: setup ## the first packet from another host, by the number of services (JSON=1; root)
+bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-packets $(if $(JSON),--json)
+	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick)
 
-bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (JSON=1; root)
+bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-probes $(if $(JSON),--json)
+	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick)
+
+simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick)
 
 documents: build ## manual pages, shell completions and schemas of the configuration, in target/documents
 	target/dist/lb-agent documents target/documents

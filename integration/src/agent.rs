@@ -13,10 +13,12 @@ use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long starting, reloading and stopping may take, generously: both CPUs may be busy with load.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// The same with very much to load.
+const LARGE: Duration = Duration::from_secs(180);
 
 /// A running agent; killed on drop, its programs stay until the lab's pins are removed.
 #[derive(Debug)]
@@ -39,6 +41,17 @@ impl<'a> Agent<'a> {
         let mut agent = Self::spawn(lab, &[]);
         agent.wait_ready();
         agent
+    }
+
+    /// Starts an agent that has very much to load, and returns how long it took to be ready: to start at
+    /// all, to read its sources, to publish the tables and to attach the programs.
+    #[track_caller]
+    pub fn start_large(lab: &'a Lab, services: &str) -> (Self, Duration) {
+        lab.write_config(services);
+        let begin = Instant::now();
+        let mut agent = Self::spawn(lab, &[]);
+        agent.wait_ready_within(LARGE);
+        (agent, begin.elapsed())
     }
 
     /// Starts an agent on the configuration that is in place, without waiting for anything.
@@ -68,7 +81,12 @@ impl<'a> Agent<'a> {
     /// Waits until this very process (not one before it) says that it is ready.
     #[track_caller]
     pub fn wait_ready(&mut self) {
-        let ready = within(DEADLINE, || {
+        self.wait_ready_within(DEADLINE);
+    }
+
+    #[track_caller]
+    fn wait_ready_within(&mut self, deadline: Duration) {
+        let ready = within(deadline, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the agent ended with {status}; it logged\n{}", self.log());
             }
@@ -77,7 +95,7 @@ impl<'a> Agent<'a> {
         });
         assert!(
             ready.is_some(),
-            "the agent is not ready after {DEADLINE:?}: {:?}; it logged\n{}",
+            "the agent is not ready after {deadline:?}: {:?}; it logged\n{}",
             http::get(&self.lab.socket(), "/readyz"),
             self.log()
         );

@@ -20,14 +20,15 @@ pub const EACH: u32 = 10;
 
 /// How long anything may take before it counts as never.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Calls that fill the store.
-const PARTS: u32 = 20;
+/// Keys that are written at a time: each call has to end within a few seconds on the slowest machine.
+const PART: u32 = 5_000;
 /// The service that is changed, beside the many.
 const PROBE: &str = "probe";
 
 /// A store with many services. It and its servers end with it.
 pub struct Large<'a> {
     lab: &'a Lab,
+    services: u32,
     etcd: Etcd,
     servers: Backends,
     runtime: Runtime,
@@ -56,29 +57,29 @@ impl<'a> Large<'a> {
     /// Starts a store and fills it. To be called within [`crate::lab::run`].
     #[track_caller]
     pub fn fill(lab: &'a Lab) -> Self {
+        Self::fill_with(lab, SERVICES)
+    }
+
+    /// [`fill`](Self::fill) with this number of services beside the one that is changed.
+    #[track_caller]
+    pub fn fill_with(lab: &'a Lab, services: u32) -> Self {
         let etcd = Etcd::start(lab.scratch());
         let service = |number: u32| {
             let frontends = serde_json::json!({ "frontends": [vip(number)] });
             (format!("/lb/services/s{number}"), frontends.to_string())
         };
-        let backend = |number: u32| {
-            let key = format!("/lb/backends/s{}/{}", number / EACH, number % EACH);
-            let address: SocketAddr = (Ipv4Addr::from(0xAC10_0000 + number), 8080).into();
-            (key, serde_json::json!({ "address": address }).to_string())
-        };
-        etcd.put_many((0..SERVICES).map(service));
-        // In parts, since each call has to end within a few seconds on the slowest machine.
-        for part in 0..PARTS {
-            let all = SERVICES * EACH;
-            etcd.put_many((part * all / PARTS..(part + 1) * all / PARTS).map(backend));
-        }
+        let parts =
+            |all: u32| (0..all).step_by(PART as usize).map(move |at| at..all.min(at + PART));
+        parts(services).for_each(|part| etcd.put_many(part.map(service)));
+        parts(services * EACH)
+            .for_each(|part| etcd.put_many(part.map(|number| backend(number, 0xAC10_0000))));
         let servers = Backends::tcp("127.0.0.1", ["0", "1"]);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be made");
         let client = runtime.block_on(Client::connect([etcd.endpoint()], None));
         let client = client.expect("the store answers");
-        let mut large = Self { lab, etcd, servers, runtime, client };
-        large.write([service_of(PROBE, vip(SERVICES)), large.probe(0)]);
+        let mut large = Self { lab, services, etcd, servers, runtime, client };
+        large.write([service_of(PROBE, vip(services)), large.probe_at(0)]);
         large
     }
 
@@ -86,28 +87,47 @@ impl<'a> Large<'a> {
     /// read the store, to publish the tables and to attach the programs.
     #[track_caller]
     pub fn start_agent(&self) -> (Agent<'a>, Duration) {
+        self.start_agent_with("")
+    }
+
+    /// [`start_agent`](Self::start_agent) with further top-level settings.
+    #[track_caller]
+    pub fn start_agent_with(&self, top: &str) -> (Agent<'a>, Duration) {
         self.lab.set_settings(&format!(
-            "sources:\n  - etcd: {{endpoints: [\"{}\"]}}\n    vip_ranges: [10.96.0.0/12]\n",
+            "{top}\nsources:\n  - etcd: {{endpoints: [\"{}\"]}}\n    vip_ranges: [10.96.0.0/12]\n",
             self.etcd.endpoint()
         ));
-        let begin = Instant::now();
-        let agent = Agent::start(self.lab, "");
-        (agent, begin.elapsed())
+        Agent::start_large(self.lab, "")
+    }
+
+    /// The address of the service that is changed, the last one.
+    pub fn probe(&self) -> SocketAddr {
+        vip(self.services)
+    }
+
+    /// Where the probe's only backend is before the first change.
+    pub fn server(&self) -> SocketAddr {
+        self.servers.at(0)
+    }
+
+    /// Where the store is.
+    pub fn endpoint(&self) -> String {
+        self.etcd.endpoint()
     }
 
     /// Moves the probe's only backend to the other server, and waits until connects go there.
     #[track_caller]
     pub fn change(&mut self, turn: usize) -> Seen {
-        let change = [self.probe(turn % 2)];
+        let change = [self.probe_at(turn % 2)];
         let (asked, answered) = self.write(change);
-        seen(asked, answered, vip(SERVICES), turn % 2)
+        seen(asked, answered, self.probe(), turn % 2)
     }
 
     /// Adds a service with one backend, and waits until connects go there.
     #[track_caller]
     pub fn add(&mut self, turn: usize) -> Seen {
         let name = format!("added{turn}");
-        let vip = vip(SERVICES + 1 + u32::try_from(turn).expect("few turns"));
+        let vip = vip(self.services + 1 + u32::try_from(turn).expect("few turns"));
         let backend = (format!("/lb/backends/{name}/0"), self.address(turn % 2));
         let (asked, answered) = self.write([service_of(&name, vip), backend]);
         seen(asked, answered, vip, turn % 2)
@@ -116,10 +136,10 @@ impl<'a> Large<'a> {
     /// What the agent costs while nothing changes.
     #[track_caller]
     pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
-        idle_cost(self.lab, agent, span)
+        idle_cost(self.lab, agent, self.services, span)
     }
 
-    fn probe(&self, server: usize) -> (String, String) {
+    fn probe_at(&self, server: usize) -> (String, String) {
         (format!("/lb/backends/{PROBE}/0"), self.address(server))
     }
 
@@ -140,16 +160,17 @@ impl<'a> Large<'a> {
 
 /// What an agent with so many services costs while nothing changes.
 #[track_caller]
-pub(crate) fn idle_cost(lab: &Lab, agent: &Agent<'_>, span: Duration) -> Cost {
+pub(crate) fn idle_cost(lab: &Lab, agent: &Agent<'_>, services: u32, span: Duration) -> Cost {
     // What the last change has left to do is done first; saving it is the last of that, and this file
     // is saved last.
     let saved = lab.state_dir().join("state.json");
     let mut before = spent(agent.pid());
-    wait_for("the agent to come to rest", 2 * DEADLINE, || {
+    let deadline = 2 * DEADLINE * services.div_ceil(SERVICES);
+    wait_for("the agent to come to rest", deadline, || {
         let_pass(Duration::from_secs(1));
         let now = spent(agent.pid());
         let used = now - std::mem::replace(&mut before, now);
-        let all = fs::metadata(&saved).is_ok_and(|file| file.len() > u64::from(SERVICES * EACH));
+        let all = fs::metadata(&saved).is_ok_and(|file| file.len() > u64::from(services * EACH));
         (all && used <= Duration::from_millis(20)).then_some(())
     });
     let (begin, before) = (Instant::now(), spent(agent.pid()));
@@ -178,7 +199,20 @@ fn service_of(name: &str, vip: SocketAddr) -> (String, String) {
     (format!("/lb/services/{name}"), value.to_string())
 }
 
-fn vip(number: u32) -> SocketAddr {
+/// The address of a backend that nobody serves, the `number`-th of all.
+pub(crate) fn nowhere(number: u32) -> SocketAddr {
+    (Ipv4Addr::from(0xAC10_0000 + number), 8080).into()
+}
+
+/// The key of a backend, the `number`-th of all, whose address counts from this one.
+pub(crate) fn backend(number: u32, first: u32) -> (String, String) {
+    let key = format!("/lb/backends/s{}/{}", number / EACH, number % EACH);
+    let address: SocketAddr = (Ipv4Addr::from(first + number), 8080).into();
+    (key, serde_json::json!({ "address": address }).to_string())
+}
+
+/// The address of service `number`.
+pub(crate) fn vip(number: u32) -> SocketAddr {
     (Ipv4Addr::from(0x0A60_0000 + number), 80).into()
 }
 

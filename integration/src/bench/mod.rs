@@ -4,14 +4,19 @@
 
 mod after;
 pub mod check;
+pub mod churn;
 mod connect;
+pub mod control;
 mod cpu;
 mod hooks;
 pub mod machine;
 pub mod ours;
+pub mod packets;
 pub mod plots;
+pub mod probes;
 pub mod publish;
 pub mod results;
+pub mod scale;
 mod scene;
 mod servers;
 mod station;
@@ -41,12 +46,44 @@ pub const SECTIONS: &[Section] = &[
         about: "latency, throughput and processor time on connections that are made",
         run: after::run,
     },
+    Section {
+        name: "control-file",
+        about: "loading services from a file and changing one; what the agent needs",
+        run: control::file,
+    },
+    Section { name: "control-etcd", about: "the same from etcd", run: control::etcd },
+    Section {
+        name: "control-kubernetes",
+        about: "the same from a cluster's API server",
+        run: control::kubernetes,
+    },
+    Section {
+        name: "control-nftables",
+        about: "the same as rules, by nft",
+        run: control::nftables,
+    },
+    Section {
+        name: "churn",
+        about: "connects while 1,000 backends change each second",
+        run: churn::run,
+    },
+    Section {
+        name: "packets",
+        about: "connections from another host, by the number of services",
+        run: packets::run,
+    },
+    Section { name: "probes", about: "what checks of many backends cost", run: probes::run },
+    Section {
+        name: "scale",
+        about: "many hosts on one store: measured with as many as fit, and extrapolated",
+        run: scale::run,
+    },
 ];
 
 /// A part of the benchmark that can be run alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
-    /// By which it is asked for; also the group of its figures.
+    /// By which it is asked for; the group of its figures is the same, up to a dash.
     pub name: &'static str,
     /// What it measures, for the help.
     pub about: &'static str,

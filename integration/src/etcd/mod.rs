@@ -3,15 +3,17 @@
 //!
 //! [`Etcd`] is one server and what can be done to its process; [`store`] reads and writes what it
 //! holds; [`Cluster`] is three of them; [`pki`] makes certificates good and bad; [`far`] puts a
-//! server behind a wire that can be cut.
+//! server behind a wire that can be cut, [`Proxy`] behind etcd's own proxy.
 
 mod cluster;
 pub mod far;
 pub mod pki;
 mod ports;
+mod proxy;
 mod store;
 
 pub use self::cluster::Cluster;
+pub use self::proxy::Proxy;
 
 use self::far::Far;
 use self::pki::Pair;
@@ -153,6 +155,12 @@ impl Etcd {
     pub fn runs(&mut self) -> bool {
         let child = self.child.as_mut();
         child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Its process, to see what it costs.
+    #[track_caller]
+    pub fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("the server has been started").id()
     }
 
     /// SIGKILL, and waits for its end; the data stay.
@@ -340,8 +348,7 @@ impl Etcd {
     }
 
     fn pid(&self) -> Pid {
-        let child = self.child.as_ref().expect("the server has been started");
-        Pid::from_raw(child.id().cast_signed())
+        Pid::from_raw(self.process_id().cast_signed())
     }
 }
 

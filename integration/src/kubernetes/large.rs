@@ -91,9 +91,7 @@ impl<'a> Large<'a> {
             self.api.url(),
             NEAR.0,
         ));
-        let begin = Instant::now();
-        let agent = Agent::start(self.lab, "");
-        (agent, begin.elapsed())
+        Agent::start_large(self.lab, "")
     }
 
     /// Moves the probe's only endpoint to the other server, and waits until connects go there.
@@ -125,7 +123,7 @@ impl<'a> Large<'a> {
             self.api.put(probe_slice(turn % 2));
             let_pass(PACE);
         }
-        seen(Instant::now(), Instant::now(), vip(SERVICES), changes % 2);
+        seen(Instant::now(), Instant::now(), self.probe(), changes % 2);
         let last = agent.revision();
         let all = wait_for("the metrics of all changes", DEADLINE, || {
             Some(Published::so_far()).filter(|now| now.revisions >= last)
@@ -136,7 +134,7 @@ impl<'a> Large<'a> {
     /// What the agent costs while nothing changes.
     #[track_caller]
     pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
-        idle_cost(self.lab, agent, span)
+        idle_cost(self.lab, agent, self.services, span)
     }
 }
 
