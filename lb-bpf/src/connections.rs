@@ -7,6 +7,7 @@ use crate::maps::{self, Remembered};
 use crate::sock::{self, PROCEED, ReleasedSock, SockAddr};
 use crate::{datagrams, outcomes};
 use core::ffi::c_void;
+use core::ptr::NonNull;
 use lb_common::rows::{ConnectionRow, FrontendKey};
 use lb_common::{features, protocol, since};
 
@@ -52,7 +53,7 @@ pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>) -> Place {
 /// where the connection goes, to an address that the backend has announced, and must neither be
 /// translated nor change what is remembered of the connection.
 #[inline(always)]
-pub(crate) fn joins(mptcp: Option<*mut c_void>, place: &Place) -> bool {
+pub(crate) fn joins(mptcp: Option<NonNull<c_void>>, place: &Place) -> bool {
     match mptcp {
         Some(mptcp) => belongs_to_another(mptcp, place.cookie),
         None => false,
@@ -64,7 +65,11 @@ pub(crate) fn joins(mptcp: Option<*mut c_void>, place: &Place) -> bool {
 /// To be the last thing a program does that nobody traces: an atomic operation after it would have
 /// to wait for its stores to reach the row.
 #[inline(always)]
-pub(crate) fn remember(place: &Place, mptcp: Option<*mut c_void>, mut row: ConnectionRow) -> bool {
+pub(crate) fn remember(
+    place: &Place,
+    mptcp: Option<NonNull<c_void>>,
+    mut row: ConnectionRow,
+) -> bool {
     if maps::has(features::UNTRACKED) {
         return true;
     }
@@ -78,13 +83,16 @@ pub(crate) fn remember(place: &Place, mptcp: Option<*mut c_void>, mut row: Conne
 
 /// The MPTCP socket that a TCP socket is a subflow of.
 #[inline(always)]
-pub(crate) fn mptcp<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) -> Option<*mut c_void> {
+pub(crate) fn mptcp<const V6: bool>(
+    sock: &SockAddr<'_, V6>,
+    number: u8,
+) -> Option<NonNull<c_void>> {
     if number == protocol::TCP { sock.mptcp() } else { None }
 }
 
 #[inline(always)]
-fn on_mptcp(mptcp: *mut c_void, row: &ConnectionRow, since: u32) -> bool {
-    let Some(own) = Remembered::on_mptcp(mptcp, true) else { return false };
+fn on_mptcp(mptcp: NonNull<c_void>, row: &ConnectionRow, since: u32) -> bool {
+    let Some(own) = Remembered::on_mptcp(mptcp.as_ptr(), true) else { return false };
     if own.cookie() != 0 {
         maps::closed(own.backend_id());
     }
@@ -140,14 +148,14 @@ fn forget<const V6: bool>(sock: &SockAddr<'_, V6>, number: u8) {
     if let Some(mptcp) = mptcp(sock, number)
         && !belongs_to_another(mptcp, cookie)
     {
-        forget_mptcp(mptcp, false);
+        forget_mptcp(mptcp.as_ptr(), false);
     }
 }
 
 /// Whether an MPTCP socket's row was made for another subflow than this one.
 #[inline(always)]
-fn belongs_to_another(mptcp: *mut c_void, cookie: u64) -> bool {
-    match Remembered::on_mptcp(mptcp, false) {
+fn belongs_to_another(mptcp: NonNull<c_void>, cookie: u64) -> bool {
+    match Remembered::on_mptcp(mptcp.as_ptr(), false) {
         Some(own) => own.cookie() != 0 && own.cookie() != cookie,
         None => false,
     }

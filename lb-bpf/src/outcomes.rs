@@ -107,7 +107,7 @@ fn backend_of(call: &TcpCall<'_>) -> Option<u32> {
     let cookie = call.cookie();
     let remembered = match connections::of(cookie) {
         Some(remembered) => remembered,
-        None => Remembered::on_mptcp(call.mptcp()?, false)?,
+        None => Remembered::on_mptcp(call.mptcp()?.as_ptr(), false)?,
     };
     let row = remembered.row();
     let (address, port) = call.peer();

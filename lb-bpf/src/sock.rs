@@ -21,7 +21,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use core::ffi::c_void;
-use core::ptr::{read_volatile, write_volatile};
+use core::ptr::{NonNull, read_volatile, write_volatile};
 use lb_common::rows::Address;
 use lb_common::{features, protocol};
 
@@ -194,15 +194,15 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
         }
     }
 
-    /// The MPTCP socket that a TCP subflow belongs to.
+    /// The MPTCP socket that a TCP subflow belongs to. One word with a null, not a word beside a flag: the
+    /// compiler may load such a word before it looks at the flag, which kernels before 6.3 refuse.
     #[inline(always)]
-    pub(crate) fn mptcp(&self) -> Option<*mut c_void> {
+    pub(crate) fn mptcp(&self) -> Option<NonNull<c_void>> {
         if !maps::has(features::MPTCP) {
             return None;
         }
         // SAFETY: a helper that takes a socket and returns null for plain TCP.
-        let mptcp = unsafe { bpf_skc_to_mptcp_sock(self.sock()) };
-        if mptcp.is_null() { None } else { Some(mptcp.cast()) }
+        NonNull::new(unsafe { bpf_skc_to_mptcp_sock(self.sock()) }.cast())
     }
 
     /// Makes the call fail with this errno (positive).

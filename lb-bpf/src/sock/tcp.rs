@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SockOpsContext;
 use core::ffi::c_void;
-use core::ptr::read_volatile;
+use core::ptr::{NonNull, read_volatile};
 use lb_common::features;
 use lb_common::rows::Address;
 
@@ -150,13 +150,12 @@ impl<'a> TcpCall<'a> {
 
     /// The MPTCP socket that a TCP subflow belongs to.
     #[inline(always)]
-    pub(crate) fn mptcp(&self) -> Option<*mut c_void> {
+    pub(crate) fn mptcp(&self) -> Option<NonNull<c_void>> {
         if !maps::has(features::MPTCP) {
             return None;
         }
         // SAFETY: a helper that takes a socket and returns null for plain TCP.
-        let mptcp = unsafe { bpf_skc_to_mptcp_sock(self.sock()?.cast()) };
-        if mptcp.is_null() { None } else { Some(mptcp.cast()) }
+        NonNull::new(unsafe { bpf_skc_to_mptcp_sock(self.sock()?.cast()) }.cast())
     }
 
     /// The error that the application is going to see; 0 if there is none.
