@@ -4,7 +4,7 @@ use integration::process::binary;
 use integration::server::{Backends, Kind};
 use integration::spec::{service, services};
 use integration::systemd::Systemd;
-use integration::wait::{eventually, wait_for};
+use integration::wait::{eventually, within};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -36,11 +36,12 @@ fn connects_go_on(host: &Systemd) {
 /// The agent's process, once it serves.
 #[track_caller]
 fn serves(host: &Systemd, before: Option<&str>) -> String {
-    wait_for("the agent to serve", DEADLINE, || {
+    let found = within(DEADLINE, || {
         let pid = host.property(UNIT, "MainPID");
         let ready = || host.run(&["/usr/sbin/lbctl", "status"]).1.contains("ready");
         (pid != "0" && Some(&*pid) != before && ready()).then_some(pid)
-    })
+    });
+    found.unwrap_or_else(|| panic!("the agent does not serve: {}", host.journal()))
 }
 
 #[test]

@@ -266,7 +266,7 @@ pub(super) fn fresh_name(pin: &Path) -> Result<PathBuf, AttachError> {
 }
 
 /// Removes links and tables below `pin_dir`, those of other layouts too; the caller has our lock.
-/// Returns whether there was anything. Programs stop as soon as their links are gone.
+/// Returns whether there was anything. No program runs any more then.
 pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
     let pins = pin_dir.join(LAYOUT_VERSION.to_string());
     let generations = generations::find(pin_dir)?;
@@ -274,9 +274,12 @@ pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
         return Ok(false);
     }
     // New translations end first, the means to undo them last.
-    let order = HOOKS.iter().rev().map(|hook| format!("link_{}", hook.name));
-    for name in order {
-        remove(&pins.join(name))?;
+    for hook in HOOKS.iter().rev() {
+        let earlier = generations.iter().map(|generation| generation.pin_of(hook));
+        for pin in earlier.chain([pin_of(&pins, hook)]) {
+            detach_pinned(&pin)?;
+            remove(&pin)?;
+        }
     }
     if pins.is_dir() {
         remove_pins(&pins)?;
@@ -299,6 +302,19 @@ pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
             Err(failed(format!("removing {}", pin_dir.display()))(error))
         }
         _ => Ok(true),
+    }
+}
+
+fn detach_pinned(pin: &Path) -> Result<(), AttachError> {
+    match sys::open_pin(pin).and_then(|link| sys::detach_link(link.as_fd())) {
+        // What is no link is removed all the same.
+        Err(error)
+            if error.kind() != io::ErrorKind::NotFound
+                && error.raw_os_error() != Some(libc::EINVAL) =>
+        {
+            Err(failed(format!("detaching {}", pin.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 

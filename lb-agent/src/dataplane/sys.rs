@@ -151,6 +151,12 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &[raw(link), raw(program), 0, 0]).map(drop)
 }
 
+/// Takes a link's program off its hook, whoever else holds the link. The kernel lets go of one that nobody
+/// holds any more a moment later only.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(bpf_cmd::BPF_LINK_DETACH, &[raw(link)]).map(drop)
+}
+
 /// What a link is attached to.
 pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // struct bpf_link_info: type, id, program id, (padding), then for cgroups id and attach type.
