@@ -46,12 +46,18 @@ apt_install() {
         trap "$as_root rm -f $policy" EXIT
     fi
     $as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null || {
+        say "apt-get could not install these. rustc-web and llvm-22-dev come from Debian's security archive: is" \
+            "bookworm-security among the sources in /etc/apt?"
+        exit 1
+    }
 }
 
 packages=
 need() { have "$1" || packages="$packages $2"; }
 need cc gcc
+# Cargo fetches by https.
+[ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
 need ip iproute2
 need nsenter util-linux
 # Knows which system calls the sets of a unit's filter have.
@@ -62,6 +68,8 @@ need protoc protobuf-compiler
 need etcd etcd-server
 need etcdctl etcd-client
 need dig bind9-dnsutils
+# What the documentation types.
+need curl curl
 # What kube-proxy leaves behind is made and removed with these.
 need nft nftables
 need iptables-nft iptables

@@ -168,7 +168,8 @@ fn every_mapping_is_looked_at() {
     fn visit(form: &Form, found: &mut BTreeMap<&'static str, usize>) {
         match form {
             Form::Map(mapping) => {
-                if found.insert(mapping.id, mapping.keys().count()).is_none() {
+                let new = found.insert(mapping.id, mapping.keys().count()).is_none();
+                if new {
                     mapping.keys().for_each(|key| visit(&key.form, found));
                 }
             }
