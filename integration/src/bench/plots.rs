@@ -3,7 +3,6 @@
 use super::Figure;
 use anyhow::Context as _;
 use plotters::prelude::*;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -29,11 +28,15 @@ struct Plot {
     value: &'static str,
 }
 
-/// A subject and its values by place on the horizontal axis.
-type Series = BTreeMap<String, Vec<(f64, f64)>>;
+/// Subjects in the order in which they were measured, each with its values by place on the
+/// horizontal axis.
+type Series = Vec<(String, Vec<(f64, f64)>)>;
 
-/// Draws what the figures have data for; the files' names.
-pub fn draw(figures: &[Figure], directory: &Path) -> anyhow::Result<Vec<&'static str>> {
+/// Draws what the figures have data for; the files' names, and what they show.
+pub fn draw(
+    figures: &[Figure],
+    directory: &Path,
+) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
     fs::create_dir_all(directory).with_context(|| format!("can't make {}", directory.display()))?;
     let mut drawn = Vec::new();
     let connects = Plot {
@@ -44,7 +47,7 @@ pub fn draw(figures: &[Figure], directory: &Path) -> anyhow::Result<Vec<&'static
     let series = by_number(figures, "connect", "p50", "services");
     if !series.is_empty() {
         lines(&connects, "services", &series, directory)?;
-        drawn.push(connects.file);
+        drawn.push((connects.file, connects.title));
     }
     let hooks = Plot {
         file: "hooks.svg",
@@ -61,7 +64,7 @@ pub fn draw(figures: &[Figure], directory: &Path) -> anyhow::Result<Vec<&'static
     });
     if !bars.is_empty() {
         self::bars(&hooks, &bars, directory)?;
-        drawn.push(hooks.file);
+        drawn.push((hooks.file, hooks.title));
     }
     let after = Plot {
         file: "after.svg",
@@ -75,7 +78,7 @@ pub fn draw(figures: &[Figure], directory: &Path) -> anyhow::Result<Vec<&'static
     });
     if !bars.is_empty() {
         self::bars(&after, &bars, directory)?;
-        drawn.push(after.file);
+        drawn.push((after.file, after.title));
     }
     let spent = Plot {
         file: "cpu.svg",
@@ -96,7 +99,7 @@ pub fn draw(figures: &[Figure], directory: &Path) -> anyhow::Result<Vec<&'static
     bars.extend(connection.map(|(_, subjects)| ("a connection".to_owned(), subjects)));
     if !bars.is_empty() {
         self::bars(&spent, &bars, directory)?;
-        drawn.push(spent.file);
+        drawn.push((spent.file, spent.title));
     }
     Ok(drawn)
 }
@@ -107,11 +110,15 @@ fn by_number(figures: &[Figure], group: &str, metric: &str, condition: &str) -> 
     for figure in figures.iter().filter(|f| f.group == group && f.metric == metric) {
         let number = figure.case.get(condition).and_then(|value| value.parse().ok());
         if let (Some(number), Some(ratio)) = (number, &figure.ratio) {
-            let values = series.entry(figure.subject.clone()).or_default();
-            values.push((number, ratio.value));
+            let place = series.iter().position(|(other, _)| *other == figure.subject);
+            let place = place.unwrap_or_else(|| {
+                series.push((figure.subject.clone(), Vec::new()));
+                series.len() - 1
+            });
+            series[place].1.push((number, ratio.value));
         }
     }
-    series.values_mut().for_each(|values| values.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    series.iter_mut().for_each(|(_, values)| values.sort_by(|a, b| a.0.total_cmp(&b.0)));
     series
 }
 
@@ -136,7 +143,7 @@ fn by_case(
 }
 
 fn lines(plot: &Plot, axis: &str, series: &Series, directory: &Path) -> anyhow::Result<()> {
-    let all = || series.values().flatten();
+    let all = || series.iter().flat_map(|(_, values)| values);
     let right = all().map(|(x, _)| *x).fold(10.0, f64::max) * 1.5;
     let top = all().map(|(_, y)| *y).fold(2.0, f64::max) * 1.2;
     let path = directory.join(plot.file);
@@ -165,7 +172,7 @@ fn lines(plot: &Plot, axis: &str, series: &Series, directory: &Path) -> anyhow::
         chart
             .draw_series(line)
             .map_err(|e| failed(&e))?
-            .label(subject)
+            .label(subject.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         let points = values.iter().map(|at| Circle::new(*at, 3, colour.filled()));
         chart.draw_series(points).map_err(|e| failed(&e))?;
@@ -264,9 +271,10 @@ mod tests {
             connect("iptables", 1, 1.3),
             connect("iptables", 1000, 5.0),
         ];
-        assert_eq!(draw(&figures, directory.path()).unwrap(), ["connect.svg"]);
+        let drawn = draw(&figures, directory.path()).unwrap();
+        assert_eq!(drawn.iter().map(|(file, _)| *file).collect::<Vec<_>>(), ["connect.svg"]);
         let svg = fs::read_to_string(directory.path().join("connect.svg")).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("iptables"), "{svg}");
-        assert_eq!(draw(&[], directory.path()).unwrap(), Vec::<&str>::new());
+        assert_eq!(draw(&[], directory.path()).unwrap(), []);
     }
 }

@@ -25,12 +25,12 @@ const ROWS: [(&str, &str, &str); 5] = [
 pub fn publish(results: &Results, root: &Path) -> anyhow::Result<()> {
     let directory = root.join("docs/bench");
     results.write(&directory)?;
-    plots::draw(&results.figures, &directory)?;
+    let drawn = plots::draw(&results.figures, &directory)?;
     write(&directory.join("README.md"), &document(results))?;
     let readme = root.join("README.md");
     let text =
         fs::read_to_string(&readme).with_context(|| format!("can't read {}", readme.display()))?;
-    let text = replaced(&text, &summary(results))
+    let text = replaced(&text, &summary(results, &drawn))
         .with_context(|| format!("{} has no lines {BEGIN}and {END}", readme.display()))?;
     write(&readme, &text)
 }
@@ -54,8 +54,8 @@ fn document(results: &Results) -> String {
     )
 }
 
-/// Ratios only.
-fn summary(results: &Results) -> String {
+/// The plots, and ratios only.
+fn summary(results: &Results, drawn: &[(&str, &str)]) -> String {
     let mut rows: Vec<(String, [String; SUBJECTS.len()])> = Vec::new();
     for (group, metric, name) in ROWS {
         let of = |figure: &&Figure| figure.group == group && figure.metric == metric;
@@ -78,7 +78,9 @@ fn summary(results: &Results) -> String {
             rows[place].1[subject] = ratio.unwrap_or_default();
         }
     }
-    let mut text = format!(
+    let plots = drawn.iter().map(|(file, title)| format!("![{title}](docs/bench/{file})\n\n"));
+    let mut text = plots.collect::<String>();
+    text += &format!(
         "Times what it is without any program or rule; on a {}.\n\n| | {} |\n|---|{}\n",
         results.machine,
         SUBJECTS.join(" | "),
@@ -120,11 +122,12 @@ mod tests {
         let figures = vec![figure("ours", 1.02), figure("iptables", 2.5)];
         let machine = Machine::here();
         let results = Results { machine, finished: 0, quick: true, seed: 1, figures };
-        let summary = summary(&results);
+        let summary = summary(&results, &[("connect.svg", "Connects")]);
         assert!(
             summary.ends_with("\n| connect(), median, 100 services | 1.02 |  | 2.50 |\n"),
             "{summary}"
         );
+        assert!(summary.starts_with("![Connects](docs/bench/connect.svg)\n\n"), "{summary}");
         let readme = format!("before\n{BEGIN}old\n{END}\nafter\n");
         let readme = replaced(&readme, &summary).unwrap();
         assert!(readme.contains("2.50") && !readme.contains("old"), "{readme}");

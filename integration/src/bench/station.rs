@@ -3,6 +3,8 @@
 
 use crate::cgroup::Cgroup;
 use crate::netns::{self, ip, ip_batch};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::{Pid, gettid};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -45,8 +47,9 @@ impl Station {
                 cgroup.enter();
             }
             netns::enter_new();
+            pin();
             // Whoever started this waits for it.
-            let _ = started.send(nix::unistd::gettid().as_raw());
+            let _ = started.send(gettid().as_raw());
             todo.into_iter().for_each(|job| job());
         });
         let tid = tid.recv().expect("a thread can enter a namespace");
@@ -77,6 +80,17 @@ impl Drop for Station {
             panic!("a station panicked");
         }
     }
+}
+
+/// Keeps the calling thread on one processor, the same for all stations: whether a client and its
+/// server happen to share one would decide everything else.
+fn pin() {
+    let own = Pid::from_raw(0);
+    let allowed = sched_getaffinity(own).expect("a thread may know where it runs");
+    let mut last = CpuSet::new();
+    let last_allowed = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    last.set(last_allowed.expect("a thread runs somewhere")).expect("a processor of the set");
+    sched_setaffinity(own, &last).expect("a thread may run where it runs");
 }
 
 // === impl Wire ===

@@ -83,7 +83,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 fn measure(lab: &Lab, plan: &Plan, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
     let _statistics = enable_stats(Stats::RunTime).context("enabling run-time statistics")?;
     let server = Server::start()?;
-    let all = Subjects::attach(lab)?;
+    let all = Subjects::attach(lab, true)?;
     for load in CONNECTS {
         compare(lab, plan, effort, &server, &load, all.on_connect4(), report)?;
     }
@@ -113,7 +113,7 @@ pub(super) fn check(effort: Effort, seed: u64, report: &mut Report) -> anyhow::R
         let mut run = || {
             let _statistics = enable_stats(Stats::RunTime)?;
             let server = Server::start()?;
-            let all = Subjects::attach(lab)?;
+            let all = Subjects::attach(lab, false)?;
             for load in &CONNECTS[..2] {
                 compare(lab, &plan, effort, &server, load, all.on_connect4(), report)?;
             }
