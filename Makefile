@@ -11,7 +11,7 @@ export RUST_TEST_THREADS ?= 6
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages clean
+.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,7 @@ test: setup ## everything: unit, property, layering and real-kernel tests (root)
 	$(CARGO) test --workspace --exclude lb-bpf
 	$(CARGO) build --release -p lb-agent -p integration --bins --no-default-features
 	$(CARGO) test --release -p integration --no-default-features --test scale
+	$(CARGO) test --release -p integration --no-default-features --test ratios
 	$(CARGO) test --release -p integration --no-default-features --test observe ten_thousand
 
 model: setup ## the publishing protocol, explored in every order of events; and every rule broken
@@ -90,29 +91,33 @@ check: setup ## the quick loop: formatting, lints, unit tests (root: one of them
 fmt: ## format all code
 	$(CARGO) fmt --all
 
-bench-hooks: setup ## nanoseconds per hook, beside an empty program (JSON=1 for one object a line; root)
+bench: setup ## ours and others side by side: table, plots, target/bench (QUICK=1, SECTIONS=..., SEED=n, JSON=1, UPDATE=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench-hooks $(if $(JSON),--json)
+	@target/release/bench $(SECTIONS) $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
+		$(if $(JSON),--json) $(if $(UPDATE),--update)
 
-bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1; root)
-	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick)
+bench-hooks: setup ## the part of it that is nanoseconds per hook (QUICK=1, JSON=1; root)
+	@$(MAKE) --no-print-directory bench SECTIONS=hooks
 
-bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, by the number of services (QUICK=1; root)
+bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick)
+	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1; root)
+bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, by the number of services (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick)
+	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1; root)
+bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick)
+	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1; root)
+bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick)
+	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick) $(if $(JSON),--json)
+
+simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1, JSON=1; root)
+	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick) $(if $(JSON),--json)
 
 documents: build ## manual pages and shell completions, in target/documents
 	target/dist/lb-agent documents target/documents

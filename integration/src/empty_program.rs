@@ -1,6 +1,10 @@
-//! A program that does nothing, on a hook of a cgroup: what every measurement is compared with.
+//! A program that does nothing, on a hook of a cgroup: what every measurement is compared with. And
+//! programs of a few instructions written by hand.
 
-#![expect(unsafe_code, reason = "loading two instructions needs no object file, but a raw bpf(2)")]
+#![expect(
+    unsafe_code,
+    reason = "loading a few instructions needs no object file, but a raw bpf(2)"
+)]
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_type};
 use nix::errno::Errno;
@@ -9,6 +13,9 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+
+/// `mov64 r0, 1; exit`.
+const EMPTY: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
 
 /// The program, attached while this lives.
 #[derive(Debug)]
@@ -51,25 +58,41 @@ struct ProgQuery {
 impl EmptyProgram {
     /// Puts `r0 = 1; exit` on connect4 of a cgroup.
     pub fn on_connect4(cgroup: &Path) -> io::Result<Self> {
-        let kind = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
-        Self::on(cgroup, kind, bpf_attach_type::BPF_CGROUP_INET4_CONNECT)
+        Self::on(cgroup, bpf_attach_type::BPF_CGROUP_INET4_CONNECT)
     }
 
     /// Puts `r0 = 1; exit` on sock_ops of a cgroup.
     pub fn on_sock_ops(cgroup: &Path) -> io::Result<Self> {
-        let kind = bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS;
-        Self::on(cgroup, kind, bpf_attach_type::BPF_CGROUP_SOCK_OPS)
+        Self::on(cgroup, bpf_attach_type::BPF_CGROUP_SOCK_OPS)
     }
 
-    fn on(cgroup: &Path, kind: bpf_prog_type, hook: bpf_attach_type) -> io::Result<Self> {
-        // mov64 r0, 1; exit
-        let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
+    /// Puts `r0 = 1; exit` on a hook of a cgroup: one of socket addresses, or
+    /// `BPF_CGROUP_INET_SOCK_RELEASE`, or `BPF_CGROUP_SOCK_OPS`.
+    pub fn on(cgroup: &Path, hook: bpf_attach_type) -> io::Result<Self> {
+        Self::of(cgroup, hook, "empty", &EMPTY)
+    }
+
+    /// Puts other instructions there, for comparison. The name has 15 characters at most; maps are
+    /// named by descriptors, which may be closed afterwards.
+    pub fn of(
+        cgroup: &Path,
+        hook: bpf_attach_type,
+        called: &str,
+        instructions: &[u64],
+    ) -> io::Result<Self> {
+        let kind = match hook {
+            bpf_attach_type::BPF_CGROUP_SOCK_OPS => bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS,
+            bpf_attach_type::BPF_CGROUP_INET_SOCK_RELEASE => {
+                bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK
+            }
+            _ => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        };
         let hook = hook as u32;
         let mut name = [0; 16];
-        name[..5].copy_from_slice(b"empty");
+        name.iter_mut().zip(called.bytes().take(15)).for_each(|(to, from)| *to = from);
         let load = ProgLoad {
             kind: kind as u32,
-            instruction_count: 2,
+            instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
             instructions: instructions.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
             name,

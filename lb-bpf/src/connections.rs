@@ -40,7 +40,7 @@ impl Place {
 #[inline(always)]
 pub(crate) fn place<const V6: bool>(sock: &SockAddr<'_, V6>) -> Place {
     let cookie = sock.cookie();
-    let slot = Remembered::slot(cookie);
+    let slot = if maps::has(features::UNTRACKED) { None } else { Remembered::slot(cookie) };
     let holder = match slot {
         Some(slot) => slot.cookie(),
         None => 0,
@@ -65,6 +65,9 @@ pub(crate) fn joins(mptcp: Option<*mut c_void>, place: &Place) -> bool {
 /// to wait for its stores to reach the row.
 #[inline(always)]
 pub(crate) fn remember(place: &Place, mptcp: Option<*mut c_void>, mut row: ConnectionRow) -> bool {
+    if maps::has(features::UNTRACKED) {
+        return true;
+    }
     row.cookie = place.cookie;
     let since = since::stamp(sock::now_coarse_ns());
     match mptcp {
@@ -201,6 +204,9 @@ pub(crate) fn collect(cookie: u64) {
 /// The last close of a socket.
 #[inline(always)]
 pub(crate) fn released(sock: &ReleasedSock<'_>) -> i32 {
+    if maps::has(features::UNTRACKED) {
+        return PROCEED;
+    }
     let number = sock.protocol();
     let gives_up = maps::has(features::OUTCOMES) && sock.is_dialling();
     if sock.is_mptcp() {

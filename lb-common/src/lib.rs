@@ -183,8 +183,8 @@ pub mod outcome {
     pub const UNREACHABLE: u32 = 6;
 }
 
-/// Bits of the program's `FEATURES` global: what the running kernel can do. The verifier removes
-/// the code of absent ones.
+/// Bits of the program's `FEATURES` global: what the running kernel can do, and what measurements
+/// leave out. The verifier removes the code that is never reached.
 pub mod features {
     /// `bpf_set_retval` (5.18): the caller sees the right errno instead of `EPERM`.
     pub const SET_RETVAL: u32 = 1 << 0;
@@ -199,6 +199,10 @@ pub mod features {
     pub const ATOMICS: u32 = 1 << 3;
     /// `bpf_ktime_get_coarse_ns` (5.11).
     pub const COARSE_CLOCK: u32 = 1 << 4;
+    /// Where sockets went is not remembered. For measurements only, which say so what it costs.
+    pub const UNTRACKED: u32 = 1 << 30;
+    /// Nothing is counted. For measurements only.
+    pub const UNCOUNTED: u32 = 1 << 31;
 }
 
 #[cfg(test)]

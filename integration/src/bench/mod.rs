@@ -2,13 +2,27 @@
 //! which the table, the plots and the document of results come. Ratios are the result; absolute
 //! values stand beside them.
 
-pub mod churn;
-pub mod control;
+mod after;
+pub mod check;
+mod churn;
+mod connect;
+mod control;
+mod cpu;
+mod hooks;
 pub mod machine;
-pub mod packets;
-pub mod probes;
+pub mod ours;
+mod packets;
+pub mod plots;
+mod probes;
+pub mod publish;
 pub mod results;
 pub mod scale;
+mod scene;
+mod servers;
+mod station;
+pub mod statistics;
+pub mod table;
+pub mod verdict;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +31,21 @@ use std::io::Write as _;
 
 /// All sections, in the order in which they run.
 pub const SECTIONS: &[Section] = &[
+    Section {
+        name: hooks::GROUP,
+        about: "nanoseconds per run of each hook's program",
+        run: hooks::run,
+    },
+    Section {
+        name: connect::GROUP,
+        about: "latency, rate and processor time of connects, beside rules of kube-proxy's shape",
+        run: connect::run,
+    },
+    Section {
+        name: after::GROUP,
+        about: "latency, throughput and processor time on connections that are made",
+        run: after::run,
+    },
     Section {
         name: "control-file",
         about: "loading services from a file and changing one; what the agent needs",

@@ -1,6 +1,7 @@
 //! Services as nftables rules in the shape that kube-proxy gives them: a verdict map leads to a chain
 //! per service, which chooses a chain per endpoint. What ours is compared with.
 
+use super::Rule;
 use super::nft::apply;
 use crate::kubernetes::large::{address_of, endpoints_of, vip};
 use std::fmt::Write as _;
@@ -12,14 +13,18 @@ const TABLE: &str = "chains";
 /// transaction.
 #[track_caller]
 pub fn load(services: u32) {
-    let probe = address(0);
-    let all = (0..=services).map(|number| {
+    load_all((0..=services).map(|number| {
         let endpoints = match number {
-            last if last == services => vec![probe],
+            last if last == services => vec![address(0)],
             _ => endpoints_of(number).collect(),
         };
-        (number, endpoints)
-    });
+        Rule { vip: v4(vip(number)), protocol: "tcp", endpoints }
+    }));
+}
+
+/// Loads services into the calling thread's namespace, in one transaction.
+#[track_caller]
+pub fn load_all(services: impl IntoIterator<Item = Rule>) {
     let mut script = format!(
         "add table ip {TABLE}\n\
          add chain ip {TABLE} mark-for-masquerade\n\
@@ -37,17 +42,17 @@ pub fn load(services: u32) {
     );
     // Chains first, then rules that name them.
     let mut rules = String::new();
-    for (number, endpoints) in all {
+    for (number, Rule { vip, protocol, endpoints }) in (0..).zip(services) {
         for endpoint in &endpoints {
             writing(writeln!(script, "add chain ip {TABLE} {}", name(number, *endpoint)));
-            endpoint_rules(&mut rules, number, *endpoint);
+            endpoint_rules(&mut rules, number, protocol, *endpoint);
         }
         writing(writeln!(script, "add chain ip {TABLE} service-{number}"));
         service_rule(&mut rules, number, &endpoints);
-        let (ip, port) = (vip(number).ip(), vip(number).port());
+        let (ip, port) = (vip.ip(), vip.port());
         writing(writeln!(
             rules,
-            "add element ip {TABLE} service-ips {{ {ip} . tcp . {port} : goto service-{number} }}"
+            "add element ip {TABLE} service-ips {{ {ip} . {protocol} . {port} : goto service-{number} }}"
         ));
     }
     script += &rules;
@@ -62,19 +67,19 @@ pub fn change(services: u32, from: usize, to: usize) {
         "add chain ip {TABLE} {}\nflush chain ip {TABLE} service-{services}\n",
         name(services, to)
     );
-    endpoint_rules(&mut script, services, to);
+    endpoint_rules(&mut script, services, "tcp", to);
     service_rule(&mut script, services, &[to]);
     let old = name(services, from);
     script += &format!("flush chain ip {TABLE} {old}\ndelete chain ip {TABLE} {old}\n");
     apply(&script);
 }
 
-fn endpoint_rules(script: &mut String, service: u32, endpoint: SocketAddrV4) {
+fn endpoint_rules(script: &mut String, service: u32, protocol: &str, endpoint: SocketAddrV4) {
     let chain = name(service, endpoint);
     writing(write!(
         script,
         "add rule ip {TABLE} {chain} ip saddr {} jump mark-for-masquerade\n\
-         add rule ip {TABLE} {chain} meta l4proto tcp dnat to {endpoint}\n",
+         add rule ip {TABLE} {chain} meta l4proto {protocol} dnat to {endpoint}\n",
         endpoint.ip()
     ));
 }
@@ -95,9 +100,13 @@ fn name(service: u32, endpoint: SocketAddrV4) -> String {
 }
 
 fn address(server: usize) -> SocketAddrV4 {
-    match address_of(server) {
+    v4(address_of(server))
+}
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
         SocketAddr::V4(address) => address,
-        SocketAddr::V6(address) => unreachable!("{address}: the servers are IPv4"),
+        SocketAddr::V6(address) => unreachable!("{address}: services and servers are IPv4"),
     }
 }
 

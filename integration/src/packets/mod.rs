@@ -7,6 +7,7 @@
 pub mod chains;
 pub mod measure;
 pub mod nft;
+pub mod tables;
 pub mod tcp;
 
 use crate::agent::Agent;
@@ -19,7 +20,7 @@ use crate::server::Kind;
 use crate::wait::eventually;
 use serde_json::{Value, json};
 use std::cell::Cell;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// A load balancer's address, and an external one.
@@ -41,6 +42,17 @@ const PROBE_PORT: u16 = 9_999;
 const DEADLINE: Duration = Duration::from_secs(20);
 /// An answer on one machine takes a fraction of it.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A service as kube-proxy makes rules of it.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its address.
+    pub vip: SocketAddrV4,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// One of which is chosen.
+    pub endpoints: Vec<SocketAddrV4>,
+}
 
 /// The cluster and who asks.
 #[derive(Debug)]

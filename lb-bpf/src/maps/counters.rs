@@ -1,10 +1,10 @@
 //! Counting connects, and the filter of backends' own addresses.
 
 use super::words::atomic_add;
-use super::{BACKEND_FILTER, BACKEND_STATS, SERVICE_STATS};
-use core::ptr::read_volatile;
-use lb_common::filter;
+use super::{BACKEND_FILTER, BACKEND_STATS, SERVICE_STATS, has};
+use core::ptr::{null_mut, read_volatile};
 use lb_common::rows::{Address, BackendCounters, ServiceCounters};
+use lb_common::{features, filter};
 
 #[inline(always)]
 pub(crate) fn active(backend_id: u32) -> u64 {
@@ -17,45 +17,61 @@ pub(crate) fn active(backend_id: u32) -> u64 {
     }
 }
 
-/// A service's counters on this CPU. Looked up once: each lookup is felt.
+/// A service's counters on this CPU; null where nothing is counted. Looked up once: each lookup is
+/// felt.
 #[derive(Clone, Copy)]
 pub(crate) struct ServiceCount(*mut ServiceCounters);
 
 impl ServiceCount {
     #[inline(always)]
     pub(crate) fn of(service_id: u32) -> Option<Self> {
+        if has(features::UNCOUNTED) {
+            return Some(Self(null_mut()));
+        }
         SERVICE_STATS.get_ptr_mut(service_id).map(Self)
     }
 
     /// How many sockets this CPU has sent to the service.
     #[inline(always)]
     pub(crate) fn connects(self) -> u64 {
+        if self.0.is_null() {
+            return 0;
+        }
         // SAFETY: this CPU's own copy.
         unsafe { (*self.0).connects }
     }
 
     #[inline(always)]
     pub(crate) fn count_connect(self) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*self.0).connects += 1 };
+        if !self.0.is_null() {
+            // SAFETY: this CPU's own copy.
+            unsafe { (*self.0).connects += 1 };
+        }
     }
 
     #[inline(always)]
     pub(crate) fn count_no_backend(self) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*self.0).no_backend += 1 };
+        if !self.0.is_null() {
+            // SAFETY: this CPU's own copy.
+            unsafe { (*self.0).no_backend += 1 };
+        }
     }
 
     #[inline(always)]
     pub(crate) fn count_untracked(self) {
-        // SAFETY: this CPU's own copy.
-        unsafe { (*self.0).untracked += 1 };
+        if !self.0.is_null() {
+            // SAFETY: this CPU's own copy.
+            unsafe { (*self.0).untracked += 1 };
+        }
     }
 }
 
 /// A socket went to a backend.
 #[inline(always)]
 pub(crate) fn connected(backend_id: u32) {
+    if has(features::UNCOUNTED) {
+        return;
+    }
     if let Some(counters) = BACKEND_STATS.get_ptr_mut(backend_id) {
         // SAFETY: the field lies in the row.
         atomic_add(unsafe { &raw mut (*counters).connects }, 1);
@@ -65,6 +81,9 @@ pub(crate) fn connected(backend_id: u32) {
 /// A socket that went to a backend is not counted as open any more, or never was.
 #[inline(always)]
 pub(crate) fn closed(backend_id: u32) {
+    if has(features::UNCOUNTED) {
+        return;
+    }
     if let Some(counters) = BACKEND_STATS.get_ptr_mut(backend_id) {
         // SAFETY: the field lies in the row.
         atomic_add(unsafe { &raw mut (*counters).closed }, 1);

@@ -1,17 +1,20 @@
 //! `make bench`: measures this load balancer and others side by side, on this machine; results as
-//! JSON, as a table and as plots.
+//! JSON, as tables and as plots.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use integration::bench::machine::Machine;
 use integration::bench::results::Results;
-use integration::bench::{Plan, Report, SECTIONS, Section};
-use std::path::PathBuf;
+use integration::bench::table::tables;
+use integration::bench::{Plan, Report, SECTIONS, Section, check, plots, publish, verdict};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// Ratios are the result: nothing else should run on this machine meanwhile.
 #[derive(Parser)]
 struct Cli {
-    /// Sections to run; all if none is named
+    /// Sections to run; all if none is named, `list` tells them
     sections: Vec<String>,
     /// Measure everything in a few minutes
     #[arg(long)]
@@ -22,19 +25,68 @@ struct Cli {
     /// Where results and plots are written
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    /// Print one figure a line as JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Only see whether ratios have collapsed, in a minute
+    #[arg(long, conflicts_with_all = ["sections", "quick", "update"])]
+    check: bool,
+    /// Put the results of a whole run among this work tree's documents
+    #[arg(long)]
+    update: bool,
 }
 
 fn main() -> anyhow::Result<()> {
-    let Cli { sections, quick, seed, out } = Cli::parse();
-    let chosen = choose(&sections)?;
-    let plan = Plan { quick, seed };
+    let cli = Cli::parse();
+    let mut out = std::io::stdout().lock();
+    if cli.sections == ["list"] {
+        for Section { name, about, .. } in SECTIONS {
+            writeln!(out, "{name:<10} {about}")?;
+        }
+        return Ok(());
+    }
     let mut report = Report::default();
+    if cli.check {
+        check::run(check::SERVICES, cli.seed, &mut report)?;
+        return verdict("ratios have collapsed", &verdict::collapsed(report.figures()));
+    }
+    let chosen = choose(&cli.sections)?;
+    let plan = Plan { quick: cli.quick, seed: cli.seed };
     for section in chosen {
         (section.run)(&plan, &mut report).with_context(|| format!("section {}", section.name))?;
     }
     let finished = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let figures = report.figures().to_vec();
-    Results { machine: Machine::here(), finished, quick, seed, figures }.write(&out)
+    let Plan { quick, seed } = plan;
+    let results = Results { machine: Machine::here(), finished, quick, seed, figures };
+    results.write(&cli.out)?;
+    plots::draw(&results.figures, &cli.out)?;
+    if cli.json {
+        for figure in &results.figures {
+            writeln!(out, "{}", serde_json::to_string(figure)?)?;
+        }
+    } else {
+        writeln!(out, "A {}\n", results.machine)?;
+        for table in tables(&results.figures) {
+            writeln!(out, "{}", table.text())?;
+        }
+        writeln!(out, "Results and plots are in {}.", cli.out.display())?;
+    }
+    if cli.update {
+        publish::check(&results, &cli.sections)?;
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        publish::publish(&results, own.parent().context("the work tree's root")?)?;
+    }
+    // Few turns are too few to say so.
+    if quick {
+        return Ok(());
+    }
+    verdict("ours is felt after connect", &verdict::felt_afterwards(&results.figures))
+}
+
+fn verdict(what: &str, lines: &[String]) -> anyhow::Result<()> {
+    ensure!(lines.is_empty(), "{what}:\n{}", lines.join("\n"));
+    Ok(())
 }
 
 fn choose(names: &[String]) -> anyhow::Result<Vec<&'static Section>> {

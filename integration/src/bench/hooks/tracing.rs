@@ -1,9 +1,9 @@
 //! Somebody who traces, at the agent's pace, while the others are measured.
 
+use crate::wait::let_pass;
 use anyhow::Context as _;
-use integration::lab::Lab;
-use integration::wait::let_pass;
 use lb_agent::dataplane::trace::TraceReader;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -15,15 +15,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 const AT_ONCE: usize = 4096;
 
 /// Traces until it is dropped.
-pub(crate) struct Tracing {
+pub(super) struct Tracing {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Tracing {
-    /// From here on the programs write.
-    pub(crate) fn start(lab: &Lab) -> anyhow::Result<Self> {
-        let mut reader = TraceReader::open(lab.pin_dir()).context("reading the events")?;
+    /// From here on the programs write whose tables are below this directory.
+    pub(super) fn start(pins: &Path) -> anyhow::Result<Self> {
+        let mut reader = TraceReader::open(pins).context("reading the events")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {

@@ -1,16 +1,18 @@
 //! What it costs to follow what becomes of connects: nanoseconds per call of sock_ops by what the
 //! call is about, and how often a connection is the reason for one.
 
-use anyhow::{Context, ensure};
+use super::EMPTY;
+use crate::bench::statistics::median;
+use crate::bench::{Figure, Plan, Report};
+use crate::dataplane::{Dataplane, Failures};
+use crate::empty_program::EmptyProgram;
+use crate::lab::Lab;
+use crate::router::{Router, silent};
+use crate::server::{Backends, any_port};
+use crate::wait::let_pass;
+use anyhow::{Context as _, ensure};
 use aya::sys::{Stats, enable_stats};
-use integration::dataplane::{Dataplane, Failures};
-use integration::empty_program::EmptyProgram;
-use integration::lab::Lab;
-use integration::router::{Router, silent};
-use integration::server::{Backends, any_port};
-use integration::wait::let_pass;
 use lb_agent::config::TableSizes;
-use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// The group of these figures.
+const GROUP: &str = "sock_ops";
 const ROUNDS: usize = 5;
 /// Sockets that are open at once.
 const SOCKETS: u64 = 500;
@@ -32,19 +36,17 @@ const SERVED: &str = "10.96.0.20:80";
 const SILENT: &str = "10.96.0.30:80";
 
 /// A call of the program.
-#[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    hook: &'static str,
+#[derive(Debug)]
+struct Line {
     about: &'static str,
-    pub(crate) ns_per_run: f64,
+    ns_per_run: f64,
     /// Against a program that does nothing.
     ratio_to_empty: f64,
 }
 
 /// All calls of a connection.
-#[derive(Debug, Serialize)]
-pub(crate) struct Connection {
-    hook: &'static str,
+#[derive(Debug)]
+struct Connection {
     connection: &'static str,
     calls: f64,
     /// Less what as many calls of a program cost that does nothing.
@@ -53,11 +55,13 @@ pub(crate) struct Connection {
 
 /// What was measured.
 #[derive(Debug)]
-pub(crate) struct Measured {
-    pub(crate) lines: Vec<Line>,
-    pub(crate) connections: Vec<Connection>,
+struct Measured {
+    /// Nanoseconds of the empty program.
+    empty: f64,
+    lines: Vec<Line>,
+    connections: Vec<Connection>,
     /// Calls while [`EXCHANGES`] went over an established connection.
-    pub(crate) calls_afterwards: u64,
+    calls_afterwards: u64,
 }
 
 /// Time and number of runs.
@@ -116,36 +120,33 @@ impl Reader {
 // === impl Measured ===
 
 impl Measured {
-    pub(crate) fn json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        for line in &self.lines {
-            writeln!(out, "{}", serde_json::to_string(line)?)?;
+    fn tell(&self, report: &mut Report) {
+        let Self { empty, lines, connections, calls_afterwards } = self;
+        let figure = |metric, value, unit| Figure::new(GROUP, "ours", metric, value, unit);
+        report.figure(Figure::new(GROUP, EMPTY, "time", *empty, "ns"));
+        for Line { about, ns_per_run, ratio_to_empty } in lines {
+            let figure = figure("time", *ns_per_run, "ns").case("call", about);
+            report.figure(figure.ratio(EMPTY, *ratio_to_empty));
         }
-        for connection in &self.connections {
-            writeln!(out, "{}", serde_json::to_string(connection)?)?;
+        for Connection { connection, calls, ns_above_empty } in connections {
+            report.figure(figure("calls", *calls, "per connection").case("connection", connection));
+            report.figure(
+                figure("above empty", *ns_above_empty, "ns").case("connection", connection),
+            );
         }
-        let calls = self.calls_afterwards;
-        let afterwards =
-            serde_json::json!({"hook": "sock_ops", "exchanges": EXCHANGES, "calls": calls});
-        writeln!(out, "{afterwards}")
-    }
-
-    pub(crate) fn text(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        writeln!(out, "\nsock_ops, medians of {ROUNDS} rounds\n")?;
-        writeln!(out, "{:<44} {:>10} {:>16}", "CALL ABOUT", "NS/RUN", "RATIO TO EMPTY")?;
-        for Line { hook: _, about, ns_per_run, ratio_to_empty } in &self.lines {
-            writeln!(out, "{about:<44} {ns_per_run:>10.1} {ratio_to_empty:>16.2}")?;
-        }
-        writeln!(out, "\n{:<44} {:>10} {:>16}", "CONNECTION", "CALLS", "NS ABOVE EMPTY")?;
-        for Connection { hook: _, connection, calls, ns_above_empty } in &self.connections {
-            writeln!(out, "{connection:<44} {calls:>10.2} {ns_above_empty:>16.1}")?;
-        }
-        let calls = self.calls_afterwards;
-        writeln!(out, "\n{EXCHANGES} exchanges on an established connection: {calls} calls")
+        let calls = figure("calls", *calls_afterwards as f64, "in all");
+        report.figure(calls.case("exchanges after connect", EXCHANGES));
     }
 }
 
-/// To be called in the lab's own cgroup.
-pub(crate) fn measure(lab: &Lab) -> anyhow::Result<Measured> {
+/// Measures and reports. To be called in the lab's own cgroup.
+pub(super) fn run(lab: &Lab, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let rounds = if plan.quick { 1 } else { ROUNDS };
+    measure(lab, rounds)?.tell(report);
+    Ok(())
+}
+
+fn measure(lab: &Lab, rounds: usize) -> anyhow::Result<Measured> {
     let _statistics = enable_stats(Stats::RunTime).context("enabling run-time statistics")?;
     let _router = Router::start();
     // The servers stay outside, or their sockets' calls would count.
@@ -159,11 +160,11 @@ pub(crate) fn measure(lab: &Lab) -> anyhow::Result<Measured> {
     let dataplane = Dataplane::sized(lab, cgroups[1].path(), TableSizes::default(), &services);
     let reader = Reader::start(lab);
 
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
+    let mut all = Vec::new();
+    for _ in 0..rounds {
         let mut round = Round::default();
         cgroups[0].enter();
-        let spent = || crate::statistics(empty.id()?);
+        let spent = || super::statistics(empty.id()?);
         round.empty = per(CONNECTS, spent, || connects(shut))?;
         cgroups[1].enter();
         let spent = || Ok(dataplane.runs("sock_ops"));
@@ -190,17 +191,17 @@ pub(crate) fn measure(lab: &Lab) -> anyhow::Result<Measured> {
             Ok(())
         })?;
         round.afterwards = exchange(addr(SERVED)?, || dataplane.runs("sock_ops").1)?;
-        rounds.push(round);
+        all.push(round);
     }
     lab.cgroup().enter();
     ensure!(reader.stop() > 0, "nobody heard of the failures");
     let whole = |round: &Round| round.repeats.runs >= 1.0 && round.repeats.runs.fract() == 0.0;
-    ensure!(rounds.iter().all(whole), "some sockets were answered, or the machine is too busy");
-    Ok(report(&rounds))
+    ensure!(all.iter().all(whole), "some sockets were answered, or the machine is too busy");
+    Ok(summary(&all))
 }
 
-fn report(rounds: &[Round]) -> Measured {
-    let median = |of: &dyn Fn(&Round) -> f64| crate::median(rounds.iter().map(of).collect());
+fn summary(rounds: &[Round]) -> Measured {
+    let median = |of: &dyn Fn(&Round) -> f64| median(&rounds.iter().map(of).collect::<Vec<_>>());
     let nothing = |round: &Round| round.empty.nanoseconds / round.empty.runs;
     // The calls about anything else, which come in between, are taken to cost what the empty program
     // costs; that they cost a little more is added to the one in question.
@@ -211,13 +212,11 @@ fn report(rounds: &[Round]) -> Measured {
         spent.nanoseconds - round.dials.nanoseconds - (more - 1.0) * nothing(round)
     };
     let line = |about, of: &dyn Fn(&Round) -> f64| Line {
-        hook: "sock_ops",
         about,
         ns_per_run: two_digits(median(of)),
         ratio_to_empty: two_digits(median(&|round| of(round) / nothing(round))),
     };
     let connection = |connection, of: &dyn Fn(&Round) -> Spent| Connection {
-        hook: "sock_ops",
         connection,
         calls: two_digits(median(&|round| of(round).runs)),
         ns_above_empty: two_digits(median(&|round| {
@@ -225,8 +224,8 @@ fn report(rounds: &[Round]) -> Measured {
         })),
     };
     Measured {
+        empty: two_digits(median(&nothing)),
         lines: vec![
-            line("nothing (the empty program)", &nothing),
             line("anything else (listen)", &|r| r.listens.nanoseconds / r.listens.runs),
             line("the first packet, not translated", &|r| dials(r, r.elsewhere)),
             line("the first packet, translated", &|r| dials(r, r.dials)),
