@@ -110,25 +110,25 @@ bench: setup ## ours and others side by side: table, plots, target/bench (QUICK=
 bench-hooks: setup ## the part of it that is nanoseconds per hook (QUICK=1, JSON=1; root)
 	@$(MAKE) --no-print-directory bench SECTIONS=hooks
 
-bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1; root)
+bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick)
+	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, by the number of services (QUICK=1; root)
+bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees it, by the number of services (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick)
+	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1; root)
+bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick)
+	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1; root)
+bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick)
+	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1; root)
+simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1, JSON=1; root)
 	@$(CARGO) build --release -p lb-agent -p integration --bins
-	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick)
+	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick) $(if $(JSON),--json)
 
 documents: build ## manual pages, shell completions and schemas of the configuration, in target/documents
 	target/dist/lb-agent documents target/documents

@@ -34,7 +34,7 @@ struct Times {
 }
 
 /// Measures connects in quiet and in churn, in turns.
-pub fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let mut done = None;
     lab::run("bench-churn", |lab| done = Some(measure(lab, plan, report)));
     done.context("the lab did not run")?

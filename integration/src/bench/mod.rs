@@ -4,16 +4,16 @@
 
 mod after;
 pub mod check;
-pub mod churn;
+mod churn;
 mod connect;
-pub mod control;
+mod control;
 mod cpu;
 mod hooks;
 pub mod machine;
 pub mod ours;
-pub mod packets;
+mod packets;
 pub mod plots;
-pub mod probes;
+mod probes;
 pub mod publish;
 pub mod results;
 pub mod scale;

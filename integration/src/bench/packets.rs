@@ -42,7 +42,7 @@ struct Amount {
 }
 
 /// Measures all rules at each number of services.
-pub fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let numbers: &[u32] = if plan.quick { &[1, 100, 1_000] } else { &[1, 100, 1_000, 10_000] };
     let (connections, changes) = if plan.quick { (500, 20) } else { (2_000, 100) };
     for services in numbers.iter().copied() {

@@ -27,7 +27,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n";
 
 /// What is checked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Nothing: what the agent costs with so many backends.
     None,
     /// A connection.
@@ -38,19 +38,19 @@ pub enum Kind {
 
 /// What checks cost.
 #[derive(Clone, Copy, Debug)]
-pub struct Checks {
+pub(super) struct Checks {
     /// Tries a second, as the servers count them.
-    pub tries: f64,
+    pub(super) tries: f64,
     /// Share of one core, 1 being all of it.
-    pub core: f64,
+    pub(super) core: f64,
     /// Time on a CPU for one try, in seconds; 0 without tries.
-    pub cpu: f64,
+    pub(super) cpu: f64,
     /// Resident memory, in MB.
-    pub memory: f64,
+    pub(super) memory: f64,
 }
 
 /// All kinds, one after the other.
-pub fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let (targets, span) = if plan.quick { (1_000, 6) } else { (10_000, 20) };
     for kind in [Kind::None, Kind::Tcp, Kind::Http] {
         let mut checks = None;
@@ -73,7 +73,12 @@ pub fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Has an agent check so many targets, each every 2 seconds, and watches it for a while.
-pub fn measure(lab: &Lab, kind: Kind, targets: usize, span: Duration) -> anyhow::Result<Checks> {
+pub(super) fn measure(
+    lab: &Lab,
+    kind: Kind,
+    targets: usize,
+    span: Duration,
+) -> anyhow::Result<Checks> {
     let server = Server::start(kind)?;
     let targets: Vec<SocketAddr> = (0..targets)
         .map(|n| {

@@ -50,18 +50,18 @@ struct Amount {
 }
 
 /// Services in a file; and how large the programs are.
-pub fn file(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn file(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     programs(report)?;
     all(Source::File, plan, report)
 }
 
 /// Services in etcd.
-pub fn etcd(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn etcd(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     all(Source::Etcd, plan, report)
 }
 
 /// Services of a cluster, from the API server of the tests.
-pub fn kubernetes(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn kubernetes(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     if !plan.quick {
         lab::run("bench-control-memory", |lab| from_memory(lab, report));
     }
@@ -69,7 +69,7 @@ pub fn kubernetes(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// The same services as rules, by `nft`.
-pub fn nftables(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn nftables(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     for amount in amounts(plan).filter(|amount| amount.services <= MOST_CHAINS) {
         lab::run("bench-control-chains", |_| rules(amount, report));
     }

@@ -73,11 +73,6 @@ impl Hosts {
         Ok(Self { runtime, client, settings, said: channel(), count: 0, interruptions: 0 })
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
     /// How often one of them has lost the store.
     pub(super) fn interruptions(&self) -> usize {
         self.interruptions

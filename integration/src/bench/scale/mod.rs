@@ -17,6 +17,8 @@ use crate::large::percentile;
 use crate::process::Memory;
 use anyhow::Context;
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
+use std::io::Write as _;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 const GROUP: &str = "scale";
@@ -194,55 +196,75 @@ fn follow(lab: &Lab, amount: &Amount, report: &mut Report) -> anyhow::Result<Vec
     let etcd = Etcd::start(lab.scratch());
     lists::fill(&etcd, 10);
     let mut hosts = Hosts::at(&etcd.endpoint())?;
-    let cores = std::thread::available_parallelism()?.get() as f64;
     let mut steps = Vec::new();
     for count in amount.hosts {
-        hosts.grow(*count)?;
-        let before = Used::by(&etcd)?;
-        let own = cpu_of_all();
-        hosts.rest(amount.span);
-        let quiet = Used::by(&etcd)?.since(before);
-        let busy = (quiet.cpu + cpu_of_all() - own) / quiet.seconds / cores;
-
-        let before = Used::by(&etcd)?;
-        let mut told = Vec::new();
-        let mut last = Vec::new();
-        for turn in 0..amount.changes {
-            let heard = hosts.change(1, turn)?;
-            last.push(percentile(heard.clone(), 1.0));
-            told.extend(heard);
-        }
-        let spent = Used::by(&etcd)?.since(before);
-        let mut together = Vec::new();
-        for turn in 0..amount.changes.div_ceil(10) {
-            together.push(percentile(hosts.change(TOGETHER, turn)?, 1.0));
-        }
-
-        let changes = amount.changes as f64;
-        let step = Step {
-            hosts: *count as f64,
-            quiet_cpu: quiet.cpu / quiet.seconds,
-            quiet_bytes: quiet.bytes / quiet.seconds,
-            memory: Memory::of(etcd.process_id()).now as f64 * 1024.0,
-            change_cpu: (spent.cpu - quiet.cpu / quiet.seconds * spent.seconds) / changes,
-            change_bytes: (spent.bytes - quiet.bytes / quiet.seconds * spent.seconds) / changes,
+        let (step, busy) = match step(&etcd, &mut hosts, *count, amount, report) {
+            Ok(done) => done,
+            // A line needs two points; what the machine does not bear is no failure of the rest.
+            Err(error) if steps.len() >= 2 => {
+                let _ = writeln!(std::io::stderr().lock(), "no more hosts than that: {error:#}");
+                break;
+            }
+            Err(error) => return Err(error),
         };
-        let figure = |subject, metric, value, unit| {
-            measured(subject, metric, value, unit).case("hosts", hosts.count())
-        };
-        report.figure(figure("store, quiet", "cpu", step.quiet_cpu * 100.0, "%"));
-        report.figure(figure("store", "memory", step.memory / 1e6, "MB"));
-        report.figure(figure("change", "p50", millis(&told, 0.5), "ms"));
-        report.figure(figure("change", "p99", millis(&told, 0.99), "ms"));
-        report.figure(figure("change, last host", "p50", millis(&last, 0.5), "ms"));
-        report.figure(figure("100 changes, last host", "p50", millis(&together, 0.5), "ms"));
-        report.figure(figure("store lost", "times", hosts.interruptions() as f64, ""));
         steps.push(step);
         if busy > BUSY || hosts.interruptions() > 0 {
             break;
         }
     }
+    let most = steps.last().map_or(0.0, |step| step.hosts);
+    report.figure(measured("store and hosts on this machine", "most hosts", most, ""));
     Ok(steps)
+}
+
+/// So many hosts; with the share of the machine that they take while nothing changes.
+fn step(
+    etcd: &Etcd,
+    hosts: &mut Hosts,
+    count: usize,
+    amount: &Amount,
+    report: &mut Report,
+) -> anyhow::Result<(Step, f64)> {
+    hosts.grow(count)?;
+    let (before, own) = (Used::by(etcd)?, cpu_of_all());
+    hosts.rest(amount.span);
+    let quiet = Used::by(etcd)?.since(before);
+    let cores = available_parallelism()?.get() as f64;
+    let busy = (quiet.cpu + cpu_of_all() - own) / quiet.seconds / cores;
+
+    let before = Used::by(etcd)?;
+    let mut told = Vec::new();
+    let mut last = Vec::new();
+    for turn in 0..amount.changes {
+        let heard = hosts.change(1, turn)?;
+        last.push(percentile(heard.clone(), 1.0));
+        told.extend(heard);
+    }
+    let spent = Used::by(etcd)?.since(before);
+    let mut together = Vec::new();
+    for turn in 0..amount.changes.div_ceil(10) {
+        together.push(percentile(hosts.change(TOGETHER, turn)?, 1.0));
+    }
+
+    let changes = amount.changes as f64;
+    let step = Step {
+        hosts: count as f64,
+        quiet_cpu: quiet.cpu / quiet.seconds,
+        quiet_bytes: quiet.bytes / quiet.seconds,
+        memory: Memory::of(etcd.process_id()).now as f64 * 1024.0,
+        change_cpu: (spent.cpu - quiet.cpu / quiet.seconds * spent.seconds) / changes,
+        change_bytes: (spent.bytes - quiet.bytes / quiet.seconds * spent.seconds) / changes,
+    };
+    let figure =
+        |subject, metric, value, unit| measured(subject, metric, value, unit).case("hosts", count);
+    report.figure(figure("store, quiet", "cpu", step.quiet_cpu * 100.0, "%"));
+    report.figure(figure("store", "memory", step.memory / 1e6, "MB"));
+    report.figure(figure("change", "p50", millis(&told, 0.5), "ms"));
+    report.figure(figure("change", "p99", millis(&told, 0.99), "ms"));
+    report.figure(figure("change, last host", "p50", millis(&last, 0.5), "ms"));
+    report.figure(figure("100 changes, last host", "p50", millis(&together, 0.5), "ms"));
+    report.figure(figure("store lost", "times", hosts.interruptions() as f64, ""));
+    Ok((step, busy))
 }
 
 /// Hosts behind etcd's own proxy: it answers nobody who asks whether a watch still lives.
