@@ -480,6 +480,11 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn save(&mut self) {
+        // Until programs of another layout are replaced, only what their agent saved says what their ids
+        // stand for.
+        if self.recall.is_needed() {
+            return;
+        }
         if self.unsaved && self.saver.is_free(Instant::now()) {
             self.unsaved = false;
             let documents = self.documents();

@@ -5,12 +5,13 @@
 //! The tables that the agent writes are made anew. What the ids in those taken over stand for is told by
 //! the state that the other agent has saved.
 
+use super::attach::{HOOKS, pin_of};
 use super::generations::Generation;
 use super::tables::{Shape, TableError, chain, open_control};
 use aya::maps::MapData;
 use lb_common::{MEMORY_VERSION, control};
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 /// Tables that the agent writes, and rings, whose records nobody reads later.
 const OWN: [&str; 5] = ["FRONTENDS", "BLOCKS", "BACKENDS", "EVENTS", "FAILURES"];
@@ -28,6 +29,18 @@ pub(super) fn inherit(
     let memory = || shapes.iter().filter(|shape| !OWN.contains(&shape.name));
     if !is_ours(giver.directory(), memory()) {
         return Ok(false);
+    }
+    if !HOOKS.iter().any(|hook| hook.begins && pin_of(pins, hook).exists()) {
+        // Left by a start that was interrupted, or from before the other layout came: no program of ours
+        // goes by them, and their ids need not be what the other layout's mean.
+        for name in OWN {
+            match fs::remove_file(pins.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(TableError::Failed { name, reason: error.to_string() });
+                }
+                _ => {}
+            }
+        }
     }
     let mut missing = Vec::new();
     for shape in memory().filter(|shape| giver.directory().join(shape.name).exists()) {

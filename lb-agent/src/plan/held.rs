@@ -5,6 +5,7 @@ use super::block::Block;
 use super::{Limits, Planner, key_of};
 use crate::model::{Frontend, Protocol, Service, ServiceName};
 use lb_common::rows::FrontendKey;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -120,7 +121,7 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
     let Observed { frontends: found, blocks: found_blocks, active, fresh, inherited: _, recalled } =
         observed;
     let mut orphans: BTreeMap<u32, Orphan> = BTreeMap::new();
-    let mut backend_ids = active.clone();
+    let mut backend_ids = BTreeSet::new();
     let mut named_ids = BTreeSet::new();
     let mut blocks = BTreeMap::new();
     let mut runs = BTreeMap::new();
@@ -157,26 +158,29 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
         frontends.insert(frontend, HeldFrontend { index, base, owner: None });
     }
 
-    // What blocks say is so; what is only remembered may be out of date.
+    // What blocks say is so; what is only remembered may be out of date, but the programs of another
+    // layout may go by it: no id of it is given to anybody else.
     let mut recalled_frontends = BTreeMap::new();
-    for (id, orphan) in recalled {
-        let is_possible =
-            |backend: &u32| *backend < limits.backends && !named_ids.contains(backend);
-        if id >= limits.services
-            || orphans.contains_key(&id)
-            || !orphan.backends.values().all(is_possible)
-        {
+    let mut reserved = active;
+    for (id, Orphan { backends, frontends }) in recalled {
+        reserved.extend(backends.values().filter(|backend| **backend < limits.backends));
+        if id >= limits.services {
             continue;
         }
-        let ids: BTreeSet<u32> = orphan.backends.values().copied().collect();
-        if ids.len() < orphan.backends.len() {
-            continue;
+        let orphan = orphans.entry(id).or_insert_with(|| {
+            recalled_frontends.extend(frontends.iter().map(|frontend| (*frontend, id)));
+            Orphan { frontends, backends: BTreeMap::new() }
+        });
+        for (address, backend) in backends {
+            if let Entry::Vacant(place) = orphan.backends.entry(address)
+                && backend < limits.backends
+                && named_ids.insert(backend)
+            {
+                place.insert(backend);
+            }
         }
-        backend_ids.extend(&ids);
-        named_ids.extend(ids);
-        recalled_frontends.extend(orphan.frontends.iter().map(|frontend| (*frontend, id)));
-        orphans.insert(id, orphan);
     }
+    backend_ids.extend(&reserved);
 
     let rows = Rows::new(limits.rows, &runs)
         .ok_or_else(|| AdoptError("blocks overlap or leave the table".to_owned()))?;
@@ -197,7 +201,7 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
         retired: Retired::default(),
         waiting: Retired::default(),
         resting_ids: BTreeMap::new(),
-        nameless_ids: active.difference(&named_ids).copied().collect(),
+        nameless_ids: reserved.difference(&named_ids).copied().collect(),
         outlook: None,
         unfinished: BTreeSet::new(),
     })

@@ -84,3 +84,22 @@ async fn what_the_tables_say_goes_before_what_is_remembered() {
         directory = setup.directory;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_was_given_up_before_the_programs_were_attached_is_nobody_elses() {
+    let mut setup = inherited().await;
+    setup.fake.set_active(BTreeSet::new());
+    // The second backend of A, which had the id 1, is gone; then the agent dies.
+    setup.take(&[A, B]);
+    while setup.reconciler.grace.is_some() {
+        setup.end_grace().await;
+    }
+    let Setup { fake, directory, .. } = setup;
+    fake.set_inherited();
+    let mut setup = Setup::over(fake, directory);
+    setup.take(&[A, B, OTHER]);
+    let planner = &setup.reconciler.planner;
+    assert_eq!(ids(planner, "a"), Some((0, vec![(1, 0)])));
+    assert_eq!(ids(planner, "b"), Some((1, vec![(3, 2)])));
+    assert_eq!(ids(planner, "0"), Some((2, vec![(9, 3)])));
+}
