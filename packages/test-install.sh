@@ -17,6 +17,9 @@ mkdir "$work/upper" "$work/work" "$work/root"
 mount -t overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" overlay "$work/root"
 mount -t proc proc "$work/root/proc"
 mount --bind /dev "$work/root/dev"
+# It may be a mount of its own, which the copy of / does not show.
+mkdir -p "$work/root$PWD"
+mount --bind "$PWD" "$work/root$PWD"
 programs=$1
 in_root() { chroot "$work/root" "$@"; }
 # As people type it, but for what was built already.

@@ -25,7 +25,7 @@ do exec 3<&-; n=$$((n+1)); echo $$n > /run/count; sleep 0.01; done; exit 1'
 fn connects_go_on(host: &Systemd) {
     let count =
         || -> Option<u64> { fs::read_to_string(host.file("run/count")).ok()?.trim().parse().ok() };
-    let before = count().unwrap_or(0);
+    let before = within(DEADLINE, count).expect("the client counts");
     eventually("more connects", DEADLINE, || {
         let state = host.property("client.service", "ActiveState");
         assert_eq!(state, "active", "{}", host.journal());
@@ -38,7 +38,7 @@ fn connects_go_on(host: &Systemd) {
 fn serves(host: &Systemd, before: Option<&str>) -> String {
     let found = within(DEADLINE, || {
         let pid = host.property(UNIT, "MainPID");
-        let ready = || host.run(&["/usr/sbin/lbctl", "status"]).1.contains("ready");
+        let ready = || host.run(&["/usr/sbin/lbctl", "status", "-o", "name"]).1.trim() == "serving";
         (pid != "0" && Some(&*pid) != before && ready()).then_some(pid)
     });
     found.unwrap_or_else(|| panic!("the agent does not serve: {}", host.journal()))

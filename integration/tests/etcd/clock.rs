@@ -19,7 +19,7 @@ const WEB: &str = "10.96.0.10:80";
 /// Nobody dials it: whoever comes to its backends is a check.
 const IDLE: &str = "10.96.0.30:80";
 const CHECKED: &str = r#"{"frontends": ["10.96.0.30:80"],
-    "checks": [{"tcp": {"interval": "200ms", "fast_interval": "100ms"}}]}"#;
+    "checks": [{"tcp": {"interval": "500ms", "fast_interval": "100ms"}}]}"#;
 const HOUR: i64 = 3600;
 const SOON: Duration = Duration::from_secs(20);
 /// A lease that is not kept (2 s) ends in this time, and what it has withdrawn would be published.
