@@ -12,8 +12,7 @@ pub struct Program {
     pub skip: &'static [&'static str],
     /// What of it `make test` runs, too.
     pub short: Short,
-    /// How long all of it takes in a guest, as long as no other one runs, in seconds, roughly: by
-    /// that, guests that run at once are given as much to do.
+    /// What it is worth when work is shared out, in seconds that all of it takes in a guest, roughly.
     pub seconds: u64,
 }
 
@@ -42,36 +41,40 @@ const fn program(name: &'static str, short: Short, seconds: u64) -> Program {
 }
 
 /// All of them.
-pub const PROGRAMS: [Program; 28] = [
-    program("bad_input", Short::Nothing, 30),
+pub const PROGRAMS: [Program; 29] = [
+    program("bad_input", Short::Nothing, 15),
     program("bad_start", Short::Nothing, 30),
-    program("confined", Short::All, 30),
+    program("confined", Short::All, 45),
     program("connections", Short::All, 30),
     program("degraded", Short::All, 30),
-    program("detach", Short::Nothing, 30),
-    program("events", Short::Nothing, 30),
-    program("exclude", Short::Nothing, 30),
-    program("faults_around", Short::Nothing, 60),
-    program("fixtures", Short::All, 30),
+    program("detach", Short::Nothing, 45),
+    program("events", Short::Nothing, 15),
+    program("exclude", Short::Nothing, 60),
+    program("faults_around", Short::Only(&["beside::", "self_test::", "upgrade::"]), 240),
+    program("fixtures", Short::All, 5),
     program("given_up", Short::Nothing, 30),
-    program("killed", Short::Nothing, 30),
+    program("killed", Short::Nothing, 60),
     program("limits", Short::All, 30),
-    program("no_backend", Short::All, 30),
-    program("outcomes", Short::All, 30),
-    program("outcomes_agent", Short::Nothing, 30),
-    // One test has its services from etcd.
-    Program { skip: &["etcd"], ..program("packet_path", Short::Nothing, 60) },
-    program("pick", Short::Nothing, 30),
-    program("pods", Short::All, 30),
-    program("publish", Short::All, 30),
-    program("reach", Short::All, 30),
-    program("reload", Short::Nothing, 30),
-    program("restart", Short::All, 90),
-    program("reuse", Short::Nothing, 30),
-    program("scope", Short::All, 30),
-    program("tcp", Short::All, 30),
-    program("udp", Short::All, 30),
-    program("unanswered", Short::All, 30),
+    program("no_backend", Short::All, 15),
+    program("outcomes", Short::All, 60),
+    program("outcomes_agent", Short::Nothing, 45),
+    Program {
+        // It has its services from etcd.
+        skip: &["an_exposed_service_of_a_store"],
+        ..program("packet_path", Short::Only(&["doors::"]), 600)
+    },
+    program("pick", Short::Nothing, 60),
+    program("pods", Short::All, 15),
+    program("publish", Short::All, 15),
+    program("reach", Short::All, 15),
+    program("reload", Short::Nothing, 60),
+    program("restart", Short::All, 60),
+    program("reuse", Short::Nothing, 60),
+    program("scope", Short::Nothing, 30),
+    program("soak", Short::Nothing, 60),
+    program("tcp", Short::All, 45),
+    program("udp", Short::All, 60),
+    program("unanswered", Short::Nothing, 30),
 ];
 
 /// The programs of these names, or all of them.

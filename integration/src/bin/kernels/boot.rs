@@ -36,7 +36,7 @@ pub(crate) fn boot(
     let (console, report) = (place.join("console.log"), place.join("report.log"));
     let serial = |file: &PathBuf| format!("file:{}", file.display());
     let mut child = Command::new("nice")
-        .args(["-n", "19", "qemu-system-x86_64"])
+        .args(["-n", "10", "qemu-system-x86_64"])
         // One thread for all CPUs: several race with the kernel's patching of its own code. Without
         // cx16, which some versions emulate with wrong flags; see `Kernel::parameters`.
         .args(["-accel", "tcg,thread=single", "-M", "q35", "-cpu", "max,-cx16"])
