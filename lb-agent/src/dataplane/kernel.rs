@@ -18,7 +18,7 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
 use lb_common::{LAYOUT_VERSION, MEMORY_VERSION, control, features, filter, since};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -231,23 +231,23 @@ fn check_pins(pins: &Path, shapes: &[Shape]) -> Result<bool, TableError> {
 
 impl Dataplane for Kernel {
     fn observe(&mut self) -> Result<Observed, DataplaneError> {
-        let mut frontends = Vec::new();
-        let mut blocks = BTreeMap::new();
+        let mut observed = Observed::default();
         for (key, index) in self.tables.frontends()? {
             let block = self.tables.block(index);
-            frontends.push((key, index, block.as_ref().map(|(base, ..)| *base)));
-            if let Some((base, header, rows)) = block {
-                blocks.insert(base, Block { header, rows });
-            }
+            observed.add(
+                key,
+                index,
+                block.map(|(base, header, rows)| (base, Block { header, rows })),
+            );
         }
         let in_use = |id: &u32| self.tables.active(*id).is_some_and(|sockets| sockets != 0);
-        let active = (0..self.tables.backend_stats.entries()).filter(in_use).collect();
+        observed.active = (0..self.tables.backend_stats.entries()).filter(in_use).collect();
         // Whoever made the blocks has marked their backends, unless it was stopped in between.
-        for block in blocks.values() {
+        for block in observed.blocks.values() {
             self.mark_backends(block);
         }
-        let (fresh, inherited) = (std::mem::take(&mut self.fresh), self.inherited);
-        Ok(Observed { frontends, blocks, active, fresh, inherited, recalled: BTreeMap::new() })
+        (observed.fresh, observed.inherited) = (std::mem::take(&mut self.fresh), self.inherited);
+        Ok(observed)
     }
 
     fn apply(&mut self, actions: &[Action]) -> Result<(), DataplaneError> {

@@ -30,10 +30,7 @@ pub fn tables(data: &[u8]) {
     let (mut held, active) = Held::read(data);
     let mut observed = Observed::default();
     for (key, index) in &held.frontends {
-        let block = held.block(*index);
-        let base = block.as_ref().map(|(base, _)| *base);
-        observed.frontends.push((bytemuck::cast(*key), *index, base));
-        observed.blocks.extend(block);
+        observed.add(bytemuck::cast(*key), *index, held.block(*index));
     }
     observed.active = (0..LIMITS.backends).filter(|id| active >> id & 1 == 1).collect();
     let mut planner = match Planner::adopt(LIMITS, observed) {

@@ -30,6 +30,18 @@ pub struct Observed {
     pub recalled: BTreeMap<u32, Orphan>,
 }
 
+impl Observed {
+    /// Adds a frontend with its live block. Two frontends that have blocks of different lengths at the same
+    /// row can't both be right: the second counts as having none.
+    pub fn add(&mut self, key: FrontendKey, index: u32, found: Option<(u32, Block)>) {
+        let base = found.and_then(|(base, block)| {
+            let known = self.blocks.entry(base).or_insert_with(|| block.clone());
+            (*known == block).then_some(base)
+        });
+        self.frontends.push((key, index, base));
+    }
+}
+
 /// Why tables found in place can't be adopted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -146,7 +158,11 @@ pub(super) fn adopt(limits: Limits, observed: Observed) -> Result<Planner, Adopt
             // No program would find it, and we would not write it again.
             return Err(AdoptError(format!("the key of {frontend} is not what is looked up")));
         }
-        let base = base.ok_or_else(|| AdoptError(format!("{frontend} has no block")))?;
+        let base = base.ok_or_else(|| {
+            AdoptError(format!(
+                "{frontend} has no block, or one that differs from another's at the same rows"
+            ))
+        })?;
         let block = blocks
             .get_mut(&base)
             .ok_or_else(|| AdoptError(format!("{frontend} names a block at row {base}")))?;
