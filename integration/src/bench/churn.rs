@@ -53,7 +53,8 @@ fn measure(lab: &Lab, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
         connects(ways, span, &mut quiet)?;
         let published = || agent.status().work.publishes;
         let (begun, before) = (Instant::now(), published());
-        changes += churning(&large.endpoint(), services, || connects(ways, span, &mut churn))?;
+        let meanwhile = || connects(ways, span, &mut churn);
+        changes += churning(&large.endpoint(), services, changes, meanwhile)?;
         seconds += begun.elapsed().as_secs_f64();
         applied += published() - before;
     }
@@ -74,19 +75,20 @@ fn measure(lab: &Lab, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does `meanwhile` while backends are replaced; returns how many were.
+/// Does `meanwhile` while backends are replaced, after `before` that were already; returns how many were.
 fn churning(
     endpoint: &str,
     services: u32,
+    before: u64,
     meanwhile: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
-    let (stop, replaced) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, replaced) = (AtomicBool::new(false), AtomicU64::new(before));
     thread::scope(|scope| {
         let writer = scope.spawn(|| replace(endpoint, services, &stop, &replaced));
         let done = meanwhile();
         stop.store(true, Ordering::Relaxed);
         match writer.join() {
-            Ok(written) => done.and(written).map(|()| replaced.load(Ordering::Relaxed)),
+            Ok(written) => done.and(written).map(|()| replaced.load(Ordering::Relaxed) - before),
             Err(_) => anyhow::bail!("the thread that replaces backends panicked"),
         }
     })
@@ -105,12 +107,12 @@ fn replace(
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         // One backend of each of so many services; when all had their turn, all go back.
-        for turn in 0_u32.. {
+        let mut first = u32::try_from(replaced.load(Ordering::Relaxed))?;
+        loop {
             ticks.tick().await;
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let first = turn * TOGETHER;
             let puts = (first..first + TOGETHER).map(|step| {
                 let side = SIDES[(step / services + 1) as usize % 2];
                 let (key, value) = backend(step % services * EACH, side);
@@ -118,6 +120,7 @@ fn replace(
             });
             client.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await?;
             replaced.fetch_add(TOGETHER.into(), Ordering::Relaxed);
+            first += TOGETHER;
         }
         anyhow::Ok(())
     })

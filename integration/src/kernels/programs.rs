@@ -50,7 +50,7 @@ pub const PROGRAMS: [Program; 29] = [
     program("detach", Short::Nothing, 45),
     program("events", Short::Nothing, 15),
     program("exclude", Short::Nothing, 60),
-    program("faults_around", Short::Only(&["beside::", "self_test::", "upgrade::"]), 240),
+    program("faults_around", Short::Only(&["beside::", "upgrade::"]), 120),
     program("fixtures", Short::All, 5),
     program("given_up", Short::Nothing, 30),
     program("killed", Short::Nothing, 60),
@@ -61,14 +61,14 @@ pub const PROGRAMS: [Program; 29] = [
     Program {
         // It has its services from etcd.
         skip: &["an_exposed_service_of_a_store"],
-        ..program("packet_path", Short::Only(&["doors::"]), 600)
+        ..program("packet_path", Short::Nothing, 600)
     },
     program("pick", Short::Nothing, 60),
     program("pods", Short::All, 15),
     program("publish", Short::All, 15),
     program("reach", Short::All, 15),
     program("reload", Short::Nothing, 60),
-    program("restart", Short::All, 60),
+    program("restart", Short::All, 120),
     program("reuse", Short::Nothing, 60),
     program("scope", Short::Nothing, 30),
     program("soak", Short::Nothing, 60),
