@@ -6,7 +6,7 @@ use integration::client::{ask, dial, udp};
 use integration::lab::{self, Lab};
 use integration::server::{Backends, Kind};
 use integration::spec::{service, services};
-use integration::wait::within;
+use integration::wait::{patience, within};
 use lb_agent::status::ServiceStatus;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -325,8 +325,9 @@ fn publish_under_load() {
         let violations = world.violations.lock().unwrap();
         let some: Vec<&String> = violations.iter().take(20).collect();
         assert!(violations.is_empty(), "{} of {dialled}: {some:#?}", violations.len());
-        // A test that hardly did anything has not shown anything.
-        assert!(rounds >= 40 && dialled >= 10_000, "{dialled} connects in {rounds} rounds");
+        // A test that hardly did anything has not shown anything; an emulated machine does less.
+        let least = 10_000 / u64::from(patience());
+        assert!(rounds >= 40 && dialled >= least, "{dialled} connects in {rounds} rounds");
     });
 }
 
