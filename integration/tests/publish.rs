@@ -20,6 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SPAN: Duration = Duration::from_secs(20);
+/// Connects and datagrams.
+const ENOUGH: u64 = 10_000;
 const DEADLINE: Duration = Duration::from_secs(20);
 const NAMES: [&str; 2] = ["a", "b"];
 /// Backends that each service may have, of each family.
@@ -314,7 +316,13 @@ fn publish_under_load() {
             let _stop = Stop(&world.done);
             let mut random = StdRng::seed_from_u64(seed);
             let start = Instant::now();
-            while start.elapsed() < SPAN && clients.iter().all(|client| !client.is_finished()) {
+            // Where all takes longer, it goes on until that is enough.
+            let goes_on = || {
+                let dialled = world.dialled.load(Ordering::Relaxed);
+                let most = if dialled < ENOUGH { SPAN * patience() } else { SPAN };
+                start.elapsed() < most
+            };
+            while goes_on() && clients.iter().all(|client| !client.is_finished()) {
                 round(&world, lab, &agent, &mut owners, &mut last, &mut random);
                 rounds += 1;
             }
@@ -325,9 +333,8 @@ fn publish_under_load() {
         let violations = world.violations.lock().unwrap();
         let some: Vec<&String> = violations.iter().take(20).collect();
         assert!(violations.is_empty(), "{} of {dialled}: {some:#?}", violations.len());
-        // A test that hardly did anything has not shown anything; an emulated machine does less.
-        let least = 10_000 / u64::from(patience());
-        assert!(rounds >= 40 && dialled >= least, "{dialled} connects in {rounds} rounds");
+        // A test that hardly did anything has not shown anything.
+        assert!(rounds >= 40 && dialled >= ENOUGH, "{dialled} connects in {rounds} rounds");
     });
 }
 

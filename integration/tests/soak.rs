@@ -2,7 +2,6 @@
 
 use integration::lab;
 use integration::soak::{self, Fault, Options, Outcome};
-use integration::wait::patience;
 use std::time::Duration;
 
 /// What came of it, and what went wrong first.
@@ -22,13 +21,10 @@ fn connects_and_changes_without_end() {
     let (outcome, complaints) = soak("soak", 10, None);
     println!("{outcome:?}");
     assert!(outcome.is_clean(), "{outcome:?} {complaints:#?}");
-    // One that hardly did anything has not shown anything; less is done where all takes longer.
-    let least = |usual: u64| usual / u64::from(patience());
+    // One that hardly did anything has not shown anything.
     let Outcome { connects, tcp, datagrams, changes, publishes, grace_periods, .. } = outcome;
-    assert!(connects >= least(20_000), "{outcome:?}");
-    assert!(tcp >= least(500) && datagrams >= least(500), "{outcome:?}");
-    assert!(changes >= least(500) && publishes >= least(500), "{outcome:?}");
-    assert!(grace_periods >= 5, "{outcome:?}");
+    assert!(connects >= 20_000 && tcp >= 500 && datagrams >= 500, "{outcome:?}");
+    assert!(changes >= 500 && publishes >= 500 && grace_periods >= 5, "{outcome:?}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn flapping_changes_no_table() {
         becomes(&agent, "web", down.address, Why::Failing);
         becomes(&agent, "web", up.address, Why::Serving);
         let (publishes, turn) = (agent.status().work.publishes, turns.load(Ordering::SeqCst));
-        eventually("many tries", DEADLINE, || turns.load(Ordering::SeqCst) > turn + 20);
+        eventually("many tries", 3 * DEADLINE, || turns.load(Ordering::SeqCst) > turn + 40);
         assert_eq!(agent.status().work.publishes, publishes);
         assert_eq!(health(&agent, "web", up.address).why, Why::Serving);
         assert_eq!(health(&agent, "web", down.address).why, Why::Failing);
