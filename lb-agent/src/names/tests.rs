@@ -4,6 +4,10 @@ use crate::status::HookStatus;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// So long nothing happens where nothing is to happen.
+const MOMENT: Duration = Duration::from_millis(200);
+const DEADLINE: Duration = Duration::from_secs(20);
+
 fn state(services: &[(&str, &[&str])]) -> Arc<State> {
     let services = services.iter().map(|(name, at)| Arc::new(service(name, at))).collect();
     Arc::new(State { services })
@@ -27,23 +31,23 @@ async fn names_follow_what_is_served() {
     let told = all.subscribe();
     let zone = records::Zone::default();
     let task = tokio::spawn(follow(zone, publisher.subscribe(), sender, Report { index: 0, all }));
-    let mut next = async || {
-        let soon = timeout(Duration::from_millis(200), facts.changed()).await;
+    let mut next = async |wait| {
+        let soon = timeout(wait, facts.changed()).await;
         soon.ok().map(|changed| {
             changed.unwrap();
             facts.borrow_and_update().clone().unwrap()
         })
     };
     // Before the programs are attached nothing is known.
-    assert_eq!(next().await, None);
+    assert_eq!(next(MOMENT).await, None);
     publisher.send_replace(published(&web, true, false));
-    let first = next().await.unwrap();
+    let first = next(DEADLINE).await.unwrap();
     assert!(!first.complete && first.records.find("web.lb.internal").is_some());
     // The same names, be it in another state.
     publisher.send_replace(published(&state(&[("web", &["10.0.0.1:80"])]), true, false));
-    assert_eq!(next().await, None);
+    assert_eq!(next(MOMENT).await, None);
     publisher.send_replace(published(&web, true, true));
-    let second = next().await.unwrap();
+    let second = next(DEADLINE).await.unwrap();
     assert!(second.complete && second.serial > first.serial);
     for (services, names) in [
         (&[("web", ["10.0.0.2:80"].as_slice())][..], 1),
@@ -54,7 +58,7 @@ async fn names_follow_what_is_served() {
         (&[], 0),
     ] {
         publisher.send_replace(published(&state(services), true, true));
-        let now = next().await.unwrap();
+        let now = next(DEADLINE).await.unwrap();
         assert_eq!(now.records.len(), names, "{services:?}");
         assert_eq!(told.borrow()[0].records, names);
         let problems = services.iter().filter(|(name, _)| name.contains("b/c")).count();
