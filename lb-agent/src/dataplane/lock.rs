@@ -7,6 +7,9 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// How often the kernel's list of locks is read for the one who holds a lock.
+const LOOKS: usize = 5;
+
 /// The lock; released when dropped, or when the process ends in whatever way.
 #[derive(Debug)]
 pub struct PinLock {
@@ -57,19 +60,26 @@ impl PinLock {
 
 /// `process 123 (lb-agent)`, from the kernel's list of locks.
 fn holder(inode: u64) -> String {
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pid = locks.lines().find_map(|line| {
+    // A list that is read in pieces lacks a line if one before it goes away meanwhile.
+    let Some(pid) = (0..LOOKS).find_map(|_| listed(inode)) else {
+        return "another process".to_owned();
+    };
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim()),
+        Err(_) => format!("process {pid}"),
+    }
+}
+
+/// The process that the kernel's list of locks names.
+fn listed(inode: u64) -> Option<String> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
         // 1: FLOCK  ADVISORY  WRITE 1234 00:1f:5678 0 EOF
         let mut words = line.split_whitespace().skip(1);
         let (kind, pid, file) = (words.next()?, words.nth(2)?, words.next()?);
         let same = file.rsplit(':').next()? == inode.to_string();
         (kind == "FLOCK" && same).then(|| pid.to_owned())
-    });
-    let Some(pid) = pid else { return "another process".to_owned() };
-    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) => format!("process {pid} ({})", name.trim()),
-        Err(_) => format!("process {pid}"),
-    }
+    })
 }
 
 #[cfg(test)]
