@@ -140,6 +140,7 @@ fn limit_descriptors(pid: u32, most: u64) {
 #[test]
 fn no_more_descriptors() {
     lab::run("faults-descriptors", |lab| {
+        lab.set_settings("self_test: 1s");
         let backends = Backends::tcp("127.0.0.1", ["0", "1"]);
         let agent = Agent::start(lab, &web(&backends, 0));
         let (_, usual) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -158,5 +159,7 @@ fn no_more_descriptors() {
         eventually("readiness", DEADLINE, || agent.try_status().is_some_and(|s| s.ready));
         traffic.goes_on(10);
         traffic.expect_no_complaint();
+        let found = agent.status().self_test;
+        assert_eq!(found.repairs, 0, "what it can't look at is not missing: {found:?}");
     });
 }

@@ -11,8 +11,9 @@ use super::lock::{LockError, PinLock};
 use super::tables::chain;
 use super::{Checked, preflight, sys};
 use crate::status::{OtherProgram, Place};
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 use aya::programs::loaded_programs;
+use aya::sys::SyscallError;
 use lb_common::since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -200,11 +201,12 @@ impl Kernel {
     fn check_tables(&self, checked: &mut Checked) {
         for (name, id) in &self.table_ids {
             let pin = self.pins.join(name);
-            let found = MapData::from_pin(&pin).ok().and_then(|map| Some(map.info().ok()?.id()));
-            if found == Some(*id) {
-                continue;
-            }
-            match self.pin_table(name, &pin) {
+            let done = match pinned_id(&pin) {
+                Ok(found) if found == Some(*id) => continue,
+                Ok(_) => self.pin_table(name, &pin),
+                Err(error) => Err(error),
+            };
+            match done {
                 Ok(()) => checked
                     .repairs
                     .push(format!("{} was missing; it is pinned again", pin.display())),
@@ -225,6 +227,20 @@ impl Kernel {
     pub(super) fn remember_directory(&mut self) {
         let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
         self.remembered.directory = fs::metadata(&self.pins).ok().map(identity);
+    }
+}
+
+/// The table that a pin leads to, if there is one.
+fn pinned_id(pin: &Path) -> Result<Option<u32>, AttachError> {
+    let what = || format!("opening {}", pin.display());
+    match MapData::from_pin(pin).and_then(|map| map.info()) {
+        Ok(info) => Ok(Some(info.id())),
+        Err(MapError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(failed::<String>(what())(chain(&error))),
     }
 }
 

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// How often, if nothing else is said.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How often at least, while there are problems.
+const AFTER_PROBLEMS: Duration = Duration::from_secs(5);
+
 /// What the last test found, and when the next is due.
 #[derive(Debug)]
 pub(super) struct SelfTests {
@@ -39,7 +42,8 @@ impl SelfTests {
     /// Takes what a test has found.
     pub(super) fn note(&mut self, found: &Checked, now: Instant) {
         let Checked { problems, repairs, notes, others, earlier, attached: _ } = found;
-        self.next = Some(now + self.every);
+        let pause = if problems.is_empty() { self.every } else { self.every.min(AFTER_PROBLEMS) };
+        self.next = Some(now + pause);
         let status = &mut self.status;
         let at = SystemTime::now();
         for what in repairs {
@@ -83,6 +87,18 @@ mod tests {
         tests.note(&Checked::default(), start);
         assert!(!tests.is_due(start + EVERY / 2) && tests.is_due(start + EVERY));
         assert!(tests.status().at.is_some());
+    }
+
+    #[test]
+    fn problems_are_looked_at_again_soon() {
+        let (start, found) =
+            (Instant::now(), Checked { problems: vec!["p".to_owned()], ..Checked::default() });
+        for (every, pause) in [(EVERY, AFTER_PROBLEMS), (AFTER_PROBLEMS / 5, AFTER_PROBLEMS / 5)] {
+            let mut tests = SelfTests { every, ..SelfTests::default() };
+            tests.note(&found, start);
+            let nearly = start + pause - Duration::from_millis(1);
+            assert!(!tests.is_due(nearly) && tests.is_due(start + pause), "{every:?}");
+        }
     }
 
     #[test]
