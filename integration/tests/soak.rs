@@ -2,6 +2,7 @@
 
 use integration::lab;
 use integration::soak::{self, Fault, Options, Outcome};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What came of it, and what went wrong first.
@@ -11,7 +12,7 @@ fn soak(name: &str, seconds: u64, fault: Option<Fault>) -> (Outcome, Vec<String>
     let (mut outcome, mut complaints) = (Outcome::default(), Vec::new());
     lab::run(name, |lab| {
         let complain = |complaint: &str| complaints.push(complaint.to_owned());
-        outcome = soak::run(lab, &options, |_, _| {}, complain);
+        outcome = soak::run(lab, &options, &AtomicBool::new(false), |_, _| {}, complain);
     });
     (outcome, complaints)
 }

@@ -1,12 +1,15 @@
 //! `make soak`: connects against changes for as long as one likes. Ends with one line of JSON; fails
-//! if any connect went wrong.
+//! if any connect went wrong. Ctrl-C ends it early, with all that belongs to the end.
 
 use anyhow::{Context, bail};
 use clap::Parser;
 use integration::lab;
 use integration::soak::{self, Fault, Options, Outcome};
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Cli {
@@ -28,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     let Cli { duration, clients, seed, fault } = Cli::parse();
     let seed = seed.unwrap_or_else(rand::random);
     let options = Options { duration, clients, seed, fault };
+    let stop = on_interrupt()?;
     say(&format!("seed {seed}"))?;
     let mut outcome = None;
     lab::run("soak", |lab| {
@@ -43,7 +47,7 @@ fn main() -> anyhow::Result<()> {
             say(&line).expect("standard output is open");
         };
         let complain = |what: &str| say(what).expect("standard output is open");
-        outcome = Some(soak::run(lab, &options, tell, complain));
+        outcome = Some(soak::run(lab, &options, &stop, tell, complain));
     });
     let outcome = outcome.context("the lab did not run")?;
     say(&serde_json::to_string(&outcome)?)?;
@@ -51,6 +55,24 @@ fn main() -> anyhow::Result<()> {
         bail!("connects went wrong; repeat it with --seed {seed}");
     }
     Ok(())
+}
+
+/// Becomes true with the first Ctrl-C or SIGTERM.
+fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let said = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+        });
+        said.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
 }
 
 fn say(line: &str) -> anyhow::Result<()> {

@@ -88,10 +88,11 @@ pub struct Outcome {
     pub seed: u64,
 }
 
-/// Soaks inside a lab. `tell` is given how it stands every few seconds, `complain` what went wrong.
+/// Soaks inside a lab, until `stop` at the latest. `tell` is given how it stands every few seconds, `complain` what went wrong.
 pub fn run(
     lab: &Lab,
     options: &Options,
+    stop: &AtomicBool,
     mut tell: impl FnMut(Duration, &Outcome),
     mut complain: impl FnMut(&str),
 ) -> Outcome {
@@ -115,7 +116,7 @@ pub fn run(
             scope.spawn(move || clients::run(ledger, done, seed));
         }
         let mut told = begun;
-        while begun.elapsed() < options.duration {
+        while begun.elapsed() < options.duration && !stop.load(Ordering::Relaxed) {
             // Often some in a row, so that states are overtaken.
             let row = if random.random_bool(0.7) { 1 } else { random.random_range(2..5) };
             for _ in 0..row {
