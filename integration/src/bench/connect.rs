@@ -64,13 +64,21 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 pub(super) fn measure(plan: &Plan, effort: &Effort, report: &mut Report) -> anyhow::Result<()> {
-    for services in &effort.services {
-        at_size(plan, effort, *services, &Subject::ALL, report)?;
-    }
+    beside(plan, effort, &Subject::ALL, report)?;
     for services in &effort.ours_alone {
         at_size(plan, effort, *services, &[Subject::None, Subject::Ours], report)?;
     }
     Ok(())
+}
+
+/// These subjects at all sizes; the first is what the others are compared with.
+pub(super) fn beside(
+    plan: &Plan,
+    effort: &Effort,
+    subjects: &[Subject],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    effort.services.iter().try_for_each(|size| at_size(plan, effort, *size, subjects, report))
 }
 
 fn at_size(

@@ -9,6 +9,7 @@ mod connect;
 mod control;
 mod cpu;
 mod hooks;
+pub mod ipvs;
 pub mod machine;
 pub mod ours;
 mod packets;
@@ -40,6 +41,11 @@ pub const SECTIONS: &[Section] = &[
         name: connect::GROUP,
         about: "latency, rate and processor time of connects, beside rules of kube-proxy's shape",
         run: connect::run,
+    },
+    Section {
+        name: ipvs::GROUP,
+        about: "the first of that by IPVS, in an emulated Linux 6.1: ratios only",
+        run: ipvs::run,
     },
     Section {
         name: after::GROUP,
@@ -92,7 +98,7 @@ pub struct Section {
 }
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// All of it in a few minutes.
     pub quick: bool,
