@@ -103,6 +103,8 @@ fmt: ## format all code
 	$(CARGO) fmt --all
 
 bench: setup ## ours and others side by side: table, plots, target/bench (QUICK=1, SECTIONS=..., SEED=n, JSON=1, UPDATE=1; root)
+	@# What lacks here is skipped there, and said.
+	-@sh lb-bpf/setup.sh benchmark
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench $(SECTIONS) $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
 		$(if $(JSON),--json) $(if $(UPDATE),--update)

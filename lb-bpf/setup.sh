@@ -1,6 +1,7 @@
 #!/bin/sh
 # Finds or installs what the build and the tests need. Quick when nothing is missing. With `kernels` as
-# its argument, also what it takes to boot other kernels; with `packages`, to make and try packages.
+# its argument, also what it takes to boot other kernels; with `packages`, to make and try packages; with
+# `benchmark`, what is measured beside ours in another kernel.
 #
 # The kernel side needs a Rust compiler with the sources of `core`, and a bpf-linker that was built
 # for that compiler's LLVM. Debian serves a matching set; rustup's nightly with rust-src is another.
@@ -82,7 +83,10 @@ need chromium chromium
 need tmux tmux
 # It reads the metrics, and the examples that are made for it.
 need prometheus prometheus
-if [ "${1:-}" = kernels ]; then
+if [ "${1:-}" = benchmark ]; then
+    need ipvsadm ipvsadm
+fi
+if [ "${1:-}" = kernels ] || [ "${1:-}" = benchmark ]; then
     need qemu-system-x86_64 qemu-system-x86
     need cpio cpio
     need modprobe kmod

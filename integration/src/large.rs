@@ -1,6 +1,7 @@
 //! A store as large as the bounds are given for, an agent that follows it, and what is measured.
 
 use crate::agent::Agent;
+use crate::bench::statistics::rank;
 use crate::client::dial;
 use crate::etcd::Etcd;
 use crate::lab::Lab;
@@ -226,15 +227,9 @@ pub fn spent(pid: u32) -> Duration {
     Duration::from_millis(10 * ticks.map(|ticks| ticks.expect("a number")).sum::<u64>())
 }
 
-/// The value that this share of the values does not exceed.
+/// The value that this share of the values does not exceed. There must be one.
 #[track_caller]
 pub fn percentile(mut values: Vec<Duration>, share: f64) -> Duration {
     values.sort();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a length is an index"
-    )]
-    let index = (values.len() as f64 * share) as usize;
-    values[index.min(values.len() - 1)]
+    values[rank(values.len(), share)]
 }

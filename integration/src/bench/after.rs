@@ -4,7 +4,7 @@
 use super::cpu::busy;
 use super::scene::{Place, Subject};
 use super::servers::{ECHO, SINK, Servers};
-use super::statistics::{Estimate, median, of_sums, paired, percentile};
+use super::statistics::{Estimate, median, of_sums, order, paired, percentile, tail};
 use super::{Figure, Plan, Report};
 use crate::lab;
 use crate::wait::eventually;
@@ -88,7 +88,7 @@ pub(super) fn measure(
             });
             let places = places.collect::<anyhow::Result<Vec<_>>>()?;
             for load in loads {
-                let turns = take_turns(&places, effort, *load);
+                let turns = take_turns(&places, effort, *load, plan.seed);
                 tell(plan, *load, &places, &turns, report);
             }
             anyhow::Ok(())
@@ -98,7 +98,12 @@ pub(super) fn measure(
     measured.context("the lab did not run")?
 }
 
-fn take_turns(places: &[(Servers, Place)], effort: Effort, load: Load) -> Vec<Vec<Turn>> {
+fn take_turns(
+    places: &[(Servers, Place)],
+    effort: Effort,
+    load: Load,
+    seed: u64,
+) -> Vec<Vec<Turn>> {
     let turn = |(servers, place): &(Servers, Place)| {
         let (to, span, sunk) = (place.to, effort.span, servers.sunk());
         place.wire.client().run(move || load.turn(to, span, &sunk))
@@ -107,8 +112,7 @@ fn take_turns(places: &[(Servers, Place)], effort: Effort, load: Load) -> Vec<Ve
     // The first of each is for the caches.
     places.iter().for_each(|place| drop(turn(place)));
     for round in 0..effort.turns {
-        for place in 0..places.len() {
-            let index = (place + round) % places.len();
+        for index in order(places.len(), seed, round) {
             turns[index].push(turn(&places[index]));
         }
     }
@@ -128,6 +132,8 @@ fn tell(
         turns.iter().map(|turn| (turn.busy, turn.done)).collect()
     };
     let none = &turns[0];
+    // A ratio is that of turns.
+    let fewest = turns.iter().flatten().map(|turn| turn.latencies.len()).min().unwrap_or_default();
     for ((_, place), own) in places.iter().zip(turns) {
         let subject = place.subject.name();
         let mut tell = |metric: &str, value: f64, unit: &str, ratio: Estimate| {
@@ -147,7 +153,7 @@ fn tell(
         } else {
             let all: Vec<f64> =
                 own.iter().flat_map(|turn| turn.latencies.iter().copied()).collect();
-            for (metric, share) in [("p50", 0.5), ("p99", 0.99)] {
+            for (metric, share) in [("p50", 0.5), tail(fewest)] {
                 let of = |turn: &Turn| percentile(&turn.latencies, share);
                 let ratio = paired(&of_turns(own, &of), &of_turns(none, &of), plan.seed);
                 tell(metric, percentile(&all, share), "us", ratio);
@@ -173,7 +179,7 @@ impl Load {
         Self::UdpBulk,
     ];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::TcpRequests | Self::UdpRequests => "requests",
             Self::UnconnectedRequests => "requests, not connected",
@@ -181,14 +187,14 @@ impl Load {
         }
     }
 
-    fn protocol(self) -> &'static str {
+    pub(super) fn protocol(self) -> &'static str {
         match self {
             Self::TcpRequests | Self::TcpBulk => "tcp",
             Self::UdpRequests | Self::UnconnectedRequests | Self::UdpBulk => "udp",
         }
     }
 
-    fn is_bulk(self) -> bool {
+    pub(super) fn is_bulk(self) -> bool {
         matches!(self, Self::TcpBulk | Self::UdpBulk)
     }
 

@@ -4,7 +4,7 @@
 use super::cpu::busy;
 use super::scene::{Place, Subject};
 use super::servers::Servers;
-use super::statistics::{Estimate, median, of_sums, paired, percentile};
+use super::statistics::{Estimate, median, of_sums, order, paired, percentile, tail};
 use super::{Figure, Plan, Report};
 use crate::lab;
 use crate::wait::eventually;
@@ -64,13 +64,21 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 pub(super) fn measure(plan: &Plan, effort: &Effort, report: &mut Report) -> anyhow::Result<()> {
-    for services in &effort.services {
-        at_size(plan, effort, *services, &Subject::ALL, report)?;
-    }
+    beside(plan, effort, &Subject::ALL, report)?;
     for services in &effort.ours_alone {
         at_size(plan, effort, *services, &[Subject::None, Subject::Ours], report)?;
     }
     Ok(())
+}
+
+/// These subjects at all sizes; the first is what the others are compared with.
+pub(super) fn beside(
+    plan: &Plan,
+    effort: &Effort,
+    subjects: &[Subject],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    effort.services.iter().try_for_each(|size| at_size(plan, effort, *size, subjects, report))
 }
 
 fn at_size(
@@ -85,7 +93,7 @@ fn at_size(
         let mut body = || {
             let places = subjects.iter().map(|subject| Place::set_up(lab, *subject, services));
             let places = places.collect::<anyhow::Result<Vec<_>>>()?;
-            let turns = take_turns(&places, effort);
+            let turns = take_turns(&places, effort, plan.seed);
             tell(plan, services, &places, &turns, report);
             anyhow::Ok(())
         };
@@ -94,7 +102,7 @@ fn at_size(
     measured.context("the lab did not run")?
 }
 
-fn take_turns(places: &[Place], effort: &Effort) -> Vec<Vec<Turn>> {
+fn take_turns(places: &[Place], effort: &Effort, seed: u64) -> Vec<Vec<Turn>> {
     let servers = places.iter().map(|place| {
         let servers = place.wire.server().run(Servers::accepting);
         let to = place.to;
@@ -107,9 +115,8 @@ fn take_turns(places: &[Place], effort: &Effort) -> Vec<Vec<Turn>> {
     });
     let _servers: Vec<Servers> = servers.collect();
     let mut turns = vec![Vec::new(); places.len()];
-    for turn in 0..effort.turns {
-        for place in 0..places.len() {
-            let index = (place + turn) % places.len();
+    for round in 0..effort.turns {
+        for index in order(places.len(), seed, round) {
             let (to, connects) = (places[index].to, effort.connects);
             turns[index].push(places[index].wire.client().run(move || dial(to, connects)));
         }
@@ -150,7 +157,9 @@ fn tell(plan: &Plan, services: u32, places: &[Place], turns: &[Vec<Turn>], repor
             });
         };
         let all: Vec<f64> = own.iter().flat_map(|turn| turn.latencies.iter().copied()).collect();
-        for (metric, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+        // A ratio is that of turns.
+        let fewest = own.iter().chain(none).map(|turn| turn.latencies.len()).min();
+        for (metric, share) in [("p50", 0.5), ("p90", 0.9), tail(fewest.unwrap_or_default())] {
             let of = |turn: &Turn| percentile(&turn.latencies, share);
             let ratio = paired(&per_turn(own, &of), &per_turn(none, &of), plan.seed);
             tell(Figure::new(GROUP, subject, metric, percentile(&all, share), "us"), ratio);

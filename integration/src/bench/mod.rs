@@ -9,6 +9,7 @@ mod connect;
 mod control;
 mod cpu;
 mod hooks;
+pub mod ipvs;
 pub mod machine;
 pub mod ours;
 mod packets;
@@ -40,6 +41,11 @@ pub const SECTIONS: &[Section] = &[
         name: connect::GROUP,
         about: "latency, rate and processor time of connects, beside rules of kube-proxy's shape",
         run: connect::run,
+    },
+    Section {
+        name: ipvs::GROUP,
+        about: "the first of that by IPVS, in an emulated Linux 6.1: ratios only",
+        run: ipvs::run,
     },
     Section {
         name: after::GROUP,
@@ -92,7 +98,7 @@ pub struct Section {
 }
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// All of it in a few minutes.
     pub quick: bool,
@@ -139,6 +145,7 @@ pub struct Ratio {
 #[derive(Debug, Default)]
 pub struct Report {
     figures: Vec<Figure>,
+    unusable: Vec<String>,
 }
 
 // === impl Figure ===
@@ -186,6 +193,22 @@ impl Figure {
     }
 }
 
+impl Figure {
+    /// Without a ratio and intervals that are no numbers, and whether there was one.
+    fn of_numbers(mut self) -> (Self, bool) {
+        let whole = self.clone();
+        let finite = |interval: &[f64; 2]| interval.iter().all(|bound| bound.is_finite());
+        self.interval = self.interval.filter(finite);
+        self.ratio = self.ratio.filter(|ratio| ratio.value.is_finite());
+        if let Some(ratio) = &mut self.ratio {
+            ratio.interval = ratio.interval.filter(finite);
+        }
+        // What is no number is not equal to itself either.
+        let lost = self != whole;
+        (self, lost)
+    }
+}
+
 impl Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.group, self.subject)?;
@@ -229,15 +252,62 @@ pub(crate) fn short(value: f64) -> String {
 // === impl Report ===
 
 impl Report {
-    /// Keeps a figure, and says it on standard error: a run takes long.
+    /// Keeps a figure, and says it on standard error: a run takes long. What is no number is left out, as JSON
+    /// has no word for it: a figure without a value, of which [`Report::unusable`] tells, or a ratio or an
+    /// interval, of which it is said here that there was none.
     pub fn figure(&mut self, figure: Figure) {
         // Nobody may be reading that; what counts is written at the end.
-        let _ = writeln!(std::io::stderr().lock(), "{figure}");
+        let mut out = std::io::stderr().lock();
+        let _ = writeln!(out, "{figure}");
+        if !figure.value.is_finite() {
+            self.unusable.push(figure.to_string());
+            return;
+        }
+        let (figure, lost) = figure.of_numbers();
+        if lost {
+            let _ = writeln!(
+                out,
+                "  too little was seen for all of that; what is no number is left out"
+            );
+        }
         self.figures.push(figure);
+    }
+
+    /// Figures that have no value, in words: there were no samples.
+    pub fn unusable(&self) -> &[String] {
+        &self.unusable
     }
 
     /// All figures, in the order in which they were reported.
     pub fn figures(&self) -> &[Figure] {
         &self.figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_not_kept() {
+        let figure = |value| Figure::new("connect", "ours", "cpu", value, "us");
+        let mut report = Report::default();
+        for figure in [
+            figure(1.0).interval([0.5, 2.0]).ratio_within("none", 2.0, Some([1.0, 3.0])),
+            figure(2.0).interval([0.5, f64::NAN]).ratio_within(
+                "none",
+                2.0,
+                Some([1.0, f64::INFINITY]),
+            ),
+            figure(3.0).ratio("none", f64::INFINITY),
+            figure(f64::NAN),
+        ] {
+            report.figure(figure);
+        }
+        let whole = figure(1.0).interval([0.5, 2.0]).ratio_within("none", 2.0, Some([1.0, 3.0]));
+        assert_eq!(report.figures(), [whole, figure(2.0).ratio("none", 2.0), figure(3.0)]);
+        assert_eq!(report.unusable(), ["connect ours cpu: NaN us"]);
+        let text = serde_json::to_string(report.figures()).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Figure>>(&text).unwrap(), report.figures());
     }
 }

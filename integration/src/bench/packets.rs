@@ -2,6 +2,7 @@
 //! services; how soon services and changes of an endpoint are in effect. Beside it the same in rules of
 //! kube-proxy's shape, and without any rules.
 
+use super::statistics::tail;
 use super::{Figure, Plan, Report};
 use crate::kubernetes::large::{Large, address_of, serve, vip};
 use crate::lab::{self, Lab};
@@ -16,9 +17,6 @@ use std::time::{Duration, Instant};
 const GROUP: &str = "packets";
 /// What the servers call themselves.
 const TAGS: [&str; 2] = ["0", "1"];
-
-/// What is said of many times.
-const SHARES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];
 
 /// Whose rules.
 #[derive(Clone, Copy)]
@@ -59,8 +57,8 @@ fn measure(lab: &Lab, amount: Amount, rules: Rules, report: &mut Report) {
     let node = Node::here(lab, "near");
     let client = outsider(&node, lab, 9, "client");
     let rest = services - 1;
-    let mut say = |what: &str, times: &[Duration], shares: &[(f64, &str)]| {
-        for (share, name) in shares {
+    let mut say = |what: &str, times: &[Duration], shares: &[(&str, f64)]| {
+        for (name, share) in shares {
             let value = percentile(times.to_vec(), *share).as_secs_f64() * 1e6;
             let metric = format!("{what} {name}");
             let metric = metric.trim_end();
@@ -69,10 +67,12 @@ fn measure(lab: &Lab, amount: Amount, rules: Rules, report: &mut Report) {
         }
     };
     let mut row = |to: SocketAddr, load: Option<Duration>, change: &dyn Fn(usize) -> Duration| {
-        say("first packet", &first_packets(&client, to, connections), &SHARES);
+        let times = first_packets(&client, to, connections);
+        say("first packet", &times, &[("p50", 0.5), tail(times.len())]);
         if let Some(load) = load {
-            say("load", &[load], &[(0.5, "")]);
-            say("change", &(1..=changes).map(change).collect::<Vec<_>>(), &SHARES);
+            say("load", &[load], &[("", 0.5)]);
+            let times: Vec<Duration> = (1..=changes).map(change).collect();
+            say("change", &times, &[("p50", 0.5), tail(times.len())]);
         }
     };
     match rules {

@@ -1,5 +1,6 @@
 //! A run's results among the documents: `docs/bench`, and what the README says of it.
 
+use super::machine::Machine;
 use super::results::Results;
 use super::table::{Table, tables};
 use super::{Figure, plots};
@@ -11,11 +12,13 @@ use std::path::Path;
 const BEGIN: &str = "<!-- bench: begin -->\n";
 const END: &str = "<!-- bench: end -->";
 /// Whose ratios the summary has.
-const SUBJECTS: [&str; 3] = ["ours", "nftables", "iptables"];
+const SUBJECTS: [&str; 4] = ["ours", "nftables", "iptables", "ipvs"];
 /// Of which groups and metrics, and what it calls them.
-const ROWS: [(&str, &str, &str); 5] = [
+const ROWS: [(&str, &str, &str); 7] = [
     ("connect", "p50", "connect(), median"),
     ("connect", "cpu", "processor time of a connection"),
+    ("ipvs", "p50", "connect(), median, in an emulated Linux 6.1"),
+    ("ipvs", "cpu", "processor time of a connection there"),
     ("after", "p50", "request and response, median"),
     ("after", "throughput", "throughput"),
     ("after", "cpu", "processor time"),
@@ -70,7 +73,13 @@ fn summary(results: &Results, drawn: &[(&str, &str)]) -> String {
                 (_, Some(protocol), Some(load)) => format!("{name}, {protocol} {load}"),
                 _ => name.to_owned(),
             };
-            let ratio = figure.ratio.as_ref().map(|ratio| format!("{:.2}", ratio.value));
+            // Figures of some groups are ratios themselves.
+            let ratio = match (&figure.ratio, figure.unit.as_str()) {
+                (Some(ratio), _) => Some(ratio.value),
+                (None, "of none") => Some(figure.value),
+                _ => None,
+            };
+            let ratio = ratio.map(|ratio| format!("{ratio:.2}"));
             let place = rows.iter().position(|(other, _)| *other == what).unwrap_or_else(|| {
                 rows.push((what, Default::default()));
                 rows.len() - 1
@@ -99,10 +108,10 @@ fn replaced(document: &str, summary: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}{summary}{END}{after}"))
 }
 
-/// That a run is one to be published.
-pub fn check(results: &Results, names: &[String]) -> anyhow::Result<()> {
+/// That a run of these sections is one to be published.
+pub fn check(machine: &Machine, names: &[String]) -> anyhow::Result<()> {
     ensure!(
-        names.is_empty() && results.machine.optimised,
+        names.is_empty() && machine.optimised,
         "only all sections of an optimised build are published: `make bench UPDATE=1`, without SECTIONS"
     );
     Ok(())
@@ -111,7 +120,6 @@ pub fn check(results: &Results, names: &[String]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::machine::Machine;
 
     #[test]
     fn the_summary_has_the_ratios() {
@@ -119,12 +127,16 @@ mod tests {
             let figure = Figure::new("connect", subject, "p50", 20.0, "us").case("services", 100);
             figure.ratio("none", ratio)
         };
-        let figures = vec![figure("ours", 1.02), figure("iptables", 2.5)];
-        let machine = Machine::here();
+        let there = Figure::new("ipvs", "ipvs", "p50", 1.5, "of none").case("services", 1);
+        let figures = vec![figure("ours", 1.02), figure("iptables", 2.5), there];
+        let machine = Machine { optimised: true, ..Machine::here() };
         let results = Results { machine, finished: 0, quick: true, seed: 1, figures };
         let summary = summary(&results, &[("connect.svg", "Connects")]);
         assert!(
-            summary.ends_with("\n| connect(), median, 100 services | 1.02 |  | 2.50 |\n"),
+            summary.ends_with(
+                "\n| connect(), median, 100 services | 1.02 |  | 2.50 |  |\n\
+                 | connect(), median, in an emulated Linux 6.1, 1 services |  |  |  | 1.50 |\n"
+            ),
             "{summary}"
         );
         assert!(summary.starts_with("![Connects](docs/bench/connect.svg)\n\n"), "{summary}");
@@ -134,6 +146,8 @@ mod tests {
         assert!(readme.ends_with(&format!("{END}\nafter\n")), "{readme}");
         assert_eq!(replaced("nothing", &summary), None);
         assert!(document(&results).contains("# Benchmark\n\nA shortened run"));
-        assert!(check(&results, &["hooks".to_owned()]).is_err());
+        assert!(check(&results.machine, &[]).is_ok());
+        assert!(check(&results.machine, &["hooks".to_owned()]).is_err());
+        assert!(check(&Machine { optimised: false, ..results.machine }, &[]).is_err());
     }
 }

@@ -1,11 +1,11 @@
-//! The same services in four ways: not at all, by our programs, by nftables and by iptables, each in
-//! a network namespace of its own with a server at the other end of a wire.
+//! The same services in several ways: not at all, by our programs, by nftables, by iptables and by IPVS, each
+//! in a network namespace of its own with a server at the other end of a wire.
 
 use super::ours::{Ours, service};
 use super::station::{Wire, served};
 use crate::cgroup::Cgroup;
 use crate::lab::Lab;
-use crate::packets::{Rule, chains, tables};
+use crate::packets::{Rule, chains, ipvs, tables};
 use anyhow::Context as _;
 use lb_agent::config::TableSizes;
 use lb_agent::desired::{Desired, Entry};
@@ -31,6 +31,8 @@ pub(super) enum Subject {
     Nftables,
     /// By rules of the shape that kube-proxy's iptables mode has.
     Iptables,
+    /// By virtual servers of the shape that kube-proxy's IPVS mode has.
+    Ipvs,
 }
 
 /// One of the ways, set up.
@@ -49,7 +51,7 @@ pub(super) struct Place {
 // === impl Subject ===
 
 impl Subject {
-    /// In the order in which they are told.
+    /// What every kernel has, in the order in which they are told.
     pub(super) const ALL: [Self; 4] = [Self::None, Self::Ours, Self::Nftables, Self::Iptables];
 
     /// As figures name it.
@@ -59,6 +61,7 @@ impl Subject {
             Self::Ours => "ours",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
@@ -81,6 +84,7 @@ impl Place {
             }
             Subject::Nftables => wire.client().run(move || chains::load_all(all(services))),
             Subject::Iptables => wire.client().run(move || tables::load_all(all(services))),
+            Subject::Ipvs => wire.client().run(move || ipvs::load_all(all(services))),
         }
         let to = match subject {
             Subject::None => served(SERVED),

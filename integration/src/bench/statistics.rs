@@ -5,10 +5,13 @@
 //! percentile bootstrap over the turns.
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 /// Samples that are drawn again from the turns.
 const RESAMPLES: usize = 2000;
+/// With fewer samples, nothing lies beyond the 99th percentile.
+const TAIL: usize = 100;
 
 /// A ratio and the bounds of its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +32,34 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     of_sorted(&sorted, share)
+}
+
+/// Which of so many sorted values this share of them does not exceed.
+pub fn rank(values: usize, share: f64) -> usize {
+    // A product such as 7.000000000000001 is the seventh.
+    let last = (values as f64 * share - 1e-9).ceil() - 1.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a length is an index"
+    )]
+    let index = last.max(0.0) as usize;
+    index.min(values.saturating_sub(1))
+}
+
+/// What is said of the slow ones among so many samples, and its share: the 99th percentile, or the slowest.
+pub fn tail(samples: usize) -> (&'static str, f64) {
+    if samples < TAIL { ("max", 1.0) } else { ("p99", 0.99) }
+}
+
+/// In which order so many subjects have their turns, in this round: at random, so that nobody is always the
+/// one who comes after the same other.
+pub fn order(subjects: usize, seed: u64, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..subjects).collect();
+    // Seeds that follow one another are other seeds' rounds: they must not be the same.
+    let mut random = StdRng::seed_from_u64(seed.rotate_left(32) ^ round as u64);
+    order.shuffle(&mut random);
+    order
 }
 
 /// The ratio of what was measured in the same turns: median, and a bootstrap over the turns.
@@ -65,13 +96,7 @@ fn bootstrap(turns: usize, seed: u64, of: impl Fn(&[usize]) -> f64) -> Estimate 
 }
 
 fn of_sorted(sorted: &[f64], share: f64) -> f64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a length is an index"
-    )]
-    let index = (sorted.len() as f64 * share) as usize;
-    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    sorted.get(rank(sorted.len(), share)).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -85,6 +110,46 @@ mod tests {
         assert_eq!(percentile(&values, 0.99), 5.0);
         assert_eq!(percentile(&values, 0.0), 1.0);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_share_of_the_values_is_not_exceeded() {
+        for (values, share, index) in [
+            (0, 0.5, 0),
+            (1, 0.99, 0),
+            (2, 0.5, 0),
+            (4, 0.5, 1),
+            (5, 0.5, 2),
+            (100, 0.07, 6),
+            (100, 0.9, 89),
+            (100, 0.99, 98),
+            (101, 0.99, 99),
+            (1000, 0.99, 989),
+            (1000, 1.0, 999),
+            (1000, 0.0, 0),
+        ] {
+            assert_eq!(rank(values, share), index, "{share} of {values}");
+        }
+        assert_eq!([tail(99), tail(100)], [("max", 1.0), ("p99", 0.99)]);
+    }
+
+    #[test]
+    fn turns_are_in_an_order_that_the_seed_gives() {
+        let rounds = |seed| -> Vec<_> { (0..200).map(|round| order(4, seed, round)).collect() };
+        let first = rounds(1);
+        assert_eq!(first, rounds(1));
+        assert_ne!(first, rounds(2));
+        for place in 0..4 {
+            for subject in 0..4 {
+                let there = first.iter().filter(|order| order[place] == subject).count();
+                assert!((25..=75).contains(&there), "{subject} is {there} times at {place}");
+            }
+        }
+        // Nobody has the same neighbour most of the time.
+        let follows = |pair: &[usize]| (pair[0] + 1) % 4 == pair[1];
+        let behind = first.iter().flat_map(|order| order.windows(2)).filter(|pair| follows(pair));
+        let behind = behind.count();
+        assert!((150..=250).contains(&behind), "{behind} of 600");
     }
 
     /// What hits both halves of a turn alike leaves the ratio alone.

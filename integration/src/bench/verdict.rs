@@ -1,8 +1,11 @@
 //! Whether the ratios are what they should be: after a connect, nothing of ours is felt; and, for the
 //! shortened run, no ratio has collapsed. Never an absolute time.
 
+use super::after::{self, Load};
 use super::{Figure, Ratio};
 
+/// The section that [`felt_afterwards`] judges.
+pub const AFTERWARDS: &str = after::GROUP;
 /// What ours may take after a connect, of what it takes without any program.
 const AFTER: f64 = 1.01;
 
@@ -82,25 +85,35 @@ const BOUNDS: [Bound; 6] = [
 ];
 
 /// What says of ours that it is felt after a connect, a line each: 95 % intervals that lie above
-/// [`AFTER`]. To translate each datagram of a socket that is not connected is what such sockets cost,
-/// and is none of it; processor time is too coarse.
+/// [`AFTER`], and those that are missing. To translate each datagram of a socket that is not connected is
+/// what such sockets cost, and is none of it; processor time is too coarse.
 pub fn felt_afterwards(figures: &[Figure]) -> Vec<String> {
-    let ours = figures.iter().filter(|figure| {
-        figure.group == "after"
-            && figure.subject == "ours"
-            && figure.case.get("load").is_none_or(|load| !load.contains("not connected"))
-    });
-    let best = |figure: &Figure| {
-        let Some(Ratio { interval: Some([low, high]), .. }) = figure.ratio else { return None };
-        match figure.metric.as_str() {
-            "p50" => Some(low),
-            "throughput" => Some(1.0 / high),
-            _ => None,
+    let mut lines = Vec::new();
+    for load in Load::ALL.into_iter().filter(|load| *load != Load::UnconnectedRequests) {
+        let metric = if load.is_bulk() { "throughput" } else { "p50" };
+        let is = |figure: &Figure, name: &str, value: &str| {
+            figure.case.get(name).is_some_and(|own| own == value)
+        };
+        let found = figures.iter().find(|figure| {
+            figure.group == AFTERWARDS
+                && figure.subject == "ours"
+                && figure.metric == metric
+                && is(figure, "load", load.name())
+                && is(figure, "protocol", load.protocol())
+        });
+        let ratio = found.and_then(|figure| Some((figure, figure.ratio.as_ref()?)));
+        let Some((figure, Ratio { interval: Some([low, high]), .. })) = ratio else {
+            let (name, protocol) = (load.name(), load.protocol());
+            lines
+                .push(format!("not measured: {metric} of {name} on {protocol}, with its interval"));
+            continue;
+        };
+        let best = if load.is_bulk() { 1.0 / high } else { *low };
+        if best > AFTER {
+            lines.push(format!("felt after connect: {figure}"));
         }
-    };
-    ours.filter(|figure| best(figure).is_some_and(|best| best > AFTER))
-        .map(|figure| format!("felt after connect: {figure}"))
-        .collect()
+    }
+    lines
 }
 
 /// Ratios that have collapsed, or were not measured, a line each. Here a ratio is that of the values of
@@ -147,26 +160,42 @@ impl Bound {
 mod tests {
     use super::*;
 
-    fn ours(metric: &str, interval: [f64; 2]) -> Figure {
-        let figure = Figure::new("after", "ours", metric, 1.0, "us").case("load", "requests");
-        figure.ratio_within("none", 1.0, Some(interval))
+    fn ours(load: Load, metric: &str, interval: Option<[f64; 2]>) -> Figure {
+        let figure = Figure::new("after", "ours", metric, 1.0, "us").case("load", load.name());
+        figure.case("protocol", load.protocol()).ratio_within("none", 1.0, interval)
+    }
+
+    /// What is not felt.
+    fn all() -> Vec<Figure> {
+        let metric = |load: Load| if load.is_bulk() { "throughput" } else { "p50" };
+        Load::ALL.iter().map(|load| ours(*load, metric(*load), Some([0.9, 1.1]))).collect()
     }
 
     #[test]
     fn an_interval_may_include_the_bound_or_lie_below() {
-        for (metric, interval, felt) in [
-            ("p50", [0.99, 1.20], false),
-            ("p50", [0.90, 0.95], false),
-            ("p50", [1.011, 1.02], true),
-            ("throughput", [0.90, 1.00], false),
-            ("throughput", [0.90, 0.98], true),
-            ("p99", [1.5, 2.0], false),
+        assert!(felt_afterwards(&all()).is_empty());
+        for (load, metric, interval, felt) in [
+            (Load::TcpRequests, "p50", [0.99, 1.20], false),
+            (Load::UdpRequests, "p50", [0.90, 0.95], false),
+            (Load::TcpRequests, "p50", [1.011, 1.02], true),
+            (Load::UdpBulk, "throughput", [0.90, 1.00], false),
+            (Load::TcpBulk, "throughput", [0.90, 0.98], true),
+            (Load::TcpRequests, "p99", [1.5, 2.0], false),
+            (Load::UnconnectedRequests, "p50", [2.0, 3.0], false),
         ] {
-            let figures = [ours(metric, interval)];
-            assert_eq!(felt_afterwards(&figures).len(), usize::from(felt), "{figures:?}");
+            let figure = ours(load, metric, Some(interval));
+            let figures: Vec<Figure> = [figure.clone()].into_iter().chain(all()).collect();
+            assert_eq!(felt_afterwards(&figures).len(), usize::from(felt), "{figure}");
         }
-        let each = ours("p50", [2.0, 3.0]).case("load", "requests, not connected");
-        assert!(felt_afterwards(&[each]).is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_does_not_pass() {
+        assert_eq!(felt_afterwards(&[]).len(), 4);
+        let mut figures = all();
+        figures[0] = ours(Load::TcpRequests, "p50", None);
+        let expected = "not measured: p50 of requests on tcp, with its interval";
+        assert_eq!(felt_afterwards(&figures), [expected]);
     }
 
     #[test]

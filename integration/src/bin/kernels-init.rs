@@ -1,9 +1,11 @@
 //! The only process that a guest of `make kernels` begins with: makes a small system around the test
-//! programs, runs them one after the other, says how they ended, and switches the guest off.
+//! programs, runs them one after the other, says how they ended, and switches the guest off. Run by itself as
+//! one of them, it measures IPVS beside others, and prints a figure a line.
 
 use anyhow::{Context, bail, ensure};
+use integration::bench::{self, Figure, ipvs};
 use integration::kernels::programs::Job;
-use integration::kernels::report::{Line, Tests};
+use integration::kernels::report::{Line, Tests, figures};
 use integration::kernels::{JOB_LIST, MODULE_LIST, PAYLOAD};
 use integration::wait::PATIENCE;
 use lb_agent::dataplane::features;
@@ -39,6 +41,9 @@ const MOUNTS: [(&str, &str); 7] = [
 ];
 
 fn main() -> anyhow::Result<()> {
+    if let (2.., Some(plan)) = (std::process::id(), std::env::args().nth(1)) {
+        return measure(&plan);
+    }
     // Elsewhere it would switch off the machine.
     ensure!(std::process::id() == 1, "to be started by the kernel of a guest only: `make kernels`");
     if let Err(error) = run() {
@@ -64,8 +69,11 @@ fn run() -> anyhow::Result<()> {
         say(&mut report, &Line::Feature { name, present })?;
     }
     for line in fs::read_to_string(JOB_LIST).context(JOB_LIST)?.lines() {
-        let tests = test(&serde_json::from_str(line).context(JOB_LIST)?)?;
+        let (tests, measured) = test(&serde_json::from_str(line).context(JOB_LIST)?)?;
         say(&mut report, &Line::Tests(tests))?;
+        for figure in measured {
+            say(&mut report, &Line::Figure(figure))?;
+        }
     }
     say(&mut report, &Line::End)
 }
@@ -91,7 +99,7 @@ fn finish(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn test(job: &Job) -> anyhow::Result<Tests> {
+fn test(job: &Job) -> anyhow::Result<(Tests, Vec<Figure>)> {
     let log = Path::new("/run/output");
     let file = File::create(log)?;
     let started = Instant::now();
@@ -109,7 +117,19 @@ fn test(job: &Job) -> anyhow::Result<Tests> {
         .with_context(|| job.program.clone())?;
     let output = String::from_utf8_lossy(&fs::read(log)?).into_owned();
     let trouble = (!status.success()).then(|| status.to_string());
-    Ok(Tests::read(&job.program, &output, trouble, started.elapsed().as_secs()))
+    let tests = Tests::read(&job.program, &output, trouble, started.elapsed().as_secs());
+    Ok((tests, figures(&output)))
+}
+
+fn measure(plan: &str) -> anyhow::Result<()> {
+    let plan = serde_json::from_str(plan).context("a plan of the benchmark as JSON")?;
+    let mut report = bench::Report::default();
+    ipvs::here(&plan, &mut report)?;
+    let mut out = std::io::stdout().lock();
+    for figure in report.figures() {
+        writeln!(out, "{}", serde_json::to_string(figure)?)?;
+    }
+    Ok(out.flush()?)
 }
 
 #[expect(clippy::print_stderr, reason = "the kernel's console is all there is")]

@@ -1,9 +1,10 @@
 //! What a guest says: a JSON object a line, over a serial line that nobody else writes to.
 
+use crate::bench::Figure;
 use serde::{Deserialize, Serialize};
 
 /// A line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// The first: which kernel runs.
@@ -20,6 +21,8 @@ pub enum Line {
     },
     /// A test program has ended.
     Tests(Tests),
+    /// It had measured this.
+    Figure(Figure),
     /// The last: nothing is missing before it.
     End,
 }
@@ -41,8 +44,26 @@ pub struct Tests {
     pub output: String,
 }
 
+/// What `kernels` says of a benchmark in a guest, in one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figures {
+    /// There was no guest.
+    Skipped {
+        /// What is missing here.
+        reason: String,
+    },
+    /// There was one.
+    Measured {
+        /// `uname -r` of its kernel.
+        release: String,
+        /// In the order in which they were measured.
+        figures: Vec<Figure>,
+    },
+}
+
 /// Everything a guest said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// `uname -r`; empty if the kernel did not come up.
     pub release: String,
@@ -50,6 +71,8 @@ pub struct Report {
     pub features: Vec<(String, bool)>,
     /// Test programs, in the order in which they ran.
     pub tests: Vec<Tests>,
+    /// What they measured.
+    pub figures: Vec<Figure>,
     /// Whether the guest came to its end by itself.
     pub complete: bool,
 }
@@ -81,6 +104,12 @@ impl Tests {
     }
 }
 
+/// The figures among what a program printed, each a line of JSON.
+pub fn figures(output: &str) -> Vec<Figure> {
+    let lines = output.lines().filter(|line| line.starts_with('{'));
+    lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 // === impl Report ===
 
 impl Report {
@@ -92,6 +121,7 @@ impl Report {
                 Ok(Line::Kernel { release }) => report.release = release,
                 Ok(Line::Feature { name, present }) => report.features.push((name, present)),
                 Ok(Line::Tests(tests)) => report.tests.push(tests),
+                Ok(Line::Figure(figure)) => report.figures.push(figure),
                 Ok(Line::End) => report.complete = true,
                 Err(_) => break,
             }
@@ -122,12 +152,22 @@ mod tests {
     }
 
     #[test]
+    fn figures_are_lines_of_their_own() {
+        let figure = Figure::new("connect", "ours", "p50", 1.0, "us").case("services", 1);
+        let line = serde_json::to_string(&figure).unwrap();
+        let output = format!("{figure}\n{line}\n{{\"level\":\"INFO\"}}\n");
+        assert_eq!(figures(&output), [figure]);
+    }
+
+    #[test]
     fn a_report_is_whole_or_says_so() {
         let tests = Tests::read("tcp", "test one ... ok\n", None, 1);
+        let figure = Figure::new("connect", "ours", "p50", 1.0, "us");
         let lines = [
             Line::Kernel { release: "6.1.0-x".to_owned() },
             Line::Feature { name: "mptcp".to_owned(), present: true },
             Line::Tests(tests.clone()),
+            Line::Figure(figure.clone()),
             Line::End,
         ];
         let lines = lines.map(|line| serde_json::to_string(&line).unwrap());
@@ -136,6 +176,7 @@ mod tests {
             release: "6.1.0-x".to_owned(),
             features: vec![("mptcp".to_owned(), true)],
             tests: vec![tests],
+            figures: vec![figure],
             complete: true,
         };
         assert_eq!(report, expected);

@@ -5,6 +5,7 @@
 //! services to the near node, and forwards nothing.
 
 pub mod chains;
+pub mod ipvs;
 pub mod measure;
 pub mod nft;
 pub mod tables;

@@ -6,6 +6,7 @@
 mod file;
 
 use self::file::InFile;
+use super::statistics::tail;
 use super::{Figure, Plan, Report};
 use crate::agent::Agent;
 use crate::kubernetes::large::{Large as Cluster, publish_from_memory, serve, vip};
@@ -143,7 +144,7 @@ fn latencies(
     let asked: Vec<Duration> = seen.iter().map(|seen| seen.since_asked).collect();
     let answered: Vec<Duration> = seen.iter().map(|seen| seen.since_answered).collect();
     for (times, from) in [(asked, ""), (answered, " since answered")] {
-        for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
+        for (name, share) in [("p50", 0.5), tail(times.len())] {
             let value = percentile(times.clone(), share).as_secs_f64() * 1e3;
             report.figure(figure(&format!("{what}{from} {name}"), value, "ms"));
         }

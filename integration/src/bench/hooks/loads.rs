@@ -14,9 +14,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
 /// Sockets that are asked for their peers in turn, where they go to services at random.
 const OPEN: usize = 1000;
+/// How long a datagram may be on its way within one machine before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A way to make a hook's program run. Each call runs it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +149,15 @@ impl Load {
             Family::V4 => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
             Family::V6 => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
         }?;
+        client.set_read_timeout(Some(PATIENCE))?;
         for _ in 0..calls {
             let number = self.number(random);
             let asked = frontend(self.family, number);
             let to = if translated { asked } else { backend(self.family, number, 0) };
             client.send_to(b"x", to).with_context(|| format!("sending to {to}"))?;
             server.answer(self.family).with_context(|| format!("answering for {to}"))?;
-            let (_, source) = client.recv_from(&mut [0; 16])?;
+            let answer = client.recv_from(&mut [0; 16]);
+            let (_, source) = answer.with_context(|| format!("no answer for {to}"))?;
             ensure!(source == to, "{source} answers for {to}");
         }
         Ok(())
@@ -209,7 +214,11 @@ impl Server {
         socket.set_freebind_v6(true)?;
         socket.bind(&SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))))?;
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-        Ok(Self { v4, v6: socket.into() })
+        let v6 = UdpSocket::from(socket);
+        for socket in [&v4, &v6] {
+            socket.set_read_timeout(Some(PATIENCE))?;
+        }
+        Ok(Self { v4, v6 })
     }
 
     /// Throws away what other loads have sent.

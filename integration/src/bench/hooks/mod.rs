@@ -9,7 +9,7 @@ mod shapes;
 mod subjects;
 mod tracing;
 
-use super::statistics::{median, paired};
+use super::statistics::{median, order, paired};
 use super::{Figure, Plan, Report};
 use crate::lab::{self, Lab};
 use anyhow::{Context as _, bail, ensure};
@@ -161,9 +161,7 @@ fn take_turns(
 ) -> anyhow::Result<Vec<Vec<f64>>> {
     let mut turns = vec![Vec::new(); subjects.len()];
     for turn in 0..effort.turns {
-        // Nobody is always the one who comes after the same other.
-        for place in 0..subjects.len() {
-            let index = (place + turn) % subjects.len();
+        for index in order(subjects.len(), plan.seed, turn) {
             let subject = subjects[index];
             let _tracing = subject.trace()?;
             subject.cgroup().enter();

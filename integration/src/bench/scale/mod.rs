@@ -10,6 +10,7 @@ pub mod model;
 use self::hosts::{Hosts, Used};
 use self::model::{Costs, Fleet, Room, cold_start, demands, line};
 use super::probes;
+use super::statistics::tail;
 use super::{Figure, Plan, Report};
 use crate::etcd::{Etcd, Proxy};
 use crate::lab::{self, Lab};
@@ -260,7 +261,8 @@ fn step(
     report.figure(figure("store, quiet", "cpu", step.quiet_cpu * 100.0, "%"));
     report.figure(figure("store", "memory", step.memory / 1e6, "MB"));
     report.figure(figure("change", "p50", millis(&told, 0.5), "ms"));
-    report.figure(figure("change", "p99", millis(&told, 0.99), "ms"));
+    let (name, share) = tail(told.len());
+    report.figure(figure("change", name, millis(&told, share), "ms"));
     report.figure(figure("change, last host", "p50", millis(&last, 0.5), "ms"));
     report.figure(figure("100 changes, last host", "p50", millis(&together, 0.5), "ms"));
     report.figure(figure("store lost", "times", hosts.interruptions() as f64, ""));

@@ -51,6 +51,10 @@ fn main() -> anyhow::Result<()> {
         return verdict("ratios have collapsed", &verdict::collapsed(report.figures()));
     }
     let chosen = choose(&cli.sections)?;
+    if cli.update {
+        publish::check(&Machine::here(), &cli.sections)?;
+    }
+    let judged = chosen.iter().any(|section| section.name == verdict::AFTERWARDS);
     let plan = Plan { quick: cli.quick, seed: cli.seed };
     // What others have measured is kept.
     let mut failed = Vec::new();
@@ -59,6 +63,7 @@ fn main() -> anyhow::Result<()> {
             failed.push(format!("section {}: {error:#}", section.name));
         }
     }
+    failed.extend(report.unusable().iter().map(|figure| format!("no samples: {figure}")));
     let finished = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let figures = report.figures().to_vec();
     let Plan { quick, seed } = plan;
@@ -78,12 +83,11 @@ fn main() -> anyhow::Result<()> {
     }
     verdict("not everything was measured", &failed)?;
     if cli.update {
-        publish::check(&results, &cli.sections)?;
         let own = Path::new(env!("CARGO_MANIFEST_DIR"));
         publish::publish(&results, own.parent().context("the work tree's root")?)?;
     }
     // Few turns are too few to say so.
-    if quick {
+    if quick || !judged {
         return Ok(());
     }
     verdict("ours is felt after connect", &verdict::felt_afterwards(&results.figures))

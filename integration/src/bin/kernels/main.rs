@@ -6,6 +6,7 @@
 mod boot;
 mod build;
 mod fetch;
+mod ipvs;
 mod pack;
 
 use anyhow::{Context, bail};
@@ -47,6 +48,12 @@ struct Cli {
     /// Seconds after which a guest has failed
     #[arg(long, default_value_t = 3600)]
     limit: u64,
+    /// Run no test, but measure IPVS beside others in the first of the kernels; print a line of JSON
+    #[arg(long, conflicts_with_all = ["tests", "update"])]
+    ipvs: bool,
+    /// Seed of what is chosen at random while measuring
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// How it went with one kernel.
@@ -66,6 +73,8 @@ struct Parts<'a> {
     place: &'a Path,
     base: PathBuf,
     built: Built,
+    /// Modules beside those that all kernels have.
+    modules: &'static [&'static str],
     /// What each guest is to run.
     shares: Vec<Vec<Job>>,
     limit: Duration,
@@ -88,6 +97,9 @@ struct Row<'a> {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let kernels = kernels(&cli.kernels)?;
+    if cli.ipvs {
+        return ipvs::measure(&cli, kernels[0]);
+    }
     let programs = chosen(&cli.tests)?;
     let shares = shared_out(&programs, cli.short, cli.guests);
     let runs = |name| shares.iter().flatten().any(|job| job.program == name);
@@ -98,11 +110,11 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&place)?;
     let started = Instant::now();
     let built = build::build(workspace, &target, &programs)?;
-    let base = pack::base(&place, &built)?;
+    let base = pack::base(&place, &built, &[])?;
     note(&format!("built and packed in {} s", started.elapsed().as_secs()));
 
     let limit = Duration::from_secs(cli.limit);
-    let parts = Parts { place: &place, base, built, shares, limit };
+    let parts = Parts { place: &place, base, built, modules: &[], shares, limit };
     let document = workspace.join("docs/kernels.md");
     let (mut failed, mut ran) = (false, 0);
     for kernel in kernels {
@@ -179,7 +191,7 @@ fn run(kernel: &Kernel, parts: &Parts<'_>) -> anyhow::Result<Outcome> {
         Ok(files) => files,
         Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
     };
-    let modules = pack::modules(&place, &files)?;
+    let modules = pack::modules(&place, &files, parts.modules)?;
     let guests = thread::scope(|scope| {
         let mut guests = Vec::new();
         for (number, jobs) in parts.shares.iter().enumerate() {

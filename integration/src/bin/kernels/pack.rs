@@ -46,8 +46,8 @@ const EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 /// Directories of a root that lie in its `/usr`, as on the machines that the tools are from.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// Packs what all guests have in common.
-pub(crate) fn base(place: &Path, built: &Built) -> anyhow::Result<PathBuf> {
+/// Packs what all guests have in common, and these tools.
+pub(crate) fn base(place: &Path, built: &Built, also: &[&str]) -> anyhow::Result<PathBuf> {
     let root = fresh(&place.join("root"))?;
     merge(&root)?;
     for directory in ["etc", "root", "var/lib", "var/tmp", "dev", "tmp"] {
@@ -59,7 +59,7 @@ pub(crate) fn base(place: &Path, built: &Built) -> anyhow::Result<PathBuf> {
         let to = if name == "kernels-init" { root.join("init") } else { payload.join(name) };
         stripped(file, &to)?;
     }
-    for name in TOOLS {
+    for name in TOOLS.iter().chain(also) {
         tool(&root, name)?;
     }
     for entry in fs::read_dir(EXTENSIONS).context("iptables has no extensions here")? {
@@ -90,15 +90,19 @@ pub(crate) fn jobs(place: &Path, built: &Built, jobs: &[Job]) -> anyhow::Result<
     Ok(archive)
 }
 
-/// Packs a kernel's modules.
-pub(crate) fn modules(place: &Path, files: &Files) -> anyhow::Result<PathBuf> {
+/// Packs a kernel's modules: the usual ones, and these.
+pub(crate) fn modules(
+    place: &Path,
+    files: &Files,
+    also: &[&'static str],
+) -> anyhow::Result<PathBuf> {
     let root = fresh(&place.join("modules"))?;
     merge(&root)?;
     let directory = root.join("lib/modules").join(&files.release);
     fs::create_dir_all(&directory)?;
     depmod(&files.root, &files.release)?;
     let mut found = Vec::new();
-    for name in MODULES {
+    for name in MODULES.iter().chain(also).copied() {
         let mut modprobe = Command::new("modprobe");
         modprobe.arg("-d").arg(&files.root).args(["-S", &files.release, "--show-depends", name]);
         // Built in, or unknown to this kernel.
@@ -163,13 +167,18 @@ fn stripped(from: &Path, to: &Path) -> anyhow::Result<()> {
     output(Command::new("strip").arg("--strip-all").arg("-o").arg(to).arg(from)).map(drop)
 }
 
-/// Copies a tool of this machine with the libraries that it names.
-fn tool(root: &Path, name: &str) -> anyhow::Result<()> {
+/// Where this machine has a tool.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let file = std::env::split_paths(&path)
+    std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+/// Copies a tool of this machine with the libraries that it names.
+fn tool(root: &Path, name: &str) -> anyhow::Result<()> {
+    let file = installed(name)
         .with_context(|| format!("no `{name}` here; `sh lb-bpf/setup.sh kernels` installs it"))?;
     // Those that are links to a program of many names are told by theirs.
     copy(&file, &root.join("usr/bin").join(name))?;
