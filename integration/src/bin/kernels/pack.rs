@@ -42,6 +42,8 @@ const TOOLS: [&str; 26] = [
 ];
 /// What iptables has its matches and targets from.
 const EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
+/// Without any, an agent follows no cluster, not even by plain HTTP.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Directories of a root that lie in its `/usr`, as on the machines that the tools are from.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -66,6 +68,7 @@ pub(crate) fn base(place: &Path, built: &Built, also: &[&str]) -> anyhow::Result
         let file = entry?.path();
         copy(&file, &within(&root, &file))?;
     }
+    copy(Path::new(CERTIFICATES), &within(&root, CERTIFICATES))?;
     // The kernel calls it for modules that are asked for by number.
     symlink("/bin/kmod", root.join("usr/sbin/modprobe"))?;
     let archive = place.join("base.cpio");
