@@ -292,6 +292,10 @@ impl Dataplane for Kernel {
         Ok(idle)
     }
 
+    fn others_serve(&self) -> bool {
+        self.links.is_empty() && self.generations.iter().any(|theirs| theirs.newest().is_some())
+    }
+
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
         let failed = |error| DataplaneError::new("attaching the programs", error);
         self.attached = since::stamp(sys::monotonic_nanoseconds());
