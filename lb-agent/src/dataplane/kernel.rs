@@ -79,6 +79,7 @@ impl Kernel {
             what: "opening the tables".to_owned(),
             reason: e.to_string(),
         };
+        inherit::check_version(&pins).map_err(failed)?;
         let mut generations = generations::find(pin_dir)?;
         let inherited = inherit::inherit(&pins, &mut generations, &shapes).map_err(failed)?;
         let fresh = !check_pins(&pins, &shapes).map_err(failed)? && !inherited;
@@ -109,7 +110,10 @@ impl Kernel {
         })?;
         let warning = attach::load_programs(&mut object, settings.features)?;
         let tables = Tables::open(&pins, true).map_err(failed)?;
-        tables.control.set(control::MEMORY, MEMORY_VERSION);
+        if !tables.control.set(control::MEMORY, MEMORY_VERSION) {
+            let reason = "CONTROL is too short; report this with the log".to_owned();
+            return Err(failed(TableError::Failed { name: "CONTROL", reason }));
+        }
         let id = |shape: &Shape| {
             Ok((shape.name, shape.open(&pins)?.info().map_err(|e| shape.failed(e))?.id()))
         };
