@@ -32,7 +32,7 @@ run: setup ## the quickstart: a service address answered by two backends, on thi
 	$(CARGO) build -p lb-agent -p integration --bins
 	@target/debug/quickstart
 
-test: setup ## everything: unit, property, layering and real-kernel tests, some of them in Linux 6.1, too (root)
+test: setup ## everything: unit, property, layering and real-kernel tests, some of them in Linux 6.1, too (root, network, x86_64)
 	@sh lb-bpf/setup.sh kernels
 	$(CARGO) build --workspace --exclude lb-bpf --bins
 	$(CARGO) test --workspace --exclude lb-bpf --no-fail-fast

@@ -3,7 +3,7 @@
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::rows::ConnectionRow;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 type RawRow = [u8; size_of::<ConnectionRow>()];
 
@@ -57,6 +57,13 @@ impl Tables {
         let mut table: Array<MapData, u64> =
             self.open("CONTROL").try_into().expect("CONTROL is an array of words");
         table.set(index, word, 0).expect("CONTROL can be written");
+    }
+
+    /// Pins a table below another directory, too.
+    #[track_caller]
+    pub fn share(&self, name: &str, with: &Path) {
+        let table = MapData::from_pin(self.directory.join(name)).expect("the table is pinned");
+        table.pin(with.join(name)).expect("the other directory is there, and lacks it");
     }
 
     #[track_caller]

@@ -3,13 +3,15 @@
 //! again.
 
 mod collection;
+mod handover;
 pub(crate) mod recall;
 mod removals;
 mod revisions;
 mod saver;
 mod selftest;
+mod upkeep;
 
-use crate::dataplane::{Attached, Dataplane, DataplaneError, Destroyed, Swept};
+use crate::dataplane::{Attached, Dataplane, DataplaneError};
 use crate::desired::{Input, Merger};
 use crate::metrics::own::{self, ErrorKind};
 use crate::model::{Rejection, ServiceName};
@@ -23,10 +25,11 @@ use crate::status::{Published, WorkStatus};
 use crate::store;
 use crate::versions::Versions;
 use collection::Collection;
+use handover::Handover;
 use recall::Recall;
 use removals::Removals;
 use revisions::Revisions;
-use saver::{Documents, Saver};
+use saver::Saver;
 use selftest::SelfTests;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -91,6 +94,7 @@ pub struct Reconciler<D> {
     /// Nothing has been merged yet.
     fresh: bool,
     recall: Recall,
+    handover: Handover,
     /// What was last reported of these services may not be true any more.
     touched: BTreeSet<ServiceName>,
     pulse: Pulse,
@@ -142,6 +146,7 @@ impl<D: Dataplane> Reconciler<D> {
             unsaved: false,
             fresh: true,
             recall,
+            handover: Handover::default(),
             touched: BTreeSet::new(),
             pulse: Pulse::default(),
             wanted: Versions::default(),
@@ -204,10 +209,12 @@ impl<D: Dataplane> Reconciler<D> {
                 }
                 _ = tick.tick() => self.tick(),
             }
-            self.attach_if_ready()?;
+            self.attach_if_ready(Instant::now())?;
         }
-        let documents = self.documents();
-        self.saver.finish(documents).await;
+        if self.may_save() {
+            let documents = self.documents();
+            self.saver.finish(documents).await;
+        }
         Ok(())
     }
 
@@ -381,133 +388,6 @@ impl<D: Dataplane> Reconciler<D> {
                 self.failed(&error);
             }
         }
-    }
-
-    /// Ends what is connected to backends that are out of service, as far as it is their turn.
-    fn destroy(&mut self) {
-        if !self.lost && !self.recall.is_needed() {
-            let Self { removals, planner, merger, dataplane, .. } = self;
-            let still_left = |left: &_| planner.is_left(merger.desired(), left);
-            removals.start(still_left, |doomed| block_in_place(|| dataplane.destroy(doomed)));
-        }
-    }
-
-    fn destroyed(&mut self, result: Result<Destroyed, DataplaneError>) {
-        match result {
-            Ok(Destroyed { udp, tcp, problems }) => {
-                self.work.destroyed_udp += udp;
-                self.work.destroyed_tcp += tcp;
-                if udp + tcp > 0 {
-                    tracing::info!(
-                        udp,
-                        tcp,
-                        "ended sockets that were connected to removed backends"
-                    );
-                    self.publish();
-                }
-                for problem in self.removals.new_problems(problems) {
-                    own::error(ErrorKind::Destroy);
-                    tracing::warn!(%problem, "some sockets to removed backends may not have been ended");
-                }
-            }
-            Err(error) => {
-                own::error(ErrorKind::Destroy);
-                tracing::warn!(%error, "sockets to removed backends were not ended");
-            }
-        }
-        self.destroy();
-    }
-
-    /// The first time that any source (or the cache) has said something and the tables hold it.
-    fn attach_if_ready(&mut self) -> Result<(), ReconcileError> {
-        let delivered = self.sources.iter().any(|state| state.snapshot.is_some());
-        if self.attached.is_some() || !delivered || self.retry_at.is_some() {
-            return Ok(());
-        }
-        self.attached = Some(self.dataplane.attach()?);
-        self.recall.end();
-        tracing::info!(services = self.merger.desired().services.len(), "serving");
-        self.self_tests.begin(Instant::now());
-        self.collection.begin(Instant::now());
-        self.test_itself();
-        Ok(())
-    }
-
-    fn test_itself(&mut self) {
-        let found = block_in_place(|| self.dataplane.self_test());
-        if !found.repairs.is_empty() {
-            self.collection.begin(Instant::now());
-        }
-        self.self_tests.note(&found, Instant::now());
-        self.attached = Some(found.attached);
-        self.publish();
-    }
-
-    fn swept(&mut self, swept: Swept) {
-        if swept.collected > 0 {
-            let rows = swept.collected;
-            tracing::info!(rows, "collected rows of sockets that had closed unseen");
-        }
-        for problem in self.collection.note(swept, Instant::now()) {
-            own::error(ErrorKind::Read);
-            tracing::warn!("{problem}");
-        }
-    }
-
-    fn tick(&mut self) {
-        let Self { collection, dataplane, .. } = self;
-        collection.tick(Instant::now(), |suspects| dataplane.sweep(suspects));
-        self.removals.tick();
-        self.destroy();
-        let mut resting = self.planner.resting_backends();
-        resting.retain(|id| !self.removals.names(*id));
-        if !self.recall.is_needed() && !resting.is_empty() {
-            match block_in_place(|| self.dataplane.idle(&resting)) {
-                Ok(idle) => {
-                    self.planner.free_backends(&idle);
-                    // A service that did not fit may fit now.
-                    if !idle.is_empty() && !self.plan_rejections.is_empty() {
-                        block_in_place(|| self.round(Instant::now()));
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "resting backends can't be looked at"),
-            }
-        }
-        if self.self_tests.is_due(Instant::now()) {
-            self.test_itself();
-        }
-        self.save();
-    }
-
-    fn save(&mut self) {
-        // Until programs of another layout are replaced, only what their agent saved says what their ids
-        // stand for.
-        if self.recall.is_needed() {
-            return;
-        }
-        if self.unsaved && self.saver.is_free(Instant::now()) {
-            self.unsaved = false;
-            let documents = self.documents();
-            self.saver.start(documents);
-        }
-    }
-
-    /// Something is on disk, or is to be saved again.
-    fn saved(&mut self, news: bool) {
-        self.unsaved |= self.saver.problem().is_some();
-        if news {
-            self.publish();
-        }
-        if self.saver.is_hurried() {
-            self.save();
-        }
-    }
-
-    /// What the next agent is to know.
-    fn documents(&self) -> Documents {
-        let snapshot = |state: &SourceState| Some((state.name.clone(), state.snapshot.clone()?));
-        let snapshots = self.sources.iter().filter_map(snapshot).collect();
-        Documents { snapshots, state: self.reporter.state() }
     }
 
     fn publish(&mut self) {

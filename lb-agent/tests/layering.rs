@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 /// Modules that return values and leave doing to their callers. `plan` stands for all below it.
-const PURE: [&str; 80] = [
+const PURE: [&str; 81] = [
     "api::page::view",
     "claims",
     "config",
@@ -61,6 +61,7 @@ const PURE: [&str; 80] = [
     "nat::slots",
     "pairs",
     "plan",
+    "reconcile::handover",
     "reconcile::recall",
     "reconcile::revisions",
     "shown",

@@ -220,6 +220,10 @@ impl Dataplane for Faulty {
         self.kernel.idle(ids)
     }
 
+    fn others_serve(&self) -> bool {
+        self.kernel.others_serve()
+    }
+
     fn attach(&mut self) -> Result<Attached, DataplaneError> {
         self.kernel.attach()
     }

@@ -1,6 +1,7 @@
 //! A host with a real systemd as its first process: in namespaces and a cgroup of its own, all gone with it.
 
 use crate::cgroup::own_cgroup;
+use crate::sys;
 use crate::wait::{eventually, wait_for};
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
@@ -56,7 +57,8 @@ impl Systemd {
         let log = File::create(scratch.path().join("log")).expect("writable");
         // In its cgroup first: that becomes the root of what it sees.
         let enter = r#"echo $$ > "$1/cgroup.procs"; shift; exec "$@""#;
-        let unshare = Command::new("sh")
+        let mut command = Command::new("sh");
+        command
             .args(["-c", enter, "sh"])
             .arg(&cgroup.0)
             .args(["unshare", "--cgroup", "--pid", "--mount", "--net", "--ipc", "--uts"])
@@ -64,9 +66,9 @@ impl Systemd {
             .args([&script, &root, &over])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be duplicated"))
-            .stderr(log)
-            .spawn()
-            .expect("unshare can be started");
+            .stderr(log);
+        sys::die_with_parent(&mut command);
+        let unshare = command.spawn().expect("unshare can be started");
         let mut systemd = Self { unshare, pid: 0, _cgroup: cgroup, scratch };
         let own = systemd.unshare.id();
         systemd.pid = wait_for("systemd", DEADLINE, || {

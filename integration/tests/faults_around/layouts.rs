@@ -11,12 +11,13 @@ use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::tables::Tables;
 use integration::wait::eventually;
-use lb_common::control;
+use lb_common::{MEMORY_VERSION, control};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const MANY: &str = "10.96.0.20:53";
 const STAYS: &str = "10.96.0.30:80";
@@ -98,7 +99,7 @@ fn leave(agent: Agent<'_>, end: End) -> PathBuf {
 }
 
 /// As if what agents write had another form there.
-fn spoil(other: &std::path::Path) {
+fn spoil(other: &Path) {
     for name in ["FRONTENDS", "BLOCKS", "BACKENDS", "FAILURES"] {
         fs::remove_file(other.join(name)).expect("the table is pinned");
     }
@@ -199,7 +200,7 @@ fn what_cannot_be_read_serves_what_is_open() {
         let mut first = Held::begin();
         let pins = agent.status().pin_dir;
         let other = leave(agent, End::Killed);
-        unreadable(&other);
+        set_version(&other, 99);
         scene.goes_on();
         let agent = Agent::adopt(lab);
         scene.goes_on();
@@ -218,8 +219,9 @@ fn what_cannot_be_read_serves_what_is_open() {
         agent.kill9();
         let swap = pins.with_file_name("4096");
         fs::rename(&pins, &swap).unwrap();
-        unreadable(&swap);
+        set_version(&swap, 99);
         fs::rename(&other, &pins).unwrap();
+        set_version(&pins, MEMORY_VERSION);
         fs::rename(&swap, &other).unwrap();
         let agent = Agent::adopt(lab);
         scene.goes_on();
@@ -241,7 +243,102 @@ fn what_cannot_be_read_serves_what_is_open() {
     });
 }
 
-fn unreadable(directory: &std::path::Path) {
-    Tables::at(directory.to_owned()).set_control(control::MEMORY, 99);
-    assert_ne!(lb_common::MEMORY_VERSION, 99);
+/// Says that rows on sockets and clients have this form there.
+fn set_version(directory: &Path, version: u64) {
+    Tables::at(directory.to_owned()).set_control(control::MEMORY, version);
+}
+
+/// Rows of a form that is not known, below our own layout: what serves is left alone, and it is said what
+/// to do.
+#[test]
+fn unknown_rows_are_not_taken_for_ours() {
+    lab::run("faults-layout-rows", |lab| {
+        let mut scene = Scene::new();
+        let agent = Agent::start(lab, &services(&[scene.web()]));
+        scene.begin();
+        let mut held = Held::begin();
+        let (pins, links_before) = (agent.status().pin_dir, links(&agent));
+        agent.kill9();
+        set_version(&pins, 99);
+        let refused = Agent::spawn(lab, &[]);
+        eventually("the reason", DEADLINE, || {
+            let log = refused.log();
+            log.contains("version 99") && log.contains("lb-agent detach")
+        });
+        assert_eq!(refused.ended().code(), Some(1));
+        scene.goes_on();
+        held.expect_names();
+        set_version(&pins, MEMORY_VERSION);
+        let agent = Agent::adopt(lab);
+        assert_eq!(links(&agent), links_before);
+        held.expect_names();
+        drop(scene);
+        agent.expect_active(6);
+    });
+}
+
+/// A take-over among two others was interrupted: some links are here and some there, and the tables are
+/// both's.
+#[test]
+fn what_two_layouts_share_goes_over_once() {
+    lab::run("faults-layout-two", |lab| {
+        let mut scene = Scene::new();
+        let agent = Agent::start(lab, &services(&[scene.web()]));
+        scene.begin();
+        let mut held = Held::begin();
+        let (links_before, ids_before) = (links(&agent), ids(&agent));
+        let newer = leave(agent, End::Killed);
+        let older = newer.with_file_name("4094");
+        fs::create_dir(&older).expect("bpffs takes directories");
+        let tables = Tables::at(newer.clone());
+        for name in ["CONNECTIONS", "CONNECTIONS_OVERFLOW", "CONNECTION_TIMES", "OVERFLOW_TIMES"]
+            .into_iter()
+            .chain(["SOCKETS", "AFFINITY", "BACKEND_STATS", "BACKEND_FILTER", "SERVICE_STATS"])
+            .chain(["CONTROL", "BACKEND_OUTCOMES"])
+        {
+            tables.share(name, &older);
+        }
+        for hook in ["connect4", "connect6", "sendmsg6"].map(|hook| format!("link_{hook}")) {
+            fs::rename(newer.join(&hook), older.join(&hook)).expect("the link is pinned");
+        }
+        scene.goes_on();
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        assert_eq!(links(&agent), links_before, "each has got its program in one step");
+        assert_eq!(ids(&agent), ids_before);
+        held.expect_names();
+        assert!(!newer.exists() && !older.exists(), "nothing is left of either");
+        assert_eq!(agent.status().self_test.earlier, []);
+        drop(scene);
+        agent.expect_active(6);
+        drop(held);
+        agent.expect_no_connections();
+    });
+}
+
+/// A source that is away is waited for while the other layout's programs serve, but not for ever. It takes
+/// as long as that.
+#[test]
+fn the_other_serves_on_until_all_sources_have_delivered() {
+    lab::run("faults-layout-waits", |lab| {
+        let mut scene = Scene::new();
+        let agent = Agent::start(lab, &services(&[scene.web()]));
+        scene.begin();
+        let other = leave(agent, End::Killed);
+        // Nobody listens there.
+        lab.set_settings(
+            "sources: [{etcd: {endpoints: [\"http://127.0.0.1:1\"]}, vip_ranges: [10.97.0.0/16]}]",
+        );
+        lab.write_config(&services(&[scene.web()]));
+        let begin = Instant::now();
+        let agent = Agent::spawn(lab, &[]);
+        eventually("it to say so", DEADLINE, || {
+            agent.log().contains("serve on until all sources have delivered")
+        });
+        scene.goes_on();
+        eventually("the other's end", DEADLINE, || !other.exists());
+        assert!(begin.elapsed() >= Duration::from_secs(10), "{:?}", begin.elapsed());
+        scene.goes_on();
+        agent.kill9();
+    });
 }

@@ -74,7 +74,7 @@ impl Fake {
         self.with(|state| state.active = ids);
     }
 
-    /// What is counted comes with tables of another layout.
+    /// What is counted comes with tables of another layout, whose programs serve.
     pub fn set_inherited(&self) {
         self.with(|state| state.inherited = true);
     }
@@ -247,6 +247,10 @@ impl Dataplane for Fake {
             ids.iter().filter(|id| !state.active.contains(id)).copied().collect()
         };
         Ok(self.with(idle))
+    }
+
+    fn others_serve(&self) -> bool {
+        self.with(|state| state.inherited)
     }
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {

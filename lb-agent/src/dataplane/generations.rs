@@ -8,13 +8,14 @@
 
 use super::attach::{AttachError, HOOKS, Hook, failed, pin_of};
 use super::lock::{LockError, PinLock};
-use super::sys::Mapped;
+use super::sys::{self, Mapped};
 use super::tables;
 use crate::status::EarlierTables;
 use lb_common::LAYOUT_VERSION;
 use lb_common::rows::BackendCounters;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// One of them. Its agent does not run, and can't while this lives.
@@ -81,6 +82,17 @@ impl Generation {
     /// Whether new connections are translated by it.
     pub(super) fn translates(&self) -> bool {
         HOOKS.iter().any(|hook| hook.begins && self.pin_of(hook).exists())
+    }
+
+    /// The id of the newest of its programs by which new connections are translated; ids grow from one
+    /// load to the next. `None` if none of them is on a cgroup that there is.
+    pub(super) fn newest(&self) -> Option<u32> {
+        let running = |hook: &Hook| {
+            let link = sys::open_pin(&self.pin_of(hook)).ok()?;
+            let info = sys::link_info(link.as_fd()).ok()?;
+            (info.cgroup_id != 0).then_some(info.program_id)
+        };
+        HOOKS.iter().filter(|hook| hook.begins).filter_map(running).max()
     }
 
     /// Where a hook's link is pinned.

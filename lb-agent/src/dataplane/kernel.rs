@@ -73,6 +73,7 @@ impl Kernel {
             what: "opening the tables".to_owned(),
             reason: e.to_string(),
         };
+        inherit::check_version(&pins).map_err(failed)?;
         let mut generations = generations::find(pin_dir)?;
         let inherited = inherit::inherit(&pins, &mut generations, &shapes).map_err(failed)?;
         let fresh = !check_pins(&pins, &shapes).map_err(failed)? && !inherited;
@@ -103,7 +104,10 @@ impl Kernel {
         })?;
         let warning = attach::load_programs(&mut object, settings.features)?;
         let tables = Tables::open(&pins, true).map_err(failed)?;
-        tables.control.set(control::MEMORY, MEMORY_VERSION);
+        if !tables.control.set(control::MEMORY, MEMORY_VERSION) {
+            let reason = "CONTROL is too short; report this with the log".to_owned();
+            return Err(failed(TableError::Failed { name: "CONTROL", reason }));
+        }
         let id = |shape: &Shape| {
             Ok((shape.name, shape.open(&pins)?.info().map_err(|e| shape.failed(e))?.id()))
         };
@@ -284,6 +288,10 @@ impl Dataplane for Kernel {
             self.tables.forget_affinity(|_, word| idle.contains(&named(word)))?;
         }
         Ok(idle)
+    }
+
+    fn others_serve(&self) -> bool {
+        self.links.is_empty() && self.generations.iter().any(|theirs| theirs.newest().is_some())
     }
 
     fn attach(&mut self) -> Result<Attached, DataplaneError> {

@@ -84,6 +84,9 @@ pub trait Dataplane {
     /// first, so that the ids may be given to other backends.
     fn idle(&mut self, ids: &[u32]) -> Result<BTreeSet<u32>, DataplaneError>;
 
+    /// Whether programs of another layout translate, until ours are attached.
+    fn others_serve(&self) -> bool;
+
     /// Lets the programs run, in place of an earlier agent's where there are some. To be called once
     /// the tables hold what they should.
     fn attach(&mut self) -> Result<Attached, DataplaneError>;

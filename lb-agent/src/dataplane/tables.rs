@@ -10,7 +10,7 @@ use lb_common::rows::{
     AffinityKey, BackendCounters, BackendOutcomes, BackendRow, BlockHeader, BlockWord,
     ConnectionRow, FrontendKey, ServiceCounters,
 };
-use lb_common::{control, filter};
+use lb_common::{MEMORY_VERSION, control, filter};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,18 @@ pub enum TableError {
         wanted: String,
         /// What else to do.
         remedy: String,
+    },
+    /// Pinned tables have rows of another form.
+    #[error(
+        "{directory} has tables of version {found} where {MEMORY_VERSION} is needed; what is attached \
+         serves on. Start the version of lb-agent that made them, or run `lb-agent detach` to start \
+         afresh (connections that are open lose their peer name)"
+    )]
+    Version {
+        /// Where they are pinned.
+        directory: PathBuf,
+        /// Their version.
+        found: u64,
     },
     /// The kernel refused.
     #[error("table {name}: {reason}")]

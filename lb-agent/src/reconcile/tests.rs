@@ -110,7 +110,7 @@ async fn programs_are_attached_once_the_tables_hold_what_was_said_first() {
     let mut setup = Setup::new();
     setup.source.send_modify(|state| state.error = Some("away".to_owned()));
     setup.reconciler.absorb();
-    setup.reconciler.attach_if_ready().unwrap();
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
     let before = setup.reconciler.published().borrow().clone();
     let pending = ["s: away", "the programs are not attached yet"].map(str::to_owned);
     assert_eq!(before.agent.pending, pending);
@@ -132,7 +132,7 @@ async fn a_source_that_is_away_is_not_waited_for_while_its_cache_serves() {
     setup.say(&[A]);
     setup.source.send_modify(|state| state.synced = false);
     setup.reconciler.absorb();
-    setup.reconciler.attach_if_ready().unwrap();
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
     let told = |setup: &Setup| setup.reconciler.published().borrow().agent.clone();
     assert_eq!(told(&setup).pending, ["s has not delivered yet"]);
     for error in [Some("away"), None, Some("away")] {
@@ -151,7 +151,7 @@ async fn a_source_that_is_away_is_not_waited_for_while_its_cache_serves() {
 async fn what_failed_is_looked_at_and_applied_again() {
     let mut setup = Setup::new();
     setup.take(&[A]);
-    setup.reconciler.attach_if_ready().unwrap();
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
     setup.fake.fail_after(1);
     setup.fake.fail_observe(1);
     setup.take(&[A_CHANGED, B]);
@@ -281,7 +281,7 @@ async fn what_is_delivered_first_is_saved_before_the_agent_is_ready() {
     let mut setup = Setup::new();
     let file = setup.directory.path().join("snapshots.json");
     setup.take(&[A]);
-    setup.reconciler.attach_if_ready().unwrap();
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
     let published = setup.reconciler.published().borrow().clone();
     assert_eq!(published.agent.pending, ["what was delivered is not saved yet"]);
     let hurried = setup.reconciler.saver.ended().await;

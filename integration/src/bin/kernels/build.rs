@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// A target of its own even though it is this machine's: only then do the flags spare what runs
 /// during the build.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+const TRIPLE: &str = env!("TARGET");
 const BINARIES: [&str; 4] = ["lb-agent", "lbctl", "kernels-init", "confined"];
 
 /// What goes into a guest, by name.

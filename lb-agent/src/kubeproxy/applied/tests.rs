@@ -9,10 +9,16 @@ use crate::status::{AgentStatus, SourceStatus, State, WorkStatus};
 
 /// Something to follow, with its two inputs.
 pub(in crate::kubeproxy) fn applied() -> (Arc<Applied>, Arc<Progress>, watch::Sender<Arc<Facts>>) {
+    applied_within(Duration::from_secs(60))
+}
+
+/// With what is to be waited for at most.
+pub(in crate::kubeproxy) fn applied_within(
+    patience: Duration,
+) -> (Arc<Applied>, Arc<Progress>, watch::Sender<Arc<Facts>>) {
     let progress = Arc::new(Progress::default());
     let node = Some(NodeFacts::default());
     let (sender, facts) = watch::channel(Arc::new(Facts { node, ..Facts::default() }));
-    let patience = Duration::from_secs(60);
     let applied = Applied::new("kubernetes".into(), Arc::clone(&progress), facts, patience);
     (Arc::new(applied), progress, sender)
 }

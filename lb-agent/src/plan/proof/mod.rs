@@ -7,7 +7,9 @@
 //! What may happen, in any order: any of some states is desired and planned; the next action is
 //! applied; a connect begins, takes its next load, or its socket is closed; a grace period ends,
 //! once no connect is under way that was when it began; the agent dies (or a step fails, which comes
-//! to the same), and the next one waits for a grace period and adopts what it finds. What must hold: a
+//! to the same), and the next one waits for a grace period and adopts what it finds. In a scene where
+//! another layout was there before, its programs open sockets under the ids that are recalled, until
+//! ours are attached at any time after the first plan. What must hold: a
 //! connect ends at a backend (or, where there is none, without one) that was right at some time
 //! between its begin and its end; no row changes or is freed under a connect that uses it; no id gets
 //! another owner while somebody is counted on it.
@@ -17,7 +19,8 @@
 //! as soon as it may be. Left out: the memory model (a publish is a
 //! release store, and each load of a reader depends on the one before); how a hash table is searched
 //! while it changes, which the kernel answers for; rows of a block that are written one by one, since
-//! a reader that could see half of them could as well see all; affinity and sticky UDP, which choose
+//! a reader that could see half of them could as well see all; the run of another layout's
+//! program, whose end is waited for when ours are attached; affinity and sticky UDP, which choose
 //! among the rows of the very block. States are told apart by 64 bits of hash. Where rows or ids are
 //! short until a grace period has passed, a connect may find nobody; never somebody wrong.
 
@@ -61,6 +64,11 @@ enum Mutation {
     IdReusedWhileCounted,
     /// The next agent does not wait before it adopts.
     AdoptWithoutGrace,
+    /// What another layout's ids stand for is not recalled.
+    RecallForgotten,
+    /// A recalled id that nobody is counted on is free, although programs of the other layout may yet
+    /// pick it.
+    RecalledIdReused,
 }
 
 /// What must not happen.
@@ -100,6 +108,8 @@ struct Protocol {
     mutation: Mutation,
     bounds: Bounds,
     wanted: Vec<Wanted>,
+    /// Ids that programs of another layout pick at first, and the backends that they stand for.
+    others: Vec<(u8, u8)>,
     planners: Mutex<Planners>,
 }
 
@@ -111,6 +121,8 @@ enum Event {
     EndGrace,
     Crash,
     Adopt,
+    Attach,
+    Other { reader: usize, id: u8, backend: u8 },
     Begin { reader: usize, frontend: u8 },
     Load { reader: usize, part: u8 },
     Close { reader: usize },
@@ -145,8 +157,13 @@ impl Mutation {
 
 impl Protocol {
     fn new(mutation: Mutation, bounds: Bounds, scene: &Scene) -> Self {
-        let planners = Mutex::new(Planners::new(scene.limits));
-        Self { mutation, bounds, wanted: scene.wanted(), planners }
+        let recalled = match mutation {
+            Mutation::RecallForgotten => Default::default(),
+            _ => scene.recalled(),
+        };
+        let planners = Mutex::new(Planners::new(scene.limits, recalled));
+        let others = scene.others.to_vec();
+        Self { mutation, bounds, wanted: scene.wanted(), others, planners }
     }
 
     fn planners(&self) -> MutexGuard<'_, Planners> {
@@ -235,6 +252,9 @@ impl Protocol {
 
     /// Frees what ids may be freed: sooner is less favourable.
     fn free_ids(&self, world: &mut World) {
+        if world.replacing && self.mutation != Mutation::RecalledIdReused {
+            return;
+        }
         let planners = &mut *self.planners();
         let counted = match self.mutation {
             Mutation::IdReusedWhileCounted => 0,
@@ -248,7 +268,7 @@ impl Protocol {
     fn adopt(&self, world: &mut World) -> bool {
         let planners = &mut *self.planners();
         let counted = world.counted(planners);
-        let Some(planner) = planners.adopt(&world.tables, counted) else {
+        let Some(planner) = planners.adopt(&world.tables, counted, world.replacing) else {
             world.violation = Some(Violation::Adoption);
             return true;
         };
@@ -282,6 +302,15 @@ impl Protocol {
         true
     }
 
+    /// A program of the other layout sends a socket where the id leads there, and counts it.
+    fn other(&self, world: &mut World, number: usize, id: u8, backend: u8) {
+        let planners = &*self.planners();
+        if world.names_another(&planners.blocks, id, backend) {
+            world.violation = Some(Violation::IdReused { id });
+        }
+        world.readers[number] = Reader::Open { id, backend };
+    }
+
     fn begin(&self, world: &mut World, number: usize, frontend: u8) -> bool {
         let allowed = world.right[usize::from(frontend)];
         match world.tables.find(frontend) {
@@ -306,9 +335,15 @@ impl Model for Protocol {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        let planner = self.planners().fresh();
+        let (tables, replacing) = (Tables::new(), !self.others.is_empty());
+        let planners = &mut *self.planners();
+        let planner = match replacing {
+            true => planners.adopt(&tables, 0, true).expect("empty tables are sound"),
+            false => planners.fresh(),
+        };
         vec![World {
-            tables: Tables::new(),
+            tables,
+            replacing,
             agent: Agent::Running { planner, grace: false, work: None },
             readers: Default::default(),
             right: [ABSENT; FRONTENDS],
@@ -335,6 +370,9 @@ impl Model for Protocol {
                 if *grace && !waits {
                     events.push(Event::EndGrace);
                 }
+                if world.replacing && world.plans > 0 {
+                    events.push(Event::Attach);
+                }
             }
         }
         let busy = world.readers.iter().filter(|reader| **reader != Reader::Idle).count();
@@ -349,6 +387,14 @@ impl Model for Protocol {
         for (reader, state) in world.readers.iter().enumerate() {
             match state {
                 Reader::Idle if idle != Some(reader) || busy == self.bounds.readers => {}
+                Reader::Idle if world.replacing => {
+                    let pick = |(id, backend): &(u8, u8)| Event::Other {
+                        reader,
+                        id: *id,
+                        backend: *backend,
+                    };
+                    events.extend(self.others.iter().map(pick));
+                }
                 Reader::Idle => {
                     let frontends = 0..FRONTENDS as u8;
                     events.extend(frontends.map(|frontend| Event::Begin { reader, frontend }));
@@ -381,6 +427,14 @@ impl Model for Protocol {
                 true
             }
             Event::Adopt => self.adopt(&mut next),
+            Event::Attach => {
+                next.replacing = false;
+                true
+            }
+            Event::Other { reader, id, backend } => {
+                self.other(&mut next, reader, id, backend);
+                true
+            }
             Event::Begin { reader, frontend } => self.begin(&mut next, reader, frontend),
             Event::Load { reader, part } => self.load(&mut next, reader, part),
             Event::Close { reader } => {
@@ -427,6 +481,16 @@ impl Model for Protocol {
             }),
             Property::sometimes("an agent dies with readers under way", |_, world: &World| {
                 matches!(world.agent, Agent::Starting) && world.holds(|_, _| true)
+            }),
+            Property::sometimes(
+                "another layout's id is given to another",
+                |model: &Self, world: &World| {
+                    let recalled = |id| model.others.iter().any(|(other, _)| *other == id);
+                    matches!(world.agent.step(), Some(Step::ResetBackend { id }) if recalled(id))
+                },
+            ),
+            Property::sometimes("an agent dies while another layout serves", |_, world: &World| {
+                matches!(world.agent, Agent::Starting) && world.replacing
             }),
         ]
     }

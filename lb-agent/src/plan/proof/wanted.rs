@@ -7,7 +7,7 @@ use crate::desired::{Desired, Entry};
 use crate::model::{
     AdminState, Backend, Frontend, NoBackend, Policy, Protocol, Scope, Service, ServiceName,
 };
-use crate::plan::Limits;
+use crate::plan::{Limits, Orphan};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -34,10 +34,13 @@ pub(super) struct Scene {
     /// Tables so small that what is freed is soon used again.
     pub(super) limits: Limits,
     states: &'static [&'static [Line]],
+    /// What programs of another layout serve at first, for a service with the id 0 and frontend 0: ids,
+    /// and the backends they stand for.
+    pub(super) others: &'static [(u8, u8)],
 }
 
 /// Backends 0 and 1 are a's, 2 is b's.
-pub(super) const SCENES: [Scene; 4] = [
+pub(super) const SCENES: [Scene; 5] = [
     Scene {
         name: "backends come, rest and go",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
@@ -46,16 +49,19 @@ pub(super) const SCENES: [Scene; 4] = [
             &[("a", &[0], &[(0, false), (1, true)])],
             &[("a", &[0], &[])],
         ],
+        others: &[],
     },
     Scene {
         name: "a frontend changes hands",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[0], &[(2, true)])], &[]],
+        others: &[],
     },
     Scene {
         name: "another frontend takes what one has left",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[1], &[(2, true)])], &[]],
+        others: &[],
     },
     Scene {
         name: "two services exchange their frontends",
@@ -64,10 +70,25 @@ pub(super) const SCENES: [Scene; 4] = [
             &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
             &[("a", &[1], &[(0, true)]), ("b", &[0], &[(2, true)])],
         ],
+        others: &[],
+    },
+    Scene {
+        name: "programs of another layout are replaced",
+        limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
+        states: &[&[("a", &[0], &[(0, true)])], &[("b", &[0], &[(2, true)])], &[]],
+        others: &[(0, 0), (1, 1)],
     },
 ];
 
 impl Scene {
+    /// What the state says that the other layout's agent has saved.
+    pub(super) fn recalled(&self) -> BTreeMap<u32, Orphan> {
+        let backend = |(id, backend): &(u8, u8)| (address_of(*backend), u32::from(*id));
+        let backends = self.others.iter().map(backend).collect();
+        let orphan = Orphan { backends, frontends: [frontend_of(0)].into() };
+        if self.others.is_empty() { BTreeMap::new() } else { [(0, orphan)].into() }
+    }
+
     pub(super) fn wanted(&self) -> Vec<Wanted> {
         self.states.iter().copied().map(wanted).collect()
     }

@@ -1,9 +1,9 @@
 //! A state of the model: tables, agent, connects, and what is right at the moment.
 
 use super::reader::{At, Reader};
-use super::tables::{FRONTENDS, Tables};
+use super::tables::{FRONTENDS, Row, Tables};
 use super::wanted::{ABSENT, REFUSED, Wanted};
-use super::writer::{Planners, Script, Step};
+use super::writer::{Blocks, Planners, Script, Step};
 use super::{READERS, Violation};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) tables: Tables,
+    /// Programs of another layout run, and none of ours.
+    pub(super) replacing: bool,
     pub(super) agent: Agent,
     /// Sorted: they are alike.
     pub(super) readers: [Reader; READERS],
@@ -108,6 +110,17 @@ impl World {
     pub(super) fn counted(&self, planners: &Planners) -> u8 {
         let counted = self.readers.iter().filter_map(|reader| reader.counted(&planners.blocks));
         counted.fold(0, |sum, (id, _)| sum | 1 << id)
+    }
+
+    /// Whether a row leads from this id to another backend.
+    pub(super) fn names_another(&self, blocks: &Blocks, id: u8, backend: u8) -> bool {
+        self.tables.rows.iter().any(|row| match *row {
+            Row::Part { block, part } if part > 0 => {
+                let (other, leads_to) = blocks.backend(block, part);
+                other == id && leads_to != backend
+            }
+            _ => false,
+        })
     }
 
     /// Whether a connect under way holds something of this kind.

@@ -5,8 +5,8 @@ use super::Mutation;
 use super::tables::{Row, Tables, Word};
 use super::wanted::{Wanted, frontend_of, number_of};
 use crate::plan::block::Block;
-use crate::plan::{Action, Limits, Observed, Planner, key_of};
-use std::collections::{BTreeSet, HashMap};
+use crate::plan::{Action, Limits, Observed, Orphan, Planner, key_of};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -49,11 +49,13 @@ pub(super) struct Blocks(Vec<Arc<Block>>);
 #[derive(Debug)]
 pub(super) struct Planners {
     limits: Limits,
+    /// What is known of another layout's ids.
+    recalled: BTreeMap<u32, Orphan>,
     pub(super) blocks: Blocks,
     planners: Vec<Arc<Planner>>,
     numbers: HashMap<String, u32>,
     calls: HashMap<(u32, Call), Called>,
-    adoptions: HashMap<(Tables, u8), Option<u32>>,
+    adoptions: HashMap<(Tables, u8, bool), Option<u32>>,
 }
 
 // === impl Blocks ===
@@ -94,9 +96,10 @@ impl Blocks {
 // === impl Planners ===
 
 impl Planners {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, recalled: BTreeMap<u32, Orphan>) -> Self {
         Self {
             limits,
+            recalled,
             blocks: Blocks::default(),
             planners: Vec::new(),
             numbers: HashMap::new(),
@@ -151,13 +154,18 @@ impl Planners {
         self.call(planner, Call::Free(counted), free).0
     }
 
-    /// A planner that adopts what the tables hold; `None` if it refuses.
-    pub(super) fn adopt(&mut self, tables: &Tables, counted: u8) -> Option<u32> {
-        let key = (tables.clone(), counted);
+    /// A planner that adopts what the tables hold, and while another layout's programs are being
+    /// replaced what is recalled; `None` if it refuses.
+    pub(super) fn adopt(&mut self, tables: &Tables, counted: u8, replacing: bool) -> Option<u32> {
+        let key = (tables.clone(), counted, replacing);
         if let Some(known) = self.adoptions.get(&key) {
             return *known;
         }
-        let observed = self.observe(tables, counted);
+        let mut observed = self.observe(tables, counted);
+        if let Some(observed) = observed.as_mut().filter(|_| replacing) {
+            observed.inherited = true;
+            observed.recalled.clone_from(&self.recalled);
+        }
         let adopted = observed.and_then(|observed| Planner::adopt(self.limits, observed).ok());
         let number = adopted.map(|planner| self.number(planner));
         self.adoptions.insert(key, number);

@@ -58,7 +58,7 @@ async fn what_was_removed_meanwhile_is_over_once_our_programs_are_attached() {
     setup.reconciler.tick();
     assert_eq!(setup.reconciler.planner.resting_backends(), [1, 2], "both may yet be picked");
     assert!(setup.fake.destroyed().is_empty());
-    setup.reconciler.attach_if_ready().unwrap();
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
     setup.reconciler.tick();
     let doomed = setup.fake.destroyed().concat();
     assert_eq!(doomed.iter().map(|doomed| doomed.id).collect::<Vec<_>>(), [1]);
@@ -102,4 +102,49 @@ async fn an_id_that_was_given_up_before_the_programs_were_attached_is_nobody_els
     assert_eq!(ids(planner, "a"), Some((0, vec![(1, 0)])));
     assert_eq!(ids(planner, "b"), Some((1, vec![(3, 2)])));
     assert_eq!(ids(planner, "0"), Some((2, vec![(9, 3)])));
+}
+
+/// What a cache says need not be all that the other layout's programs serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_serve_is_replaced_once_all_sources_have_delivered() {
+    let begin = Instant::now();
+    let later = |seconds| begin + Duration::from_secs(seconds);
+    for live in [false, true] {
+        let mut setup = inherited().await;
+        setup.take(&[A]);
+        setup.source.send_modify(|state| state.synced = false);
+        setup.reconciler.sources = vec![setup.source.borrow().clone()];
+        for seconds in [0, 9] {
+            setup.reconciler.attach_if_ready(later(seconds)).unwrap();
+            assert!(setup.fake.attached().is_empty(), "B may be served, too");
+        }
+        let attached = if live {
+            setup.take(&[A, B]);
+            setup.reconciler.attach_if_ready(later(9)).unwrap();
+            [2]
+        } else {
+            setup.reconciler.attach_if_ready(later(10)).unwrap();
+            [1]
+        };
+        assert_eq!(setup.fake.attached(), attached);
+    }
+}
+
+/// A stop in between leaves the state of those who serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_the_ids_stays_until_the_programs_are_replaced() {
+    let mut setup = inherited().await;
+    let file = setup.directory.path().join("state.json");
+    let names = || -> Vec<String> {
+        let state: crate::status::State = store::load(&file).unwrap().unwrap();
+        state.services.iter().map(|service| service.name.clone()).collect()
+    };
+    setup.say(&[OTHER]);
+    setup.source.send_modify(|state| state.synced = false);
+    run_until(&mut setup, |p| p.state.services.len() == 1).await;
+    assert!(setup.fake.attached().is_empty());
+    assert_eq!(names(), ["a", "b"]);
+    setup.take(&[OTHER]);
+    run_until(&mut setup, |p| p.agent.ready).await;
+    assert_eq!(names(), ["0"]);
 }
