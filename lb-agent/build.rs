@@ -1,5 +1,5 @@
 //! Compiles lb-bpf for the kernel, once for current and once for old ones, and puts the objects into
-//! `OUT_DIR`, packed, where the agent embeds them.
+//! `OUT_DIR`, where the agent embeds them.
 //!
 //! The objects need what a stable host toolchain lacks: the source of `core` and unstable flags. So
 //! they are built by a second toolchain, the first of these that can: `LB_BPF_CARGO` and `LB_BPF_RUSTC`
@@ -10,7 +10,6 @@
 //! `LB_VERSION` becomes what `--version` says, see [`version`]. Programs that are to be small are linked for
 //! that, see [`packs_relocations`].
 
-use miniz_oxide::deflate::compress_to_vec_zlib;
 use object::build::elf::{Builder, SectionData};
 use std::env;
 use std::error::Error;
@@ -24,9 +23,7 @@ const REMEDY: &str = "run `make setup`, or install a nightly toolchain with `rus
                       section Building, says more";
 
 /// The object, and the one for kernels that refuse what it is made of; with features of lb-bpf.
-const OBJECTS: [(&str, &str); 2] = [("lb-bpf.o.z", ""), ("lb-bpf-no-fetch.o.z", "no-atomic-fetch")];
-/// Slow and small.
-const LEVEL: u8 = 10;
+const OBJECTS: [(&str, &str); 2] = [("lb-bpf.o", ""), ("lb-bpf-no-fetch.o", "no-atomic-fetch")];
 
 struct Toolchain {
     cargo: PathBuf,
@@ -71,8 +68,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     let target_dir = shared_target_dir(&out_dir)?;
     for (object, features) in OBJECTS {
         let bytes = compile(workspace, &toolchain, &linker, &target_dir, features)?;
-        let bytes = without_debug_information(&bytes)?;
-        fs::write(out_dir.join(object), compress_to_vec_zlib(&bytes, LEVEL))?;
+        fs::write(out_dir.join(object), without_debug_information(&bytes)?)?;
     }
     Ok(())
 }
@@ -113,14 +109,12 @@ fn compile(
     Ok(bytes)
 }
 
-/// Most of the object is for debuggers; the loader and bpftool read its types (BTF) only, and find what these
-/// are about by names, not by relocations.
+/// Most of the object is for debuggers; the loader and bpftool read its types (BTF) only.
 fn without_debug_information(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut builder = Builder::read(object)?;
     for section in &mut builder.sections {
         let name = section.name.as_slice();
-        let needless: [&[u8]; 3] = [b".debug_", b".rel.debug_", b".rel.BTF"];
-        section.delete = needless.iter().any(|prefix| name.starts_with(prefix));
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
     }
     builder.delete_orphans();
     // The linker has one table of strings for symbols and sections; what writes here wants two.

@@ -8,7 +8,7 @@ use super::selftest::Remembered;
 use super::tables::{self, Shape, TableError, Tables, chain, is_absent};
 use super::{
     AttachError, Attached, Checked, Dataplane, DataplaneError, Destroy, Doomed, Grace, Sweep,
-    attach, destroy, generations, inherit, object, sys,
+    attach, destroy, generations, inherit, sys,
 };
 use crate::config::TableSizes;
 use crate::plan::block::Block;
@@ -17,10 +17,16 @@ use aya::maps::{Map, MapData, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::rows::{BackendCounters, BackendOutcomes, FrontendKey};
-use lb_common::{LAYOUT_VERSION, MEMORY_VERSION, control, filter, since};
+use lb_common::{LAYOUT_VERSION, MEMORY_VERSION, control, features, filter, since};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-bpf.o"));
+/// The one for kernels without [`features::ATOMICS`].
+static NO_FETCH: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-bpf-no-fetch.o"));
 
 /// From this many insertions on, a batch is cheaper than a call each.
 const BATCH: usize = 64;
@@ -97,8 +103,8 @@ impl Kernel {
                 loader.map_max_entries(name, shape.entries);
             }
         }
-        let unpacked = object::unpack(settings.features)?;
-        let mut object = loader.load(unpacked.bytes()).map_err(|e| AttachError::Failed {
+        let bytes = if settings.features & features::ATOMICS == 0 { NO_FETCH } else { OBJECT };
+        let mut object = loader.load(bytes).map_err(|e| AttachError::Failed {
             what: "making the tables".to_owned(),
             reason: chain(&e),
         })?;

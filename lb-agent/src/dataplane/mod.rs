@@ -15,7 +15,6 @@ mod generations;
 mod inherit;
 mod kernel;
 mod lock;
-mod object;
 mod outcomes;
 pub mod pinned;
 pub mod preflight;
