@@ -8,7 +8,9 @@ use std::time::Duration;
 /// What came of it, and what went wrong first.
 fn soak(name: &str, seconds: u64, fault: Option<Fault>) -> (Outcome, Vec<String>) {
     let seed = rand::random();
-    let options = Options { duration: Duration::from_secs(seconds), clients: 2, seed, fault };
+    // An emulated machine does less in the same time.
+    let duration = Duration::from_secs(seconds) * integration::wait::patience();
+    let options = Options { duration, clients: 2, seed, fault };
     let (mut outcome, mut complaints) = (Outcome::default(), Vec::new());
     lab::run(name, |lab| {
         let complain = |complaint: &str| complaints.push(complaint.to_owned());

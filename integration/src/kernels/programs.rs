@@ -61,7 +61,7 @@ pub const PROGRAMS: [Program; 29] = [
     Program {
         // It has its services from etcd.
         skip: &["an_exposed_service_of_a_store"],
-        ..program("packet_path", Short::Nothing, 600)
+        ..program("packet_path", Short::Nothing, 1_000)
     },
     program("pick", Short::Nothing, 60),
     program("pods", Short::All, 15),
@@ -71,7 +71,7 @@ pub const PROGRAMS: [Program; 29] = [
     program("restart", Short::All, 120),
     program("reuse", Short::Nothing, 60),
     program("scope", Short::Nothing, 30),
-    program("soak", Short::Nothing, 60),
+    program("soak", Short::Nothing, 420),
     program("tcp", Short::All, 45),
     program("udp", Short::All, 60),
     program("unanswered", Short::Nothing, 30),
