@@ -52,7 +52,12 @@ pub const PROGRAMS: [Program; 29] = [
     program("exclude", Short::Nothing, 60),
     program("faults_around", Short::Only(&["beside::", "upgrade::"]), 120),
     program("fixtures", Short::All, 5),
-    program("given_up", Short::Nothing, 30),
+    Program {
+        // Emulated, `ss` takes longer to start than the kernel waits before it repeats a SYN, and who
+        // had no answer by then counts as unanswered, too.
+        skip: &["by_ss_kill"],
+        ..program("given_up", Short::Nothing, 30)
+    },
     program("killed", Short::Nothing, 60),
     program("limits", Short::All, 30),
     program("no_backend", Short::All, 15),
