@@ -14,7 +14,9 @@ STATIC_CARGO = CARGO_ENCODED_RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO)
 OPTIMISED = --release --target $(HOST) --no-default-features
 # Most tests wait for something most of the time.
 export RUST_TEST_THREADS ?= 6
-export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+CARGO_BIN := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+# Not twice, where one target calls another: what compiles the agent looks for its tools there, anew if it differs.
+export PATH := $(PATH)$(if $(filter $(CARGO_BIN),$(subst :, ,$(PATH))),,:$(CARGO_BIN))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages test-package-files clean
