@@ -88,7 +88,8 @@ pub struct Outcome {
     pub seed: u64,
 }
 
-/// Soaks inside a lab, until `stop` at the latest. `tell` is given how it stands every few seconds, `complain` what went wrong.
+/// Soaks inside a lab, until `stop` at the latest. `tell` is given how it stands every few seconds,
+/// `complain` what went wrong.
 pub fn run(
     lab: &Lab,
     options: &Options,

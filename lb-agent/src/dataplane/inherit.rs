@@ -22,7 +22,8 @@ use std::{fs, io};
 const OWN: [&str; 5] = ["FRONTENDS", "BLOCKS", "BACKENDS", "EVENTS", "FAILURES"];
 
 /// Pins the tables of the generation that serves below `pins`, if they are such as ours; false if there
-/// is no such generation, or one of ours has tables of its own. To be called again after a start that was interrupted: it goes on there.
+/// is no such generation, or one of ours has tables of its own. To be called again after a start that was
+/// interrupted: it goes on there.
 pub(super) fn inherit(
     pins: &Path,
     generations: &mut [Generation],
