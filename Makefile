@@ -19,13 +19,16 @@ CARGO_BIN := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 export PATH := $(PATH)$(if $(filter $(CARGO_BIN),$(subst :, ,$(PATH))),,:$(CARGO_BIN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test model soak faults test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages test-package-files clean
+.PHONY: help setup setup-tests build run test model soak faults fuzz test-etcd test-health test-kubernetes test-observe test-packet-path kernels check reference fmt bench bench-hooks bench-etcd bench-kubernetes bench-packets bench-probes simulate documents install uninstall static deb test-packages test-package-files clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-setup: ## install what the build and the tests need, where it is missing
+setup: ## install what the build needs, where it is missing
 	@sh lb-bpf/setup.sh
+
+setup-tests: ## the same, and what the tests need
+	@sh lb-bpf/setup.sh tests
 
 build: setup ## build the agent and lbctl, as they are installed: small, in target/dist
 	$(CARGO) build --profile dist -p lb-agent
@@ -34,7 +37,7 @@ run: setup ## the quickstart: a service address answered by two backends, on thi
 	$(CARGO) build -p lb-agent -p integration --bins
 	@target/debug/quickstart
 
-test: setup ## everything: unit, property, layering and real-kernel tests, some of them in Linux 6.1, too (root, network, x86_64)
+test: setup-tests ## everything: unit, property, layering and real-kernel tests, some of them in Linux 6.1, too (root, network, x86_64)
 	@sh lb-bpf/setup.sh kernels
 	$(CARGO) build --workspace --exclude lb-bpf --bins
 	$(CARGO) test --workspace --exclude lb-bpf --no-fail-fast
@@ -51,23 +54,33 @@ soak: setup ## connects against changes in the real kernel, DURATION=60s, SEED=n
 	@$(CARGO) build -p integration --bin soak
 	@target/debug/soak --duration $(or $(DURATION),60s) $(if $(SEED),--seed $(SEED))
 
-faults: setup ## what fails, at any step: plans, the host, upgrades, and the agent killed 200 times under churn and traffic (root)
+faults: setup-tests ## what fails, at any step: plans, the host, upgrades, and the agent killed 200 times under churn and traffic (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --test faults
 	STOPPED=$(or $(STOPPED),100s) $(CARGO) test -p integration --test faults_around
+	$(CARGO) build -p lb-agent --features other-layout --bin lb-agent-other-layout
+	$(CARGO) test -p integration --test faults_around two_builds:: -- --ignored
+	$(CARGO) test -p integration --test limits --test restart --test detach
+	$(CARGO) test -p integration --test outcomes a_flood_of_failures
+	$(CARGO) test -p integration --test etcd clock::
+	$(CARGO) test -p integration --test observe trace::what_is_lost_is_told
 	KILLS=$(or $(KILLS),200) $(CARGO) test -p integration --test killed -- --nocapture
 
-test-etcd: setup ## what has to do with etcd and names, against real servers (root)
+fuzz: ## what parses foreign bytes, by cargo-fuzz, which it installs where it is missing (TARGET=tables DURATION=60s)
+	@sh lb-bpf/setup.sh fuzz
+	sh lb-agent/fuzz/run.sh $(or $(DURATION),60s) $(TARGET)
+
+test-etcd: setup-tests ## what has to do with etcd and names, against real servers (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --lib -- etcd names
 	$(CARGO) test -p integration --test etcd --test names
 
-test-health: setup ## checks, ejection, drain and weight, in the real kernel and on real servers (root)
+test-health: setup-tests ## checks, ejection, drain and weight, in the real kernel and on real servers (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- health:: monitor:: admin::
+	$(CARGO) test -p lb-agent --lib -- health:: admin::
 	$(CARGO) test -p integration --test health --test 'outcomes*' --test unanswered --test given_up
 
-test-kubernetes: setup ## services of a cluster: translation, sources, and pods in the real kernel (root)
+test-kubernetes: setup-tests ## services of a cluster: translation, sources, and pods in the real kernel (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p lb-agent --lib -- kubernetes kubeproxy:: addresses:: forecast:: reconcile::revisions
 	$(CARGO) test -p lb-agent --test ctl -- explain
@@ -75,15 +88,15 @@ test-kubernetes: setup ## services of a cluster: translation, sources, and pods 
 	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
 	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test scale -- a_cluster
 
-test-observe: setup ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
+test-observe: setup-tests ## what the agent shows of itself: HTTP, metrics, logs, trace, the page (root)
 	$(CARGO) build -p lb-agent --bins
-	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: monitor:: ctl:: summary:: shown:: trace:: explain:: sockets:: heard::
+	$(CARGO) test -p lb-agent --lib -- api:: metrics:: telemetry:: pulse:: ctl:: summary:: shown:: trace:: explain:: sockets:: heard::
 	$(CARGO) test -p integration --lib -- exposition
 	$(CARGO) test -p integration --test observe --test events -- --skip ten_thousand::
 	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
 	$(STATIC_CARGO) test $(OPTIMISED) -p integration --test observe ten_thousand
 
-test-packet-path: setup ## what comes in packets from other hosts and from guests, by real packets (root)
+test-packet-path: setup-tests ## what comes in packets from other hosts and from guests, by real packets (root)
 	$(CARGO) build -p lb-agent --bins
 	$(CARGO) test -p integration --test packet_path
 
@@ -93,9 +106,10 @@ kernels: ## the tests in other kernels, emulated (KERNELS=5.10,6.1 TESTS=tcp,udp
 	@target/debug/kernels $(if $(KERNELS),--kernels $(KERNELS)) $(if $(TESTS),--tests $(TESTS)) \
 		$(if $(SHORT),--short) $(if $(JSON),--json) $(if $(UPDATE),--update)
 
-check: setup ## the quick loop: formatting, lints, unit tests (root: one of them makes a kernel table)
+check: setup ## the quick loop: formatting, lints, links in comments, unit tests (root: one of them makes a kernel table)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --exclude lb-bpf --no-deps --document-private-items
 	$(CARGO) test -p lb-common -p lb-agent --lib --tests
 
 reference: setup ## schemas and tables of keys in docs/, made anew from the parser's list of keys
@@ -104,17 +118,21 @@ reference: setup ## schemas and tables of keys in docs/, made anew from the pars
 fmt: ## format all code
 	$(CARGO) fmt --all
 
-bench: setup ## ours and others side by side: table, plots, target/bench (QUICK=1, SECTIONS=..., SEED=n, JSON=1, UPDATE=1; root)
+bench: ## ours and others side by side: table, plots, target/bench (QUICK=1, SECTIONS=..., SEED=n, JSON=1, UPDATE=1, AGAIN=1; root)
+	@sh lb-bpf/setup.sh others
 	@# What lacks here is skipped there, and said.
 	-@sh lb-bpf/setup.sh benchmark
 	@$(CARGO) build --release -p lb-agent -p integration --bins
+	@# Their sizes are part of a whole run.
+	@$(if $(QUICK)$(SECTIONS)$(AGAIN),,$(CARGO) build --profile dist -p lb-agent)
 	@target/release/bench $(SECTIONS) $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
-		$(if $(JSON),--json) $(if $(UPDATE),--update)
+		$(if $(JSON),--json) $(if $(UPDATE),--update) $(if $(AGAIN),--again)
 
-bench-hooks: setup ## the part of it that is nanoseconds per hook (QUICK=1, JSON=1; root)
+bench-hooks: ## the part of it that is nanoseconds per hook (QUICK=1, JSON=1; root)
 	@$(MAKE) --no-print-directory bench SECTIONS=hooks
 
-bench-etcd: setup ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1, JSON=1; root)
+bench-etcd: ## from a put in etcd to a connect that sees it, by the number of services (QUICK=1, JSON=1; root)
+	@sh lb-bpf/setup.sh others
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench control-etcd --out target/bench/control-etcd $(if $(QUICK),--quick) $(if $(JSON),--json)
 
@@ -122,7 +140,8 @@ bench-kubernetes: setup ## from an endpoint in a cluster to a connect that sees 
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench control-kubernetes --out target/bench/control-kubernetes $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-bench-packets: setup ## the first packet from another host, by the number of services (QUICK=1, JSON=1; root)
+bench-packets: ## the first packet from another host, by the number of services (QUICK=1, JSON=1; root)
+	@sh lb-bpf/setup.sh others
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench packets --out target/bench/packets $(if $(QUICK),--quick) $(if $(JSON),--json)
 
@@ -130,7 +149,8 @@ bench-probes: setup ## what checks of 10,000 targets every 2 seconds cost (QUICK
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench probes --out target/bench/probes $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-simulate: setup ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1, JSON=1; root)
+simulate: ## one etcd and as many hosts as this machine bears, and what 5,000 would ask (QUICK=1, JSON=1; root)
+	@sh lb-bpf/setup.sh others
 	@$(CARGO) build --release -p lb-agent -p integration --bins
 	@target/release/bench scale --out target/bench/scale $(if $(QUICK),--quick) $(if $(JSON),--json)
 
@@ -176,16 +196,18 @@ static: setup ## what the image has, in target/static: programs without shared l
 
 # Below 15 MB each: they are on every host.
 test-packages: deb static ## the Debian package and the image's files, each tried in a root of its own (root, network)
-	@sh lb-bpf/setup.sh packages
+	@sh lb-bpf/setup.sh tests
 	for program in lb-agent lbctl; do test $$(stat -c %s target/dist/$$program) -lt 15000000 && \
 		test $$(stat -c %s target/$(HOST)/dist/$$program) -lt 15000000 || exit 1; done
 	sh packages/test-deb.sh "$$(ls -t target/debian/lb-agent_*.deb | head -n 1)"
+	LB_PACKAGE="$$(ls -t $$PWD/target/debian/lb-agent_*.deb | head -n 1)" $(CARGO) test --workspace --exclude lb-bpf --test systemd -- --ignored
 	sh packages/test-image.sh target/static
+	sh packages/test-kube-proxy.sh target/static
 	sh packages/test-install.sh target/dist
 
 # What `make test` has of it: the same, of programs that other tests need too.
-test-package-files: setup
-	@sh lb-bpf/setup.sh packages
+test-package-files:
+	@sh lb-bpf/setup.sh tests packages
 	$(STATIC_CARGO) build $(OPTIMISED) -p lb-agent -p integration --bins
 	sh packages/test.sh target/$(HOST)/release
 

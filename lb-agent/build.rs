@@ -66,8 +66,10 @@ fn build() -> Result<(), Box<dyn Error>> {
     let toolchain = find_toolchain()?;
     let linker = find_linker()?;
     let target_dir = shared_target_dir(&out_dir)?;
+    let layout = env::var_os("CARGO_FEATURE_OTHER_LAYOUT").map_or("", |_| "other-layout");
     for (object, features) in OBJECTS {
-        let bytes = compile(workspace, &toolchain, &linker, &target_dir, features)?;
+        let features = format!("{features} {layout}");
+        let bytes = compile(workspace, &toolchain, &linker, &target_dir, &features)?;
         fs::write(out_dir.join(object), without_debug_information(&bytes)?)?;
     }
     Ok(())

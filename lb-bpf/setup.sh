@@ -1,7 +1,12 @@
 #!/bin/sh
-# Finds or installs what the build and the tests need. Quick when nothing is missing. With `kernels` as
-# its argument, also what it takes to boot other kernels; with `packages`, to make and try packages; with
-# `benchmark`, what is measured beside ours in another kernel.
+# Finds or installs what the build needs, and what its arguments name. Quick when nothing is missing.
+#
+#   tests       what the tests run, or look at ours with
+#   kernels     to boot other kernels, with the tests or without
+#   others      what is measured beside ours
+#   benchmark   the same in another kernel
+#   packages    to make packages
+#   fuzz        to fuzz without end
 #
 # The kernel side needs a Rust compiler with the sources of `core`, and a bpf-linker that was built
 # for that compiler's LLVM. Debian serves a matching set; rustup's nightly with rust-src is another.
@@ -9,6 +14,7 @@ set -eu
 
 BPF_LINKER_VERSION=0.13.0
 CARGO_DEB_VERSION=3.8.0
+CARGO_FUZZ_VERSION=0.13.2
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -35,7 +41,10 @@ apt_install() {
     fi
     say "installing with apt-get: $*"
     as_root=
-    [ "$(id -u)" = 0 ] || as_root=sudo
+    if [ "$(id -u)" != 0 ]; then
+        as_root=sudo
+        have sudo || { say "there is no sudo: run this once as root"; exit 1; }
+    fi
     # An old package list names versions that are gone; a fresh one costs seconds.
     $as_root apt-get update -qq
     # The tests start etcd and the like themselves; as services of this host nobody asked for them.
@@ -54,53 +63,87 @@ apt_install() {
     }
 }
 
+wanted=" $* "
+for argument in "$@"; do
+    case $argument in
+    tests | kernels | others | benchmark | packages | fuzz) ;;
+    *)
+        say "unknown argument \`$argument\`; there are tests, kernels, others, benchmark, packages and fuzz"
+        exit 64
+        ;;
+    esac
+done
+# Is one of these among the arguments?
+wants() {
+    for name in "$@"; do
+        case $wanted in *" $name "*) return 0 ;; esac
+    done
+    return 1
+}
+
 packages=
 need() { have "$1" || packages="$packages $2"; }
 need cc gcc
 # Cargo fetches by https.
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
-need ip iproute2
-need nsenter util-linux
-# Knows which system calls the sets of a unit's filter have.
-need systemd-analyze systemd
-# The etcd client is generated from its protocol's definition; its tests use the real thing.
+# The etcd client is generated from its protocol's definition.
 need protoc protobuf-compiler
 [ -e /usr/include/google/protobuf/descriptor.proto ] || packages="$packages libprotobuf-dev"
-need etcd etcd-server
-need etcdctl etcd-client
-need dig bind9-dnsutils
-# What the documentation types.
-need curl curl
-# What kube-proxy leaves behind is made and removed with these.
-need nft nftables
-need iptables-nft iptables
-# Lists and applies against the API server of the tests.
-need kubectl kubernetes-client
-# A clock that jumps.
-need faketime faketime
-# What people look at is looked at: the status page in a browser, `lbctl top` in a terminal.
-need chromium chromium
-need tmux tmux
-# It reads the metrics, and the examples that are made for it.
-need prometheus prometheus
-if [ "${1:-}" = benchmark ]; then
+# Networks of tests, soaks and benchmarks are made with it; every Linux has it, but for containers.
+need ip iproute2
+if wants tests; then
+    # What the etcd client talks to is the real thing.
+    need etcdctl etcd-client
+    need dig bind9-dnsutils
+    # What the documentation types.
+    need curl curl
+    # Lists and applies against the API server of the tests.
+    need kubectl kubernetes-client
+    # A clock that jumps.
+    need faketime faketime
+    # What people look at is looked at: the status page in a browser, `lbctl top` in a terminal.
+    need chromium chromium
+    need tmux tmux
+    # It reads the metrics, and the examples that are made for it.
+    need prometheus prometheus
+    # Roots of a Debian of their own, for packages.
+    need mmdebstrap mmdebstrap
+fi
+if wants tests others; then
+    need etcd etcd-server
+fi
+if wants tests kernels others benchmark; then
+    # What kube-proxy leaves behind, and what it does, is made with these.
+    need nft nftables
+    need iptables-nft iptables
+fi
+if wants tests kernels benchmark; then
+    need nsenter util-linux
+    # Knows which system calls the sets of a unit's filter have.
+    need systemd-analyze systemd
+fi
+if wants benchmark; then
     need ipvsadm ipvsadm
 fi
-if [ "${1:-}" = kernels ] || [ "${1:-}" = benchmark ]; then
+if wants kernels benchmark; then
     need qemu-system-x86_64 qemu-system-x86
     need cpio cpio
     need modprobe kmod
     need xz xz-utils
+fi
+if wants kernels benchmark packages; then
     need strip binutils
 fi
-if [ "${1:-}" = packages ]; then
-    need mmdebstrap mmdebstrap
-    need strip binutils
+if wants packages; then
     need dpkg-shlibdeps dpkg-dev
 fi
-have cargo || packages="$packages cargo-web rustc-web"
+if wants fuzz; then
+    need c++ g++
+fi
 if ! nightly_can && ! system_can; then
     packages="$packages rustc-web cargo-web rust-web-src"
+elif ! have cargo; then
+    packages="$packages rustc-web cargo-web"
 fi
 if ! have bpf-linker && ! nightly_can && [ ! -d /usr/lib/llvm-22/include ]; then
     packages="$packages llvm-22-dev"
@@ -119,7 +162,12 @@ if ! have bpf-linker; then
     fi
 fi
 
-if [ "${1:-}" = packages ] && ! have cargo-deb; then
+if wants packages && ! have cargo-deb; then
     say "building cargo-deb $CARGO_DEB_VERSION (about two minutes)"
     cargo install --quiet --locked cargo-deb --version "$CARGO_DEB_VERSION"
+fi
+
+if wants fuzz && ! have cargo-fuzz; then
+    say "building cargo-fuzz $CARGO_FUZZ_VERSION (about a minute)"
+    cargo install --quiet --locked cargo-fuzz --version "$CARGO_FUZZ_VERSION"
 fi

@@ -68,7 +68,10 @@ for file in usr/sbin/lb-agent usr/bin/lbctl etc/lb-agent/lb-agent.yaml lib/syste
     [ -e "$root/$file" ] || [ -e "$root/usr/$file" ] || fail "it has no $file"
 done
 in_root getent passwd lb-agent | grep -q ':/var/lib/lb-agent:/usr/sbin/nologin$' || fail "there is no user for the unit"
-in_root lb-agent --version
+# Whoever reports a fault names what it is of.
+commit=${LB_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}
+said=$(in_root lb-agent --version)
+printf '%s\n' "$said" | grep -Eq "\(commit $commit(-dirty)?, table layout [0-9]+\)\$" || fail "of commit $commit, --version says $said"
 in_root lb-agent check -c /etc/lb-agent/lb-agent.yaml
 
 cat >"$root/etc/lb-agent/lb-agent.yaml" <<'END'
@@ -90,7 +93,7 @@ END
 # One connection that stays, and new ones all the time; a line for whatever fails.
 cat >"$root/tmp/dial.pl" <<'END'
 use IO::Socket::INET;
-my $until = $ARGV[0];
+my ($until, $counted) = @ARGV;
 sub dial { IO::Socket::INET->new(PeerAddr => '10.96.0.10:80', Timeout => 5) }
 sub ask { my ($call) = @_; print $call "x\n"; $call->flush; my $line = <$call>; defined $line && $line eq "x\n" }
 my $old = dial() or die "connect: $!";
@@ -100,6 +103,11 @@ until (-e $until) {
     my $new = dial();
     $failed++ unless $new && ask($new);
     $connects++;
+    # How many there were by now, for those who wait for some; never seen half written.
+    open(my $file, '>', "$counted.new") or die "$counted.new: $!";
+    print $file "$connects\n";
+    close $file;
+    rename("$counted.new", $counted) or die "$counted: $!";
 }
 print "$connects connects, $failed failed\n";
 exit($failed || $connects < 10 ? 1 : 0);
@@ -107,8 +115,20 @@ END
 in_root perl /tmp/echo.pl &
 agent
 first=$agent
-in_root perl /tmp/dial.pl /dialled >"$root/tmp/dial.log" 2>&1 &
+in_root perl /tmp/dial.pl /dialled /dial.count >"$root/tmp/dial.log" 2>&1 &
 dial=$!
+# Waits for as many connects more.
+connects() {
+    seen=$(cat "$root/dial.count" 2>/dev/null || echo 0)
+    wanted=$((seen + $1)) tries=0
+    until [ "$(cat "$root/dial.count" 2>/dev/null || echo 0)" -ge "$wanted" ]; do
+        tries=$((tries + 1))
+        kill -0 "$dial" 2>/dev/null && [ $tries -lt 600 ] || { cat "$root/tmp/dial.log" >&2; fail "nothing connects"; }
+        sleep 0.05
+    done
+}
+# By then the old connection is there, too.
+connects 10
 in_root dpkg -i /later.deb >"$root/tmp/dpkg.log" 2>&1 || { cat "$root/tmp/dpkg.log" >&2; fail "it does not upgrade"; }
 grep -q 'services: \[\]' "$root/etc/lb-agent/lb-agent.yaml" && fail "the upgrade replaced the configuration"
 # What systemd does after an upgrade: stop the old agent, start the new one.
@@ -116,8 +136,8 @@ kill "$first"
 wait "$first" || fail "the old agent did not stop well"
 agent
 [ "$agent" != "$first" ] || fail "no new agent"
-tries=0
-while [ $tries -lt 20 ]; do in_root lbctl services >/dev/null; tries=$((tries + 1)); done
+# Some by the new agent's tables.
+connects 10
 touch "$root/dialled"
 wait "$dial" || { cat "$root/tmp/dial.log" >&2; fail "the upgrade cost connections"; }
 say "upgrade: $(cat "$root/tmp/dial.log")"
@@ -129,7 +149,7 @@ in_root lb-agent detach --pin-dir "$pins"
 in_root dpkg --purge lb-agent >"$root/tmp/dpkg.log" 2>&1 || { cat "$root/tmp/dpkg.log" >&2; fail "it does not purge"; }
 grep -i 'warning' "$root/tmp/dpkg.log" && fail "the purge complains"
 ! in_root getent passwd lb-agent >/dev/null || fail "the purge left the user"
-rm -f "$root/dialled"
+rm -f "$root/dialled" "$root/dial.count"
 files >"$root/tmp/after"
 diff "$root/tmp/before" "$root/tmp/after" >&2 || fail "the purge left something"
 say "installed, upgraded, purged"

@@ -4,7 +4,7 @@ use crate::http;
 use crate::lab::Lab;
 use crate::process::{binary, exit_of, kill};
 use crate::tables::Tables;
-use crate::wait::{eventually, within};
+use crate::wait::{eventually, wait_for, within};
 use lb_agent::status::{AgentStatus, BackendStatus, ServiceStatus, TableStatus};
 use nix::sys::signal::{Signal, kill as signal};
 use nix::unistd::Pid;
@@ -181,18 +181,18 @@ impl<'a> Agent<'a> {
         self.get("/v1/maps")
     }
 
-    /// A service by name.
+    /// A service by name. It may be shown a moment after it serves.
     #[track_caller]
     pub fn service(&self, name: &str) -> ServiceStatus {
-        let found = self.services().into_iter().find(|service| service.name == name);
-        found.unwrap_or_else(|| panic!("the agent knows no service {name}"))
+        let find = || self.services().into_iter().find(|service| service.name == name);
+        wait_for(&format!("the service {name} to be shown"), DEADLINE, find)
     }
 
-    /// A backend of a service.
+    /// A backend of a service. It may be shown a moment after it serves.
     #[track_caller]
     pub fn backend(&self, service: &str, address: SocketAddr) -> BackendStatus {
-        let found = self.service(service).backends.into_iter().find(|b| b.address == address);
-        found.unwrap_or_else(|| panic!("{service} has no backend {address}"))
+        let find = || self.service(service).backends.into_iter().find(|b| b.address == address);
+        wait_for(&format!("{address} to be shown as a backend of {service}"), DEADLINE, find)
     }
 
     /// Open sockets of all backends of all services.

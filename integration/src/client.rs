@@ -47,11 +47,19 @@ pub struct Ports {
 }
 
 /// Connects and reads the greeting.
+///
+/// # Errors
+///
+/// What connect(2) failed with; and as [`Call::over`].
 pub fn dial(to: SocketAddr) -> io::Result<Call> {
     Call::over(TcpStream::connect(to)?)
 }
 
 /// [`dial`], but an attempt that stays undecided for so long has failed.
+///
+/// # Errors
+///
+/// What connect(2) failed with, [`io::ErrorKind::TimedOut`] after so long; and as [`Call::over`].
 pub fn dial_within(to: SocketAddr, patience: Duration) -> io::Result<Call> {
     Call::over(TcpStream::connect_timeout(&to, patience)?)
 }
@@ -73,6 +81,10 @@ pub fn begin(to: SocketAddr, protocol: Protocol) -> Socket {
 }
 
 /// How a connect ends that is under way.
+///
+/// # Errors
+///
+/// What the connect failed with.
 #[track_caller]
 pub fn ended(socket: &Socket) -> io::Result<()> {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
@@ -89,18 +101,31 @@ pub fn udp(local: &str) -> UdpSocket {
 }
 
 /// Sends a datagram to `to` and waits for the answer.
+///
+/// # Errors
+///
+/// If the datagram can't be sent; and as [`reply`].
 pub fn ask(socket: &UdpSocket, to: SocketAddr) -> io::Result<Reply> {
     socket.send_to(b"hello", to)?;
     reply(socket)
 }
 
 /// Sends a datagram on a connected socket and waits for the answer.
+///
+/// # Errors
+///
+/// If the datagram can't be sent; and as [`reply`].
 pub fn ask_connected(socket: &UdpSocket) -> io::Result<Reply> {
     socket.send(b"hello")?;
     reply(socket)
 }
 
 /// Waits for the next answer.
+///
+/// # Errors
+///
+/// If none comes before the socket's timeout, an ICMP message came instead, or it is no backend's, as
+/// [`Reply::parse`] says.
 pub fn reply(socket: &UdpSocket) -> io::Result<Reply> {
     let mut buffer = [0; 2048];
     let (length, source) = socket.recv_from(&mut buffer)?;
@@ -121,6 +146,10 @@ impl Ports {
     }
 
     /// [`udp`] at the next port that is free.
+    ///
+    /// # Errors
+    ///
+    /// If no socket can be had or `ip` is not this host's. That a port is taken is no error.
     pub fn udp(&self, ip: &str) -> io::Result<UdpSocket> {
         loop {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -141,6 +170,10 @@ impl Ports {
 
 impl Call {
     /// Reads the greeting on a connected stream.
+    ///
+    /// # Errors
+    ///
+    /// If the peer hangs up, no greeting comes in time, or it is no backend's.
     pub fn over(stream: impl Into<Socket>) -> io::Result<Self> {
         let socket = stream.into();
         socket.set_nonblocking(false)?;
@@ -169,6 +202,10 @@ impl Call {
 
 impl Reply {
     /// Parses the answer of a UDP backend.
+    ///
+    /// # Errors
+    ///
+    /// If it has no line end, or its first line is no backend's greeting.
     pub fn parse(answer: &[u8], source: SocketAddr) -> io::Result<Self> {
         let answer = String::from_utf8_lossy(answer);
         let (greeting, text) = answer.split_once('\n').ok_or_else(|| not_a_greeting(&answer))?;

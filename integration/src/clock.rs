@@ -44,7 +44,7 @@ fn library() -> PathBuf {
     let places = fs::read_dir("/usr/lib").expect("/usr/lib can be read").filter_map(Result::ok);
     let library = |place: fs::DirEntry| place.path().join("faketime/libfaketimeMT.so.1");
     let found = places.map(library).find(|library| library.exists());
-    found.expect("libfaketime is missing: run `make setup` (Debian: faketime)")
+    found.expect("libfaketime is missing: run `make setup-tests` (Debian: faketime)")
 }
 
 #[cfg(test)]

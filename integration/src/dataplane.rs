@@ -141,21 +141,29 @@ fn only(service: Service) -> Desired {
     Desired { complete: true, services, ..Desired::default() }
 }
 
+/// A service with these backends, chosen at random.
+pub fn service(
+    frontends: impl IntoIterator<Item = Frontend>,
+    backends: impl IntoIterator<Item = (SocketAddr, Backend)>,
+) -> Service {
+    Service {
+        frontends: frontends.into_iter().map(|at| (at, Scope::Everywhere.into())).collect(),
+        backends: backends.into_iter().collect(),
+        policy: Policy::Random,
+        affinity: None,
+        no_backend: NoBackend::Refuse,
+        no_node_backend: Default::default(),
+        backends_from: Vec::new(),
+        source_ranges: Vec::new(),
+        health: Default::default(),
+    }
+}
+
 fn desired(services: &[(SocketAddr, SocketAddr)]) -> Desired {
     let mut desired = Desired { complete: true, ..Desired::default() };
     for (number, (frontend, backend)) in services.iter().enumerate() {
         let frontend = Frontend::new(frontend.ip(), frontend.port(), Protocol::Tcp);
-        let service = Service {
-            frontends: [(frontend, Scope::Everywhere.into())].into(),
-            backends: [(*backend, Backend::default())].into(),
-            policy: Policy::Random,
-            affinity: None,
-            no_backend: NoBackend::Refuse,
-            no_node_backend: Default::default(),
-            backends_from: Vec::new(),
-            source_ranges: Vec::new(),
-            health: Default::default(),
-        };
+        let service = service([frontend], [(*backend, Backend::default())]);
         let entry = Entry::new(Arc::new(service), "test".into());
         desired.services.insert(name(number).parse().expect("a name"), entry);
     }

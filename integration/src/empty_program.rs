@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 /// `mov64 r0, 1; exit`.
@@ -57,23 +57,40 @@ struct ProgQuery {
 
 impl EmptyProgram {
     /// Puts `r0 = 1; exit` on connect4 of a cgroup.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::of`].
     pub fn on_connect4(cgroup: &Path) -> io::Result<Self> {
         Self::on(cgroup, bpf_attach_type::BPF_CGROUP_INET4_CONNECT)
     }
 
     /// Puts `r0 = 1; exit` on sock_ops of a cgroup.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::of`].
     pub fn on_sock_ops(cgroup: &Path) -> io::Result<Self> {
         Self::on(cgroup, bpf_attach_type::BPF_CGROUP_SOCK_OPS)
     }
 
     /// Puts `r0 = 1; exit` on a hook of a cgroup: one of socket addresses, or
     /// `BPF_CGROUP_INET_SOCK_RELEASE`, or `BPF_CGROUP_SOCK_OPS`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::of`].
     pub fn on(cgroup: &Path, hook: bpf_attach_type) -> io::Result<Self> {
         Self::of(cgroup, hook, "empty", &EMPTY)
     }
 
     /// Puts other instructions there, for comparison. The name has 15 characters at most; maps are
     /// named by descriptors, which may be closed afterwards.
+    ///
+    /// # Errors
+    ///
+    /// If the verifier refuses the instructions, the cgroup can't be opened, or the kernel does not let them be
+    /// attached there.
     pub fn of(
         cgroup: &Path,
         hook: bpf_attach_type,
@@ -107,13 +124,18 @@ impl EmptyProgram {
         Ok(Self { program, _link: link })
     }
 
-    /// The ids of all programs on connect4 of a cgroup, whoever attached them, in their order.
-    pub fn attached_to_connect4(cgroup: &Path) -> io::Result<Vec<u32>> {
+    /// The ids of all programs on a hook of a cgroup itself, whoever attached them, in their order.
+    ///
+    /// # Errors
+    ///
+    /// If the cgroup can't be opened, or the kernel does not answer: privileges are missing, or there are more than
+    /// 64.
+    pub fn attached(cgroup: &Path, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
         let directory = File::open(cgroup)?;
         let mut ids = [0u32; 64];
         let mut query = ProgQuery {
             cgroup: directory.as_raw_fd().unsigned_abs(),
-            attach_type: bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32,
+            attach_type: hook as u32,
             ids: ids.as_mut_ptr() as u64,
             count: 64,
             ..ProgQuery::default()
@@ -125,7 +147,16 @@ impl EmptyProgram {
         Ok(ids.iter().copied().take(query.count as usize).collect())
     }
 
+    /// The program, for other links.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
     /// The program's id, by which its statistics are found.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc/self/fdinfo` does not tell.
     pub fn id(&self) -> io::Result<u32> {
         let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
         std::fs::read_to_string(path)?

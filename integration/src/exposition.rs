@@ -1,6 +1,8 @@
 //! A strict reader of what Prometheus reads: more than one that is good-natured would take is an error.
 
+use crate::http;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,20 @@ pub struct Exposition(pub Vec<Family>);
 // === impl Exposition ===
 
 impl Exposition {
+    /// What the agent of this network namespace has at its usual address.
+    #[track_caller]
+    pub fn of_agent() -> Self {
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 9777));
+        let answer = http::ask(at, "GET /metrics", "").expect("the agent answers");
+        Self::parse(&answer.body, Format::Prometheus).expect("it is well-formed")
+    }
+
     /// Reads a whole answer.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its line or its family's name: text that does not end as the format has
+    /// it, a line that can't be read, a family that stands twice or is not as the format has it.
     pub fn parse(text: &str, format: Format) -> Result<Self, String> {
         let text = match format {
             Format::Prometheus => text,

@@ -21,6 +21,10 @@ pub struct Answer {
 }
 
 /// Status code and body of `GET path` on the agent's Unix socket.
+///
+/// # Errors
+///
+/// If nobody answers there in time, or the answer is no HTTP.
 pub fn get(socket: &Path, path: &str) -> io::Result<(u16, String)> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -29,6 +33,10 @@ pub fn get(socket: &Path, path: &str) -> io::Result<(u16, String)> {
 }
 
 /// What is answered to these bytes, to the end of the connection.
+///
+/// # Errors
+///
+/// If nobody answers there in time, or the answer is no HTTP.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Answer> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -36,6 +44,10 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Answer> {
 }
 
 /// What is answered to `METHOD PATH`, with further header lines that end with `\r\n`.
+///
+/// # Errors
+///
+/// As [`exchange`].
 pub fn ask(address: SocketAddr, request: &str, headers: &str) -> io::Result<Answer> {
     let text = format!("{request} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
     exchange(address, text.as_bytes())

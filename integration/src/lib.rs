@@ -3,7 +3,7 @@
 //! A test runs inside [`lab::run`]: on a thread of its own, which has its own network namespace and
 //! its own cgroup, so that tests run beside each other in one process and beside a live agent.
 //! [`agent::Agent`] is the real binary, [`server::Backends`] are servers that say who they are, and
-//! [`client`] dials them, [`traffic`] without end; [`browser`] and [`screen`] are what people look at;
+//! [`client`] dials them, [`traffic`] without end; [`translation`] is another owner's load balancer; [`browser`] and [`screen`] are what people look at;
 //! [`etcd`] is the store, [`large`] one with very much in it; [`apiserver`] is a Kubernetes cluster's,
 //! [`pods`] are nodes and pods with namespaces of their own, [`kubernetes`] is all of that together,
 //! [`packets`] with those who ask from outside; [`clock`] is a clock that somebody sets; [`confine`] is the agent's systemd unit, without
@@ -43,4 +43,5 @@ pub mod sys;
 pub mod systemd;
 pub mod tables;
 pub mod traffic;
+pub mod translation;
 pub mod wait;

@@ -50,8 +50,11 @@ pub fn without(capability: &str) -> Command {
 }
 
 /// Runs a command to its end; one that does not end in time is killed and fails the test. Output
-/// goes through files in `scratch`, which can't fill up as pipes do.
+/// goes through files in `scratch`, which can't fill up as pipes do. A directory of the sources fails the
+/// test: it would be left with these files.
+#[track_caller]
 pub fn run(command: &mut Command, scratch: &Path) -> Finished {
+    assert!(!is_source(scratch), "{} is no scratch directory", scratch.display());
     let name = std::thread::current().id();
     let stdout = scratch.join(format!("{name:?}.out"));
     let stderr = scratch.join(format!("{name:?}.err"));
@@ -69,6 +72,12 @@ pub fn run(command: &mut Command, scratch: &Path) -> Finished {
         Some(status) => Finished { code: status.code(), stdout, stderr },
         None => panic!("{command:?} did not end; it printed {stdout}\n{stderr}"),
     }
+}
+
+/// Whether it is below the workspace, and not where things are built.
+fn is_source(path: &Path) -> bool {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it has members");
+    path.starts_with(workspace) && !path.starts_with(workspace.join("target"))
 }
 
 /// Waits for a child to end; kills it and returns `None` if it has not before the deadline.
@@ -119,5 +128,24 @@ impl Memory {
             }
         }
         Self { now: field("VmRSS:") - others, peak: field("VmHWM:") - others }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_directory_of_the_sources_is_for_scratch() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (path, is) in [
+            (own.to_owned(), true),
+            (own.join(".."), true),
+            (own.with_file_name("docs"), true),
+            (own.with_file_name("target"), false),
+            (std::env::temp_dir(), false),
+        ] {
+            assert_eq!(is_source(&path), is, "{}", path.display());
+        }
     }
 }

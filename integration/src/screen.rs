@@ -74,7 +74,7 @@ impl Screen {
     fn tmux(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("tmux");
         command.args(["-u", "-f", "/dev/null", "-S"]).arg(&self.server).args(arguments);
-        let output = command.output().expect("tmux can be started: `make setup` installs it");
+        let output = command.output().expect("tmux can be started: `make setup-tests` installs it");
         assert!(output.status.success(), "tmux {arguments:?}: {output:?}");
         output
     }

@@ -42,6 +42,7 @@ struct Packet {
 /// Asks for a connection, and returns who answered.
 ///
 /// # Errors
+///
 /// What the socket was told by ICMP, or that nobody has answered for so long.
 pub fn ask(to: SocketAddr, patience: Duration) -> io::Result<Asked> {
     let socket = raw(to, PROTOCOL)?;

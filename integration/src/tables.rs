@@ -1,11 +1,13 @@
 //! The pinned kernel tables as they are, past the agent.
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::rows::ConnectionRow;
+use lb_common::rows::{AffinityKey, AffinityWord, ConnectionRow};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 type RawRow = [u8; size_of::<ConnectionRow>()];
+type RawKey = [u8; size_of::<AffinityKey>()];
 
 /// The tables of one agent.
 #[derive(Clone, Debug)]
@@ -49,6 +51,17 @@ impl Tables {
     pub fn backend_of(&self, cookie: u64) -> Option<SocketAddr> {
         let row = self.connection(cookie)?;
         Some(SocketAddr::new(row.backend.into(), u16::from_be(row.backend_port)))
+    }
+
+    /// `AFFINITY`: clients as the tables know them (a cgroup by its number), and what is kept on each.
+    #[track_caller]
+    pub fn affinity(&self) -> BTreeMap<u64, AffinityWord> {
+        let table: HashMap<MapData, RawKey, u64> =
+            self.open("AFFINITY").try_into().expect("AFFINITY is a hash");
+        // An entry that makes room for another while they are read is not an error.
+        let entries = table.iter().filter_map(Result::ok);
+        let client = |key: RawKey| bytemuck::pod_read_unaligned::<AffinityKey>(&key).client;
+        entries.map(|(key, word)| (client(key), AffinityWord(word))).collect()
     }
 
     /// Writes a word of `CONTROL`.

@@ -1,7 +1,10 @@
 //! Clients that dial services all the time, and know who may answer. Every failed connect is kept
 //! with its time, and so is every answer by a backend that belonged to the service at no time
-//! between the connect's start and its end.
+//! between the connect's start and its end. With a complaint comes what the kernel has counted meanwhile.
 
+mod counters;
+
+use self::counters::Counters;
 use crate::client::{Ports, ask, ask_connected, dial, udp};
 use crate::wait::{eventually, let_pass};
 use std::collections::BTreeMap;
@@ -37,6 +40,7 @@ pub enum Way {
 pub struct Traffic {
     shared: Arc<Shared>,
     clients: Vec<Client>,
+    counters: Vec<Counters>,
 }
 
 #[derive(Debug)]
@@ -88,7 +92,8 @@ impl Default for Traffic {
             complaints: Mutex::default(),
             complained: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), clients: Vec::new() }
+        let counters = vec![Counters::of("here".to_owned())];
+        Self { shared: Arc::new(shared), clients: Vec::new(), counters }
     }
 }
 
@@ -112,8 +117,17 @@ impl Traffic {
         assert!(known.is_some(), "{tag} is no backend at {to}");
     }
 
+    /// A complaint is to tell what was counted from now on in the calling thread's network namespace, by this
+    /// name. That of who made this and those of clients are told of anyway.
+    pub fn watch(&mut self, name: impl Into<String>) {
+        if !self.counters.iter().any(Counters::are_here) {
+            self.counters.push(Counters::of(name.into()));
+        }
+    }
+
     /// Begins to dial; the client has the calling thread's namespace and cgroup.
     pub fn dial(&mut self, way: Way, to: SocketAddr) {
+        self.watch(format!("who dials {to}"));
         // Those who ask the same service in other ways have other ports.
         let ports = Ports::after(u16::try_from(self.clients.len() * 1000).unwrap_or_default());
         let line = Arc::new(Line { way, to, answers: AtomicU64::new(0), ports });
@@ -142,8 +156,16 @@ impl Traffic {
         let number = self.shared.complained.load(Ordering::Relaxed);
         if number > 0 {
             let complaints = self.shared.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-            panic!("{number} of {self} went wrong: {complaints:#?}");
+            let counted = self.counted();
+            panic!(
+                "{number} of {self} went wrong: {complaints:#?}; the kernel counted {counted:#?}"
+            );
         }
+    }
+
+    /// What the kernel has counted since, of packets that came to nothing.
+    fn counted(&self) -> Vec<String> {
+        self.counters.iter().filter_map(Counters::told).collect()
     }
 }
 
@@ -268,6 +290,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab;
     use crate::server::{Backends, Kind};
 
     fn complaint(traffic: &Traffic) -> String {
@@ -299,5 +322,19 @@ mod tests {
         let mut traffic = Traffic::default();
         traffic.dial(Way::Tcp, closed);
         eventually("a complaint", DEADLINE, || complaint(&traffic).contains("refused"));
+    }
+
+    #[test]
+    fn what_the_kernel_counts_is_told() {
+        lab::run("traffic-counters", |_| {
+            let traffic = Traffic::default();
+            assert_eq!(traffic.counted(), [""; 0]);
+            let socket = udp("127.0.0.1:0");
+            socket.send_to(b"x", "127.0.0.1:9").expect("it goes nowhere");
+            eventually("it to be counted", DEADLINE, || {
+                let counted = traffic.counted();
+                counted.len() == 1 && counted[0].contains("Udp NoPorts 1")
+            });
+        });
     }
 }

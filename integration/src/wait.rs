@@ -18,14 +18,16 @@ pub fn patience() -> u32 {
     })
 }
 
-/// Polls `look` until it returns something; `None` if it has not before the deadline.
+/// Polls `look` until it returns something; `None` if it has not before the deadline, nor once more after it: who
+/// is not let run for a while has not looked meanwhile.
 pub fn within<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline * patience();
     loop {
+        let is_last = Instant::now() >= end;
         if let Some(found) = look() {
             return Some(found);
         }
-        if Instant::now() >= end {
+        if is_last {
             return None;
         }
         #[expect(
@@ -60,4 +62,21 @@ pub fn repetitions(usual: u64) -> u64 {
 pub fn let_pass(span: Duration) {
     let start = Instant::now();
     eventually("time to pass", span * 2, || start.elapsed() >= span);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_come_by_the_deadline_is_seen_however_late() {
+        let mut looks = 0;
+        let found = within(Duration::from_millis(1), || {
+            looks += 1;
+            let_pass(Duration::from_millis(5));
+            (looks > 1).then_some(looks)
+        });
+        assert_eq!(found, Some(2));
+        assert_eq!(within(Duration::ZERO, || None::<()>), None);
+    }
 }

@@ -63,7 +63,7 @@ fn pins_of_another_layout() {
         };
         swap();
         let finished = lab.lb_agent_on_config("run");
-        expect_one_line("swapped", &finished, FAILURE, &["detach"]);
+        expect_one_line("swapped", &finished, FAILURE, &["FRONTENDS", "detach"]);
         assert!(finished.stderr.contains(&pins.display().to_string()), "{finished:?}");
         assert_eq!(who(VIP).unwrap(), "web", "what is attached goes on");
         swap();

@@ -3,89 +3,23 @@
 
 use integration::agent::Agent;
 use integration::client::dial;
-use integration::lab::{self, Lab};
-use integration::process::{self, Finished, binary};
+use integration::confine::scene::{Scene, USER};
+use integration::exposition::Exposition;
+use integration::lab;
+use integration::process;
 use integration::server::Backends;
 use integration::spec::{service, services};
+use integration::wait::eventually;
 use lb_agent::status::PacketPathState;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
-/// Part of the program, which runs where the file is not, too.
-const UNIT: &str = include_str!("../../examples/systemd/lb-agent.service");
 const VIP: &str = "10.96.0.10:80";
-/// Nobody's on any machine.
-const USER: u32 = 64_131;
 /// CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF, as /proc shows them.
 const CAPABILITIES: &str = "000000c000001000";
-
-/// A lab that is fit for the unit.
-struct Scene<'a> {
-    lab: &'a Lab,
-    unit: String,
-}
-
-impl<'a> Scene<'a> {
-    fn new(lab: &'a Lab) -> Self {
-        let scratch = lab.scratch();
-        fs::set_permissions(scratch, Permissions::from_mode(0o755))
-            .expect("the scratch directory is writable");
-        let program = scratch.join("lb-agent");
-        fs::copy(binary("lb-agent"), &program).expect("the scratch directory is writable");
-        // Where the lab looks for it.
-        symlink("run/lb-agent/agent.sock", lab.socket())
-            .expect("the scratch directory is writable");
-        let mut unit = UNIT.to_owned();
-        let start = format!(
-            "ExecStart={} run -c {} --state-dir {2}/state/lb-agent --socket {2}/run/lb-agent/agent.sock",
-            program.display(),
-            lab.config_file().display(),
-            scratch.display()
-        );
-        for (from, to) in [
-            ("ExecStart=/usr/sbin/lb-agent run -c /etc/lb-agent/lb-agent.yaml", &*start),
-            ("User=lb-agent", &format!("User={USER}")),
-            ("Group=lb-agent", &format!("Group={USER}")),
-            ("-o lb-agent -g lb-agent", &format!("-o {USER} -g {USER}")),
-            ("lb-agent:lb-agent", &format!("{USER}:{USER}")),
-            ("/sys/fs/bpf/lb\n", &format!("{}\n", lab.pin_dir().display())),
-        ] {
-            assert!(unit.contains(from), "the unit has no `{from}`");
-            unit = unit.replace(from, to);
-        }
-        Self { lab, unit }
-    }
-
-    /// What becomes the unit's program.
-    fn command(&self, unit: &str) -> Command {
-        let scratch = self.lab.scratch();
-        let file = scratch.join("unit");
-        fs::write(&file, unit).expect("the scratch directory is writable");
-        let mut command = Command::new(binary("confined"));
-        command.args([&file, &scratch.join("state"), &scratch.join("run"), &scratch.to_path_buf()]);
-        command
-    }
-
-    /// Runs another program under the unit's limits.
-    fn run(&self, program: &str) -> Finished {
-        let line = self
-            .unit
-            .lines()
-            .find(|line| line.starts_with("ExecStart="))
-            .expect("the unit starts something");
-        let unit = self.unit.replace(line, &format!("ExecStart={program}"));
-        process::run(&mut self.command(&unit), self.lab.scratch())
-    }
-
-    fn start(&self) -> Agent<'a> {
-        let mut agent = Agent::spawn_by(self.lab, &mut self.command(&self.unit));
-        agent.wait_ready();
-        agent
-    }
-}
 
 fn who() -> String {
     let vip: SocketAddr = VIP.parse().expect("an address");
@@ -173,11 +107,19 @@ fn all_of_it_works_under_the_limits() {
         assert!(agent.stop().success());
         assert!(scratch.join("state/lb-agent/state.json").exists());
         assert_eq!(who(), "b", "what is attached goes on");
-        // The next one takes over what this one left, and takes it down at last.
-        let last = scene.unit.replace(" run -c", " run --detach-on-exit -c");
+        // The next one takes over what this one left, and takes it down at last. It can't know whether others have
+        // closed unseen; that is no error.
+        let held = dial(VIP.parse().unwrap()).unwrap();
+        let last = scene.unit().replace(" run -c", " run --detach-on-exit -c");
         let mut agent = Agent::spawn_by(lab, &mut scene.command(&last));
         agent.wait_ready();
         assert_eq!(who(), "b");
+        eventually("a word on sockets that closed unseen", Duration::from_secs(20), || {
+            agent.log().contains("if sockets have closed while no program was attached")
+        });
+        let errors = Exposition::of_agent().value("lb_errors_total", &[("kind", "read")]);
+        assert_eq!(errors, Some(0.0));
+        drop(held);
         let log = agent.log();
         for trouble in ["not permitted", "ermission denied", "ead-only file system"] {
             assert!(!log.contains(trouble), "{log}");
@@ -199,7 +141,7 @@ fn without_one_of_its_capabilities_it_says_so() {
         lab.write_config("services: []\n");
         for capability in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"] {
             let mut unit = String::new();
-            for line in scene.unit.lines() {
+            for line in scene.unit().lines() {
                 let capabilities = line.contains("Capabilit") && !line.starts_with('#');
                 let line =
                     if capabilities { line.replace(capability, "") } else { line.to_owned() };

@@ -1,46 +1,35 @@
 //! The programs without anything that old kernels lack, on a kernel that has it all: the object
-//! without atomic operations, every feature off.
+//! without atomic operations, every feature off, or all that Linux 5.10 lacks.
 
 use integration::agent::Agent;
 use integration::client::{ask, ask_connected, cookie, dial, udp};
-use integration::dataplane::Dataplane;
+use integration::dataplane::{self, Dataplane};
 use integration::host;
-use integration::lab;
+use integration::lab::{self, Lab};
 use integration::server::Backends;
 use integration::tables::{Tables, frontend_of};
 use integration::wait::eventually;
-use lb_agent::model::{Affinity, Backend, Client, Frontend, Policy, Protocol, Scope, Service};
-use lb_common::LAYOUT_VERSION;
+use lb_agent::model::{Affinity, Backend, Client, Frontend, Policy, Protocol, Service};
+use lb_common::{LAYOUT_VERSION, features};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 const VIP: &str = "10.96.0.10:80";
 const VIP6: &str = "[fd00:96::10]:80";
 const NOTHING: u32 = 0;
+/// What Linux 5.10 has.
+const OLD: u32 = features::OUTCOMES;
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
 fn service(backends: &[SocketAddr]) -> Service {
-    let frontend = |text, protocol| {
-        let frontend = Frontend::new(addr(text).ip(), addr(text).port(), protocol);
-        (frontend, Scope::Everywhere.into())
-    };
-    let frontends = [VIP, VIP6]
-        .into_iter()
-        .flat_map(|text| [Protocol::Tcp, Protocol::Udp].map(|protocol| frontend(text, protocol)));
-    Service {
-        frontends: frontends.collect(),
-        backends: backends.iter().map(|address| (*address, Backend::default())).collect(),
-        backends_from: Vec::new(),
-        policy: Policy::LeastConnections,
-        affinity: None,
-        no_backend: Default::default(),
-        no_node_backend: Default::default(),
-        source_ranges: Vec::new(),
-        health: Default::default(),
-    }
+    let frontends = [VIP, VIP6].map(addr).into_iter().flat_map(|at| {
+        [Protocol::Tcp, Protocol::Udp].map(|protocol| Frontend::new(at.ip(), at.port(), protocol))
+    });
+    let backends = backends.iter().map(|address| (*address, Backend::default()));
+    Service { policy: Policy::LeastConnections, ..dataplane::service(frontends, backends) }
 }
 
 /// Servers of both protocols and families. One backend address serves both protocols.
@@ -52,33 +41,42 @@ fn serve() -> (Vec<Backends>, Vec<SocketAddr>) {
     (tcp.into_iter().chain(datagram).collect(), addresses.into())
 }
 
-/// Every way is translated and shown, and remembered in the overflow table alone.
+/// Every way is translated and shown, and remembered in the overflow table alone. What becomes of
+/// connects is counted where that is had.
 #[test]
 fn all_ways_are_translated() {
-    lab::run("degraded-ways", |lab| {
-        let (_servers, addresses) = serve();
-        let _dataplane = Dataplane::lacking(lab, NOTHING, service(&addresses));
-        let tables = Tables::at(lab.pin_dir().join(LAYOUT_VERSION.to_string()));
-        for to in [VIP, VIP6, "[::ffff:10.96.0.10]:80"].map(addr) {
-            let mut call = dial(to).unwrap();
-            assert_eq!((call.tag.as_str(), call.peer()), ("web", to));
-            assert!(call.echoes("through"));
-            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            let connected = udp(any);
-            connected.connect(to).unwrap();
-            assert_eq!(connected.peer_addr().unwrap(), to);
-            assert_eq!(ask_connected(&connected).unwrap().source, to);
-            let unconnected = udp(any);
-            for _ in 0..3 {
-                assert_eq!(ask(&unconnected, to).unwrap().source, to);
-            }
-            let row = tables.connection(cookie(&call.stream)).expect("a row");
-            assert_eq!(frontend_of(&row).ip(), to.ip().to_canonical());
-            assert_eq!((tables.connections().len(), tables.overflow().len()), (0, 2));
-            drop((call, connected));
-            eventually("no row", Duration::from_secs(5), || tables.overflow().is_empty());
+    for (name, has) in [("degraded-ways", NOTHING), ("degraded-old", OLD)] {
+        lab::run(name, |lab| all_ways(lab, has));
+    }
+}
+
+fn all_ways(lab: &Lab, has: u32) {
+    let (_servers, addresses) = serve();
+    let dataplane = Dataplane::lacking(lab, has, service(&addresses));
+    let tables = Tables::at(lab.pin_dir().join(LAYOUT_VERSION.to_string()));
+    let ways = [VIP, VIP6, "[::ffff:10.96.0.10]:80"].map(addr);
+    for to in ways {
+        let mut call = dial(to).expect("a backend answers");
+        assert_eq!((call.tag.as_str(), call.peer()), ("web", to));
+        assert!(call.echoes("through"));
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let connected = udp(any);
+        connected.connect(to).expect("a backend");
+        assert_eq!(connected.peer_addr().expect("a peer"), to);
+        assert_eq!(ask_connected(&connected).expect("an answer").source, to);
+        let unconnected = udp(any);
+        for _ in 0..3 {
+            assert_eq!(ask(&unconnected, to).expect("an answer").source, to);
         }
-    });
+        let row = tables.connection(cookie(&call.stream)).expect("a row");
+        assert_eq!(frontend_of(&row).ip(), to.ip().to_canonical());
+        assert_eq!((tables.connections().len(), tables.overflow().len()), (0, 2));
+        drop((call, connected));
+        eventually("no row", Duration::from_secs(5), || tables.overflow().is_empty());
+    }
+    let established = addresses.iter().map(|address| dataplane.outcomes(*address).established);
+    let expected = if has & OLD != 0 && host::has("outcomes") { ways.len() } else { 0 };
+    assert_eq!(established.sum::<u64>(), expected as u64);
 }
 
 /// Many threads at once: no row is left, and none is shared.

@@ -2,7 +2,7 @@
 //! does it 200 times.
 
 use integration::lab;
-use integration::soak::{Outcome, kills};
+use integration::soak::kills::{self, Killed};
 
 /// How often without `KILLS`: each takes about a second.
 const KILLS: u32 = 20;
@@ -15,12 +15,16 @@ fn killed_again_and_again() {
     };
     let seed = rand::random();
     println!("seed {seed}");
-    let mut outcome = Outcome::default();
+    let mut killed = Killed::default();
     lab::run("killed", |lab| {
-        outcome = kills::run(lab, kills, seed, |complaint| println!("{complaint}"));
+        killed = kills::run(lab, kills, seed, |complaint| println!("{complaint}"));
     });
-    println!("{outcome:?}");
+    println!("{killed:?}");
+    let Killed { outcome, at_work, idle } = killed;
     assert!(outcome.is_clean(), "{outcome:?}");
     // Where nobody dials, nothing is shown.
     assert!(outcome.connects >= 200 * u64::from(kills), "{outcome:?}");
+    // Neither where kills meet no work, nor where no agent lives to do any. They come about as often as each
+    // other: by how their moments are chosen, of 20 there are at least 3 each unless most changes change nothing.
+    assert!(at_work >= kills / 10 && idle >= kills / 10, "{killed:?}");
 }

@@ -9,6 +9,7 @@ use integration::process::Finished;
 use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::wait::wait_for;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -136,4 +137,42 @@ fn more_than_the_tables_hold() {
             assert_eq!(who(VIP).unwrap(), "web", "{table}");
         });
     }
+}
+
+/// Ids for some of a service's backends only: it is served by these, and it is said that others lack.
+#[test]
+fn as_many_backends_as_there_are_ids_for() {
+    const PART: &str = "10.96.0.20:80";
+    lab::run("bad-part", |lab| {
+        lab.set_settings("tables: {backends: 4}");
+        let tags = ["web", "0", "1", "2", "3"];
+        let backends = Backends::tcp("127.0.0.1", tags);
+        let specs = |count| {
+            let part = backends.addresses().skip(1).take(count);
+            [
+                service("web").frontend(VIP).backend(backends.at(0)),
+                service("zz-part").frontend(PART).backends(part),
+            ]
+        };
+        let agent = Agent::start(lab, &services(&specs(4)));
+        let rejections = agent.status().rejections;
+        let [rejection] = rejections.as_slice() else { panic!("{rejections:?}") };
+        assert_eq!(rejection.service.as_deref(), Some("zz-part"));
+        assert!(rejection.reason.contains("all 4 entries of tables.backends"), "{rejection:?}");
+        let told = agent.service("zz-part").backends;
+        let with_ids = (1..).zip(&tags[1..]).filter(|(index, _)| {
+            let told = told.iter().find(|told| told.address == backends.at(*index));
+            told.is_some_and(|told| told.id.is_some())
+        });
+        let with_ids: BTreeSet<_> = with_ids.map(|(_, tag)| (*tag).to_owned()).collect();
+        assert_eq!(with_ids.len(), 3, "{told:?}");
+        let served: BTreeSet<_> = (0..100).map(|_| who(PART).unwrap()).collect();
+        assert_eq!(served, with_ids);
+        assert_eq!(who(VIP).unwrap(), "web");
+        // Who left keeps an id as long as a socket may name it.
+        agent.reload(&services(&specs(2)));
+        wait_for("ids for all", Duration::from_secs(20), || {
+            agent.status().rejections.is_empty().then_some(())
+        });
+    });
 }

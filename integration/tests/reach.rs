@@ -2,13 +2,11 @@
 //! node.
 
 use integration::client::{ask_connected, dial, udp};
-use integration::dataplane::Dataplane;
+use integration::dataplane::{self, Dataplane};
 use integration::host;
 use integration::lab;
 use integration::server::Backends;
-use lb_agent::model::{
-    Backend, Exposure, Frontend, Lists, NoBackend, Policy, Protocol, Reach, Service,
-};
+use lb_agent::model::{Backend, Exposure, Frontend, Lists, NoBackend, Protocol, Reach, Service};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -23,24 +21,17 @@ fn addr(text: &str) -> SocketAddr {
 fn service(protocol: Protocol, backends: &[(SocketAddr, Lists)]) -> Service {
     let reaches = [Reach::Node, Reach::Cluster];
     let frontends = FRONTENDS.iter().flat_map(|pair| pair.iter().zip(reaches));
-    let backend = |(address, lists): &(SocketAddr, Lists)| {
-        (*address, Backend { lists: *lists, ..Backend::default() })
-    };
+    let frontends = frontends.map(|(text, reach)| {
+        let frontend = Frontend::new(addr(text).ip(), addr(text).port(), protocol);
+        (frontend, Exposure { reach, ..Exposure::default() })
+    });
+    let backends = backends
+        .iter()
+        .map(|(address, lists)| (*address, Backend { lists: *lists, ..Backend::default() }));
     Service {
-        frontends: frontends
-            .map(|(text, reach)| {
-                let frontend = Frontend::new(addr(text).ip(), addr(text).port(), protocol);
-                (frontend, Exposure { reach, ..Exposure::default() })
-            })
-            .collect(),
-        backends: backends.iter().map(backend).collect(),
-        backends_from: Vec::new(),
-        source_ranges: Vec::new(),
-        policy: Policy::Random,
-        affinity: None,
-        no_backend: NoBackend::Refuse,
+        frontends: frontends.collect(),
         no_node_backend: NoBackend::Unreachable,
-        health: Default::default(),
+        ..dataplane::service([], backends)
     }
 }
 

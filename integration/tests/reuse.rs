@@ -8,6 +8,7 @@ use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::sys;
 use integration::tables::frontend_of;
+use integration::wait::patience;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
@@ -88,7 +89,8 @@ fn tcp_disconnects_and_dials_another_frontend() {
 
 /// Reads a greeting without giving the socket away.
 fn greeting_tag(socket: &Socket) -> String {
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes a timeout");
+    let patience = Duration::from_secs(5) * patience();
+    socket.set_read_timeout(Some(patience)).expect("a socket takes a timeout");
     let mut stream = TcpStream::from(socket.try_clone().expect("a descriptor can be duplicated"));
     let mut buffer = [0; 256];
     let length = stream.read(&mut buffer).expect("a backend greets");
@@ -210,9 +212,11 @@ fn a_connected_v6_socket_whose_peer_becomes_a_frontend() {
             let reply = ask_connected(&socket).unwrap();
             assert_eq!((reply.tag.as_str(), reply.source), ("own", mapped(own.at(0))));
         }
-        // Who dials it now is translated.
+        // Who dials it now is translated, if the kernel can tell that this namespace is the agent's: the frontend is
+        // the host's only.
         let fresh = udp("0.0.0.0:0");
-        assert_eq!(ask(&fresh, own.at(0)).unwrap().tag, "other");
+        let now = if host::has("netns_cookie") { "other" } else { "own" };
+        assert_eq!(ask(&fresh, own.at(0)).unwrap().tag, now);
     });
 }
 

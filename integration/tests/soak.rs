@@ -1,7 +1,7 @@
 //! The soak in short, and that it finds what is wrong. `make soak` runs it for longer.
 
 use integration::lab;
-use integration::soak::{self, Fault, Options, Outcome};
+use integration::soak::{self, Fault, Options, Outcome, Reached};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -25,8 +25,14 @@ fn connects_and_changes_without_end() {
     println!("{outcome:?}");
     assert!(outcome.is_clean(), "{outcome:?} {complaints:#?}");
     // One that hardly did anything has not shown anything.
-    let Outcome { connects, tcp, datagrams, changes, publishes, grace_periods, .. } = outcome;
-    assert!(connects >= 20_000 && tcp >= 500 && datagrams >= 500, "{outcome:?}");
+    let Outcome { connects, refused, reached, changes, publishes, grace_periods, .. } = outcome;
+    assert!(connects >= 20_000, "{outcome:?}");
+    // Some dial what nobody serves at the time; most must reach somebody.
+    assert!(refused < connects / 2, "{outcome:?}");
+    let Reached { tcp, connected, datagrams } = reached;
+    for (way, enough) in [(tcp, 250), (connected, 5_000), (datagrams, 250)] {
+        assert!(way.iter().all(|reached| *reached >= enough), "{enough}: {outcome:?}");
+    }
     assert!(changes >= 500 && publishes >= 500 && grace_periods >= 5, "{outcome:?}");
 }
 
@@ -46,4 +52,10 @@ fn a_removed_backend_is_found() {
 fn a_service_that_is_lost_is_found() {
     let (outcome, _) = soak("soak-lost", 4, Some(Fault::LostFrontend));
     assert!(outcome.failed > 0, "{outcome:?}");
+}
+
+#[test]
+fn a_block_that_is_written_late_is_found() {
+    let (outcome, _) = soak("soak-late", 4, Some(Fault::PublishFirst));
+    assert!(outcome.wrong_service + outcome.failed > 0, "{outcome:?}");
 }

@@ -40,6 +40,10 @@ pub fn follow() -> Addresses {
 }
 
 /// What there is now.
+///
+/// # Errors
+///
+/// If no netlink socket can be had to ask the kernel with: the process may open none, or has too many files open.
 pub fn now() -> io::Result<BTreeSet<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let interfaces = interfaces.filter(|interface| interface.interface_name != IPVS_DUMMY);

@@ -129,6 +129,11 @@ impl Admin {
     }
 
     /// Keeps a change about a backend of a service from `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError::File`] if the file can't be written, [`AdminError::Store`] if the source's store does not take
+    /// the change. Nothing changes here then; a store that did not answer may have taken it all the same.
     pub async fn change(&self, source: &str, change: &Change) -> Result<Kept, AdminError> {
         let _turn = self.turn.lock().await;
         let Change { service, backend, state, weight } = change;

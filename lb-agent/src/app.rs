@@ -123,6 +123,14 @@ fn one_line(rejection: &Rejection) -> String {
 }
 
 /// `lb-agent run`.
+///
+/// # Errors
+///
+/// [`Failure::Configuration`] if the file can't be read, it has settings that can't be used, or the host lacks what
+/// they name: a cgroup, a place on bpffs, a group. [`Failure::Other`] if the host or the process is not fit,
+/// another agent has the pin directory or the socket, an address can't be listened on, the kernel refuses tables or
+/// programs, or the packet path is `on` and can't be. What was attached serves on, unless it fails while it
+/// detaches at its end.
 pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let config = read_config(path, overrides)?;
     serve(Some(path), &config, |_| async { Ok(terminated().await?) }).await
@@ -161,9 +169,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
         })?;
     let excluded = exclude::resolve(&config.exclude_cgroups, &host.cgroup)
         .map_err(|problem| Failure::Configuration(vec![problem]))?;
-    for warning in &host.warnings {
-        tracing::warn!("{warning}");
-    }
+    host.warn();
     let pins = config.pin_dir.join(LAYOUT_VERSION.to_string());
     let lock = PinLock::acquire(&pins)?;
     let bound = api::bind(&config.socket, config.socket_group.as_deref()).map_err(|e| match e {
@@ -366,6 +372,11 @@ fn host_name() -> String {
 
 /// `lb-agent check`: reads everything that `run` would read on this host, and tries whether it fits.
 /// Returns how many services are good, and what was not asked: stores and clusters are not.
+///
+/// # Errors
+///
+/// [`Failure::Configuration`] with a line for each problem: a file that can't be read or is no such file, a
+/// setting, or a service that `run` would reject.
 pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>), Failure> {
     let config = read_config(path, overrides)?;
     let addresses = host_addresses();
@@ -415,12 +426,23 @@ pub fn check(path: &Path, overrides: &Overrides) -> Result<(usize, Vec<String>),
 
 /// Removes the packet path's tables that an agent left. Returns whether there were any, and what is to be
 /// said of those that stay.
+///
+/// # Errors
+///
+/// If the kernel can't be asked, as without CAP_NET_ADMIN, or refuses to remove a table. That of IPv4 is removed
+/// first, and may be gone then.
 pub fn remove_packet_path() -> anyhow::Result<(bool, Option<String>)> {
     packets::remove(&Config::default())
 }
 
 /// `lb-agent detach`: removes links, tables and names. Returns whether there were any, and what is to
 /// be said of what stays.
+///
+/// # Errors
+///
+/// [`Failure::Configuration`] if there is a main file and it can't be read or used. [`Failure::Other`] if an agent
+/// has the pin directory, and then nothing is removed; or if names, packet path, or links and tables can't be
+/// removed, the last also because an agent of another layout runs. Each is tried, whatever becomes of the others.
 pub fn detach_all(
     path: Option<&Path>,
     overrides: &Overrides,

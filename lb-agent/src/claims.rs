@@ -22,7 +22,12 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Whether the source may claim `frontend`; if not, why and what to do.
+    /// Whether the source may claim `frontend`.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not and what to do: the address can never be a service's, it is loopback or the
+    /// host's own and no range is meant for it, or it lies outside the source's ranges.
     pub fn check(&self, frontend: &Frontend) -> Result<(), String> {
         let address = frontend.address.ip();
         if let Some(kind) = never(address) {

@@ -130,7 +130,12 @@ pub struct FileSource {
 
 // === impl Config ===
 
-/// Reads the main file. The list of problems is never empty.
+/// Reads the main file.
+///
+/// # Errors
+///
+/// Every problem, with line and column where it has a place; never empty: text that is no YAML, keys that are
+/// unknown or missing, values that can't be used, a source that is there twice, or nothing to serve.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Rejection>> {
     let document =
         Document::parse(&path.display().to_string(), text).map_err(|problem| vec![problem])?;

@@ -4,15 +4,19 @@
 //! Each function panics where something does not hold.
 
 mod cluster;
+mod dns;
 mod documents;
+mod kube_proxy_rules;
 mod requests;
 mod settings;
 mod tables;
 
 pub use self::cluster::cluster;
+pub use self::dns::dns;
 pub use self::documents::documents;
+pub use self::kube_proxy_rules::kube_proxy_rules;
 pub use self::requests::requests;
-pub use self::settings::{kube_proxy, kubeconfig, settings};
+pub use self::settings::{credential, kube_proxy, kubeconfig, settings};
 pub use self::tables::tables;
 
 use crate::claims::Claims;

@@ -33,6 +33,10 @@ impl Inspector {
     }
 
     /// How a socket that dials this address is treated.
+    ///
+    /// # Errors
+    ///
+    /// If the tables can't be opened, as [`Pinned::open`] says, or not be read, as [`explain_from`] says.
     pub fn explain(
         &self,
         frontend: Frontend,
@@ -43,6 +47,10 @@ impl Inspector {
     }
 
     /// Sockets that are open, of one service or of all.
+    ///
+    /// # Errors
+    ///
+    /// As [`connections::list`].
     pub fn connections(
         &self,
         services: &[ServiceStatus],
@@ -54,6 +62,10 @@ impl Inspector {
 }
 
 /// How a socket that dials this address is treated, by these tables.
+///
+/// # Errors
+///
+/// As [`Pinned::walk`] and, if the address is no frontend, [`Pinned::all_frontends`].
 pub fn explain_from(
     tables: &Pinned,
     frontend: Frontend,

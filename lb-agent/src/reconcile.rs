@@ -106,6 +106,11 @@ pub struct Reconciler<D> {
 impl<D: Dataplane> Reconciler<D> {
     /// Adopts what the tables hold. Whoever wrote them last may just have died, so the first thing
     /// is to wait until nobody can be reading what it left behind.
+    ///
+    /// # Errors
+    ///
+    /// If the wait fails, the tables can't be read, or they are not such as an agent leaves. Nothing was changed
+    /// then. A saved state that can't be read is no error but a warning in the log.
     pub fn new(
         mut dataplane: D,
         limits: Limits,
@@ -174,7 +179,12 @@ impl<D: Dataplane> Reconciler<D> {
         self.pulse.clone()
     }
 
-    /// Runs until `shutdown` completes, or until the programs can't be attached at first.
+    /// Runs until `shutdown` completes.
+    ///
+    /// # Errors
+    ///
+    /// If the programs can't be attached at first. What fails later is told in the status and the log, and tried
+    /// again.
     pub async fn run(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), ReconcileError> {
         let changed = Arc::new(Notify::new());
         for feed in &self.feeds {

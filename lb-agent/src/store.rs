@@ -47,11 +47,20 @@ pub enum StoreError {
 
 /// Saves a document as JSON, atomically and durably; its directory is created if absent. One writer
 /// per document: the lock on the pin directory sees to that.
+///
+/// # Errors
+///
+/// [`StoreError::Write`] if the directory can't be made or the file not be written, put on disk and renamed. The
+/// earlier document stays whole until the new one replaces it.
 pub fn save<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
     write(path, document).map_err(|source| StoreError::Write { path: path.to_owned(), source })
 }
 
 /// Loads a document; `None` if there is none.
+///
+/// # Errors
+///
+/// [`StoreError::Read`] if it can't be opened or read, [`StoreError::Damaged`] if it is no JSON of this type.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -51,7 +51,7 @@ pub struct Filters {
 }
 
 struct Log {
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
     filters: Mutex<Filters>,
 }
 
@@ -60,6 +60,11 @@ struct Counting;
 
 /// Starts logging. `level` is the level of the agent's own lines (libraries stay at `warn`), or a
 /// filter such as `info,lb_agent::reconcile=debug`.
+///
+/// # Errors
+///
+/// If `level` is neither a level nor such a filter; nothing is started then. That the journal can't be reached is
+/// no error: text goes to standard error.
 pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let (filter, handle) = reload::Layer::new(parse(level).map_err(anyhow::Error::msg)?);
     let (lines, complaint) = lines(format);
@@ -96,14 +101,15 @@ pub fn change(filter: Option<&str>) -> Option<Result<Filters, String>> {
 }
 
 /// A level, or a filter by target.
-fn parse(text: &str) -> Result<EnvFilter, String> {
+fn parse(text: &str) -> Result<Targets, String> {
     if let Ok(level) = text.parse::<LevelFilter>() {
         // Not a number and not nothing: nobody means those.
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic()) {
             // The cluster's client warns of each watch that ends; what matters of that is the source's
             // to say.
-            let filter = format!("warn,kube_client=error,lb_agent={level}");
-            return EnvFilter::try_new(filter).map_err(|error| error.to_string());
+            let libraries = Targets::new().with_default(LevelFilter::WARN);
+            let libraries = libraries.with_target("kube_client", LevelFilter::ERROR);
+            return Ok(libraries.with_target("lb_agent", level));
         }
     }
     let remedy = "use off, error, warn, info, debug, trace, or a filter such as \
@@ -111,15 +117,31 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     if text.len() > 1024 || text.contains(char::is_control) {
         return Err(format!("this is no filter; {remedy}"));
     }
-    // A word by itself would be taken for a target, and silence all others.
-    let word = text.split(',').map(str::trim).find(|part| {
-        let known = part.parse::<LevelFilter>().is_ok() || part.starts_with("lb_agent");
-        part.is_empty() || (!known && !part.contains('='))
-    });
-    if let Some(word) = word {
-        return Err(format!("`{word}` is no level; {remedy}"));
+    if text.contains(['[', ']', '{', '}']) {
+        return Err(format!("`{text}`: there are no filters by span or field; {remedy}"));
     }
-    EnvFilter::try_new(text).map_err(|error| format!("`{text}`: {error}; {remedy}"))
+    let level = |text: &str| match text.parse::<LevelFilter>() {
+        Ok(level) if !text.is_empty() => Ok(level),
+        _ => Err(format!("`{text}` is no level; {remedy}")),
+    };
+    let mut filter = Targets::new();
+    for part in text.split(',').map(str::trim) {
+        filter = match part.split_once('=') {
+            Some((target, _)) if !target.starts_with(begins_a_target) => {
+                return Err(format!("`{target}` is no target; {remedy}"));
+            }
+            Some((target, "")) => filter.with_target(target, LevelFilter::TRACE),
+            Some((target, text)) => filter.with_target(target, level(text)?),
+            None if part.starts_with("lb_agent") => filter.with_target(part, LevelFilter::TRACE),
+            // Another word would be taken for a target, and silence all others.
+            None => filter.with_default(level(part)?),
+        };
+    }
+    Ok(filter)
+}
+
+fn begins_a_target(c: char) -> bool {
+    c.is_alphanumeric() || ['-', ':', '_'].contains(&c)
 }
 
 /// What writes the lines; and why it is not what was asked for.
@@ -209,12 +231,14 @@ impl<S: Subscriber> Layer<S> for Counting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::{LONGEST, field, is_journal, parse};
     use nix::sys::stat::fstat;
     use std::io::{self, Write, stderr};
     use std::sync::{Arc, Mutex};
+    use tracing::Level;
     use tracing_subscriber::field::MakeExt as _;
+    use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::fmt::format::debug_fn;
     use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -232,7 +256,12 @@ mod tests {
         }
     }
 
-    /// The line of an event, as it is written in text.
+    /// What is logged meanwhile, as it is written in text.
+    pub(crate) fn logged(log: impl FnOnce()) -> String {
+        line(false, log)
+    }
+
+    /// The same of one event, or in colours.
     fn line(coloured: bool, log: impl FnOnce()) -> String {
         let kept = Kept::default();
         let writer = kept.clone();
@@ -275,25 +304,59 @@ mod tests {
 
     #[test]
     fn what_is_logged() {
-        for (text, expected) in [
-            ("info", Ok("kube_client=error,lb_agent=info,warn")),
-            ("DEBUG", Ok("kube_client=error,lb_agent=debug,warn")),
-            ("off", Ok("kube_client=error,lb_agent=off,warn")),
-            ("info,lb_agent::reconcile=debug", Ok("lb_agent::reconcile=debug,info")),
-            ("hyper=trace", Ok("hyper=trace")),
-            ("inof", Err("`inof` is no level; use off, error")),
-            ("info,debgu", Err("`debgu` is no level")),
-            ("", Err("`` is no level")),
-            ("lb_agent=loud", Err("use off, error")),
-            ("a\x1b[2Jb=info", Err("this is no filter")),
+        // The most detailed level that passes, by target.
+        let targets = [
+            "lb_agent",
+            "lb_agent::reconcile",
+            "lb_agent::reconcile::recall",
+            "kube_client",
+            "hyper",
+        ];
+        for (text, [agent, reconcile, below, cluster, library]) in [
+            ("info", ["info", "info", "info", "error", "warn"]),
+            ("DEBUG", ["debug", "debug", "debug", "error", "warn"]),
+            ("off", ["off", "off", "off", "error", "warn"]),
+            ("info,lb_agent::reconcile=debug", ["info", "debug", "debug", "info", "info"]),
+            ("lb_agent::reconcile=debug , info", ["info", "debug", "debug", "info", "info"]),
+            ("lb_agent=trace,lb_agent::rec=OFF", ["trace", "off", "off", "off", "off"]),
+            ("lb_agent::reconcile,error", ["error", "trace", "trace", "error", "error"]),
+            ("hyper=trace", ["off", "off", "off", "off", "trace"]),
+            ("hyper=", ["off", "off", "off", "off", "trace"]),
+            ("warn,hyper=info,hyper=3,hyper=4", ["warn", "warn", "warn", "warn", "debug"]),
+            ("2,kube=0", ["warn", "warn", "warn", "off", "warn"]),
+            ("info,warn", ["warn", "warn", "warn", "warn", "warn"]),
         ] {
-            match (parse(text), expected) {
-                (Ok(filter), Ok(expected)) => assert_eq!(filter.to_string(), expected, "{text}"),
-                (Err(error), Err(part)) => assert!(error.contains(part), "{text}: {error}"),
-                (found, expected) => panic!("{text}: {found:?}, not {expected:?}"),
-            }
+            let filter = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let most = |target: &str| {
+                let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+                let passes: Vec<_> =
+                    levels.iter().filter(|level| filter.would_enable(target, level)).collect();
+                assert!(passes.iter().copied().eq(&levels[..passes.len()]), "{text}: {passes:?}");
+                let most = passes.last().map_or(LevelFilter::OFF, |level| (**level).into());
+                most.to_string()
+            };
+            let found = targets.map(most);
+            assert_eq!(found, [agent, reconcile, below, cluster, library], "{text}: {targets:?}");
         }
-        assert!(parse(&"x=info,".repeat(200)).is_err());
+        let long = "x=info,".repeat(200);
+        for (text, part) in [
+            ("inof", "`inof` is no level; use off, error"),
+            ("info,debgu", "`debgu` is no level"),
+            ("", "`` is no level"),
+            ("info,", "`` is no level"),
+            ("lb_agent=loud", "`loud` is no level; use off, error"),
+            ("lb_agent=info=debug", "`info=debug` is no level"),
+            ("=debug", "`` is no target; use off, error"),
+            ("*=debug", "`*` is no target"),
+            ("a\x1b[2Jb=info", "this is no filter"),
+            (&long, "this is no filter"),
+            ("[pass]=debug", "`[pass]=debug`: there are no filters by span or field; use off"),
+            ("info,lb_agent[{service=\"a\"}]=debug", "there are no filters by span or field"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(error.ends_with("info,lb_agent::reconcile=debug"), "{text}: {error}");
+        }
     }
 
     #[test]

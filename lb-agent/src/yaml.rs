@@ -163,6 +163,11 @@ impl<'n> Item<'n> {
         fields.map(|(key, value)| (key.text().unwrap_or_default(), Self::of_key(key, value)))
     }
 
+    /// The items of a list.
+    pub(crate) fn items(&self) -> Option<impl Iterator<Item = Item<'n>> + use<'n>> {
+        self.value.items().map(|items| items.map(Self::new))
+    }
+
     /// Whether this is a mapping.
     pub(crate) fn is_mapping(&self) -> bool {
         self.value.fields().is_some()

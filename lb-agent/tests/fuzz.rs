@@ -8,6 +8,7 @@
 use lb_agent::fuzzing;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -16,7 +17,7 @@ const RUNS: usize = 3_000;
 /// Most changes to one input.
 const CHANGES: usize = 6;
 /// What parsers turn on.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 27] = [
     "{",
     "}",
     "[",
@@ -41,6 +42,9 @@ const WORDS: [&str; 24] = [
     "backends/",
     "members/",
     "::ffff:0.0.0.0",
+    "KUBE-SERVICES",
+    " -j KUBE-SVC-A1",
+    "\n-A ",
 ];
 
 fn environment(name: &str) -> Option<u64> {
@@ -115,47 +119,52 @@ fn run(target: &str, body: fn(&[u8])) {
     }
 }
 
-#[test]
-fn layouts() {
-    run("layouts", fuzzing::layouts);
+/// Names of functions in `fuzzing`, of what `fuzz/` has for each, and of tests.
+macro_rules! targets {
+    ($($name:ident),* $(,)?) => {
+        const TARGETS: &[&str] = &[$(stringify!($name)),*];
+
+        $(#[test]
+        fn $name() {
+            run(stringify!($name), fuzzing::$name);
+        })*
+    };
 }
 
-#[test]
-fn services_document() {
-    run("services_document", fuzzing::services_document);
+targets! {
+    layouts,
+    services_document,
+    settings,
+    kube_proxy,
+    kubeconfig,
+    credential,
+    cluster,
+    requests,
+    tables,
+    documents,
+    dns,
+    kube_proxy_rules,
 }
 
+/// Nothing compiles `fuzz/` but who runs it, so each file there is held to what is compiled here.
 #[test]
-fn settings() {
-    run("settings", fuzzing::settings);
-}
-
-#[test]
-fn kube_proxy() {
-    run("kube_proxy", fuzzing::kube_proxy);
-}
-
-#[test]
-fn kubeconfig() {
-    run("kubeconfig", fuzzing::kubeconfig);
-}
-
-#[test]
-fn cluster() {
-    run("cluster", fuzzing::cluster);
-}
-
-#[test]
-fn requests() {
-    run("requests", fuzzing::requests);
-}
-
-#[test]
-fn tables() {
-    run("tables", fuzzing::tables);
-}
-
-#[test]
-fn documents() {
-    run("documents", fuzzing::documents);
+fn what_runs_without_end_is_the_same() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let known: BTreeSet<_> = TARGETS.iter().map(|name| (*name).to_owned()).collect();
+    let names = |below: &str| -> BTreeSet<String> {
+        let paths = fs::read_dir(dir.join(below)).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("corpus"), known);
+    assert_eq!(names("fuzz_targets"), known);
+    let manifest = fs::read_to_string(dir.join("Cargo.toml")).unwrap();
+    assert_eq!(manifest.matches("[[bin]]").count(), known.len());
+    for name in TARGETS {
+        let bin = format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\n");
+        assert!(manifest.contains(&bin), "Cargo.toml: {bin}");
+        let text = fs::read_to_string(dir.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        let target = "#![no_main]\n\nuse libfuzzer_sys::fuzz_target;\n\n";
+        let call = format!("fuzz_target!(|data: &[u8]| lb_agent::fuzzing::{name}(data));\n");
+        assert_eq!(text, format!("{target}{call}"));
+    }
 }

@@ -145,7 +145,7 @@ const EFFECTS: [&str; 20] = [
 ];
 
 /// A name and the only modules that may use it, with what is below them.
-const ONLY: [(&str, &[&str]); 13] = [
+const ONLY: [(&str, &[&str]); 14] = [
     ("aya", &["dataplane"]),
     ("aya_obj", &["dataplane"]),
     ("unsafe", &["dataplane::sys"]),
@@ -176,7 +176,9 @@ const ONLY: [(&str, &[&str]); 13] = [
     ),
     ("notify", &["source::file"]),
     ("etcd_client", &["etcd"]),
-    ("hickory_server", &["names::dns"]),
+    ("hickory_server", &["fuzzing::dns", "names::dns"]),
+    // Whatever listens has its bounds.
+    ("hyper::server", &["serving"]),
     ("kube", &["source::kubernetes"]),
     ("rtnetlink", &["addresses"]),
     ("netlink_packet_core", &["nat"]),
@@ -187,6 +189,9 @@ const ONLY: [(&str, &[&str]); 13] = [
         &["kubeproxy::metrics", "kubeproxy::process", "kubeproxy::servers", "metrics"],
     ),
 ];
+
+/// Clocks that programs in the kernel may read: monotonic ones, which no one sets.
+const KERNEL_CLOCKS: [&str; 2] = ["bpf_ktime_get_ns", "bpf_ktime_get_coarse_ns"];
 
 /// Who must not know whom.
 const APART: [(&str, &str); 7] = [
@@ -201,7 +206,7 @@ const APART: [(&str, &str); 7] = [
 
 #[test]
 fn modules_name_only_what_they_may() {
-    let modules = modules().unwrap();
+    let modules = modules_of("lb-agent").unwrap();
     let mut broken: Vec<String> = EXIST
         .iter()
         .filter(|name| !modules.keys().any(|module| is_within(module, name)))
@@ -211,6 +216,28 @@ fn modules_name_only_what_they_may() {
         broken.extend(violations(module, code));
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// What programs in the kernel wait for, or note, is on the monotonic clock.
+#[test]
+fn programs_read_no_clock_that_may_jump() {
+    let modules = modules_of("lb-bpf").unwrap();
+    let read: Vec<(&str, &str)> = modules
+        .iter()
+        .flat_map(|(module, code)| clocks(code).map(move |clock| (module.as_str(), clock)))
+        .collect();
+    let broken: Vec<_> = read.iter().filter(|(_, clock)| !KERNEL_CLOCKS.contains(clock)).collect();
+    assert!(broken.is_empty(), "{broken:?}: only {KERNEL_CLOCKS:?} may be read");
+    for clock in KERNEL_CLOCKS {
+        assert!(read.iter().any(|(_, read)| *read == clock), "nobody reads {clock} any more");
+    }
+}
+
+/// What of the code is named like a helper of the kernel that tells a time.
+fn clocks(code: &[String]) -> impl Iterator<Item = &str> {
+    let tells = ["ktime", "jiffies", "clock_get", "gettime"];
+    let tells = move |token: &&str| tells.iter().any(|part| token.contains(part));
+    code.iter().map(String::as_str).filter(tells)
 }
 
 fn violations(module: &str, code: &[String]) -> Vec<String> {
@@ -299,8 +326,8 @@ fn is_word(token: &str) -> bool {
 // === reading src ===
 
 /// The code that ships, as tokens, by module path. Several files of one module can't happen.
-fn modules() -> io::Result<BTreeMap<String, Vec<String>>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+fn modules_of(package: &str) -> io::Result<BTreeMap<String, Vec<String>>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package).join("src");
     let mut modules = BTreeMap::new();
     let mut directories = vec![root.clone()];
     while let Some(directory) = directories.pop() {
@@ -424,6 +451,7 @@ fn each_rule_can_be_broken() {
         ("reconcile", "use aya::maps::Array;"),
         ("dataplane::maps", "let x = unsafe { y() };"),
         ("app", "let l: &'static str = \"\"; use notify::Watcher;"),
+        ("kubeproxy::listen", "use hyper::server::conn::http1;"),
     ] {
         assert!(check(module, text) > 0, "{module}: {text}");
     }
@@ -439,4 +467,15 @@ fn each_rule_can_be_broken() {
         assert_eq!(check(module, text), 0, "{module}: {text}");
     }
     assert!(check("model", "#[cfg(test)] fn f() { x } use aya::Ebpf;") > 0);
+}
+
+#[test]
+fn each_clock_is_noticed() {
+    for clock in ["bpf_ktime_get_boot_ns", "bpf_ktime_get_tai_ns", "bpf_jiffies64"] {
+        let code = without_tests(tokens(&format!("let now = unsafe {{ gen::{clock}() }};")));
+        assert_eq!(clocks(&code).collect::<Vec<_>>(), [clock]);
+        assert!(!KERNEL_CLOCKS.contains(&clock));
+    }
+    let code = tokens("// bpf_ktime_get_tai_ns\nlet timeout = row.clock;");
+    assert_eq!(clocks(&code).count(), 0);
 }

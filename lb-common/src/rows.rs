@@ -302,19 +302,26 @@ impl FrontendKey {
 impl BlockWord {
     /// `base` is the row of the header, `rows` how many backends after it may be picked.
     pub const fn new(base: u32, rows: u32) -> Self {
-        Self((base as u64) << 32 | rows as u64)
+        let (high, low) = Self::placed(base, rows);
+        Self((high as u64) << 32 | low as u64)
     }
 
     /// Row of the block's header.
     #[inline(always)]
     pub const fn base(self) -> u32 {
-        (self.0 >> 32) as u32
+        Self::placed((self.0 >> 32) as u32, self.0 as u32).0
     }
 
     /// Backends that may be picked.
     #[inline(always)]
     pub const fn rows(self) -> u32 {
-        self.0 as u32
+        Self::placed((self.0 >> 32) as u32, self.0 as u32).1
+    }
+
+    /// The first is the high half; in the other layout it is the low one.
+    #[inline(always)]
+    const fn placed(one: u32, two: u32) -> (u32, u32) {
+        if cfg!(feature = "other-layout") { (two, one) } else { (one, two) }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The server's thread: accepts connections until it is told to stop, and drops them all then.
 
 use super::serve::{Shared, router};
-use crate::etcd::pki::Pair;
 use axum::serve::Listener;
 use std::fs;
 use std::io;
@@ -11,9 +10,10 @@ use std::thread::{Builder, JoinHandle};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 /// A server that answers, until it is dropped.
@@ -32,7 +32,11 @@ struct Secured {
 // === impl Running ===
 
 impl Running {
-    pub(super) fn start(listener: StdListener, tls: Option<&Pair>, shared: Arc<Shared>) -> Self {
+    pub(super) fn start(
+        listener: StdListener,
+        tls: Option<&super::Secured>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let acceptor = tls.map(acceptor);
         let (stop, stopped) = oneshot::channel();
         let body = move || {
@@ -74,13 +78,21 @@ impl Drop for Running {
     }
 }
 
-fn acceptor(pair: &Pair) -> TlsAcceptor {
+fn acceptor(tls: &super::Secured) -> TlsAcceptor {
     let read = |path| fs::read(path).expect("the certificate's files are readable");
-    let certificate = CertificateDer::from_pem_slice(&read(&pair.cert)).expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(&read(&pair.key)).expect("PEM");
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
+    let certificate = |path| CertificateDer::from_pem_slice(&read(path)).expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(&read(&tls.pair.key)).expect("PEM");
+    let builder = ServerConfig::builder();
+    let builder = if tls.mutual {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&tls.authority)).expect("an authority's certificate");
+        let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build();
+        builder.with_client_cert_verifier(clients.expect("there is an authority"))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let config = builder
+        .with_single_cert(vec![certificate(&tls.pair.cert)], key)
         .expect("the key belongs to the certificate");
     TlsAcceptor::from(Arc::new(config))
 }

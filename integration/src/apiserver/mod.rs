@@ -58,6 +58,8 @@ pub struct ApiServer {
 struct Secured {
     authority: PathBuf,
     pair: Pair,
+    /// Whether clients must show a certificate of that authority.
+    mutual: bool,
 }
 
 impl ApiServer {
@@ -74,7 +76,16 @@ impl ApiServer {
 
     /// An empty server on a free port of 127.0.0.1, with a certificate of this authority.
     pub fn start_tls(authority: &Pki) -> Self {
-        let secured = Secured { authority: authority.ca(), pair: authority.server() };
+        Self::start_secured(authority, false)
+    }
+
+    /// As [`ApiServer::start_tls`], for clients that have a certificate of this authority, too.
+    pub fn start_mutual_tls(authority: &Pki) -> Self {
+        Self::start_secured(authority, true)
+    }
+
+    fn start_secured(authority: &Pki, mutual: bool) -> Self {
+        let secured = Secured { authority: authority.ca(), pair: authority.server(), mutual };
         Self::create(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), Some(secured))
     }
 
@@ -99,11 +110,16 @@ impl ApiServer {
 
     /// Writes a kubeconfig for this server. `token` is a token file that the client is to read.
     pub fn kubeconfig(&self, path: &Path, token: Option<&Path>) {
+        let user = token.map_or_else(|| json!({}), |file| json!({"tokenFile": file}));
+        self.kubeconfig_of(path, user);
+    }
+
+    /// Writes a kubeconfig for this server, with this user.
+    pub fn kubeconfig_of(&self, path: &Path, user: Value) {
         let mut cluster = json!({"server": self.url()});
         if let Some(tls) = &self.tls {
             cluster["certificate-authority"] = json!(tls.authority);
         }
-        let user = token.map_or_else(|| json!({}), |file| json!({"tokenFile": file}));
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": cluster}],
@@ -258,8 +274,8 @@ impl ApiServer {
     }
 
     fn serve(&mut self, listener: TcpListener) {
-        let pair = self.tls.as_ref().map(|tls| &tls.pair);
-        self.running = Some(Running::start(listener, pair, Arc::clone(&self.shared)));
+        let running = Running::start(listener, self.tls.as_ref(), Arc::clone(&self.shared));
+        self.running = Some(running);
     }
 }
 

@@ -64,11 +64,8 @@ struct Turn {
 
 /// Measures all loads.
 pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let effort = if plan.quick {
-        Effort { turns: 12, span: Duration::from_millis(60) }
-    } else {
-        Effort { turns: 100, span: Duration::from_millis(100) }
-    };
+    let (turns, millis) = plan.choose((2, 20), (12, 60), (100, 100));
+    let effort = Effort { turns, span: Duration::from_millis(millis) };
     measure(plan, effort, &Load::ALL, report)
 }
 

@@ -1,7 +1,7 @@
 //! The shortened run: enough to see that no ratio has collapsed, in less than a minute.
 
 use super::hooks;
-use super::{Plan, Report, after, connect};
+use super::{Extent, Plan, Report, after, connect};
 use std::time::Duration;
 
 /// So many services that a rule for each is felt.
@@ -9,8 +9,13 @@ pub const SERVICES: u32 = 3000;
 
 /// Measures a few of all sections' figures, for [`super::verdict::collapsed`] if there are
 /// [`SERVICES`].
+///
+/// # Errors
+///
+/// What the first section fails with that can't be set up or measured. The figures of those before it are in the
+/// report.
 pub fn run(services: u32, seed: u64, report: &mut Report) -> anyhow::Result<()> {
-    let plan = Plan { quick: true, seed };
+    let plan = Plan { extent: Extent::Quick, seed };
     hooks::check(hooks::Effort { turns: 4, calls: 2000 }, seed, report)?;
     let services = vec![1, services];
     let effort = connect::Effort { services, ours_alone: Vec::new(), turns: 8, connects: 200 };

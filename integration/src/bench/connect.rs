@@ -45,21 +45,22 @@ struct Turn {
 
 /// Measures at all sizes.
 pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let effort = if plan.quick {
+    let effort = plan.choose(
+        Effort { services: vec![1, 10], ours_alone: vec![100], turns: 2, connects: 20 },
         Effort {
             services: vec![1, 1000, 10_000],
             ours_alone: vec![100_000],
             turns: 10,
             connects: 500,
-        }
-    } else {
+        },
         Effort {
             services: vec![1, 100, 1000, 10_000],
             ours_alone: vec![100_000],
-            turns: 60,
-            connects: 1000,
-        }
-    };
+            turns: 50,
+            // Processor time comes in steps that a shorter turn has few of.
+            connects: 8000,
+        },
+    );
     measure(plan, &effort, report)
 }
 
@@ -126,7 +127,7 @@ fn take_turns(places: &[Place], effort: &Effort, seed: u64) -> Vec<Vec<Turn>> {
 
 fn dial(to: SocketAddr, connects: usize) -> Turn {
     let to = SockAddr::from(to);
-    let (begun, spent) = (Instant::now(), busy());
+    let (spent, begun) = (busy(), Instant::now());
     let latencies = (0..connects).map(|_| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
         // A reset leaves no port in TIME_WAIT.
@@ -136,8 +137,9 @@ fn dial(to: SocketAddr, connects: usize) -> Turn {
         begun.elapsed().as_secs_f64() * 1e6
     });
     let latencies = latencies.collect();
+    let elapsed = begun.elapsed().as_secs_f64();
     let busy = (busy() - spent).as_secs_f64() * 1e6;
-    Turn { latencies, elapsed: begun.elapsed().as_secs_f64(), busy }
+    Turn { latencies, elapsed, busy }
 }
 
 fn tell(plan: &Plan, services: u32, places: &[Place], turns: &[Vec<Turn>], report: &mut Report) {

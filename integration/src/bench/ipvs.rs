@@ -3,7 +3,7 @@
 
 use super::connect::{self, Effort};
 use super::scene::Subject;
-use super::{Figure, Plan, Ratio, Report};
+use super::{Extent, Figure, Plan, Ratio, Report};
 use crate::kernels::report::Figures;
 use anyhow::{Context as _, bail, ensure};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let kernels = own.with_file_name("kernels");
     let mut command = Command::new(&kernels);
     command.args(["--kernels", KERNEL, "--json", "--ipvs", "--seed", &plan.seed.to_string()]);
-    if plan.quick {
+    if plan.extent != Extent::Full {
         command.arg("--short");
     }
     let output = command.stderr(Stdio::inherit()).output();
@@ -47,16 +47,19 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Measures in this kernel, which must have IPVS: what runs in the guest.
+///
+/// # Errors
+///
+/// If this kernel has no IPVS, or something to be measured can't be set up or dialled. The figures before that are
+/// in the report.
 pub fn here(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     ensure!(
         Path::new("/proc/net/ip_vs").exists(),
         "this kernel has no IPVS: `modprobe ip_vs`, or `make bench SECTIONS=ipvs` in an emulated one"
     );
     let services = vec![1, 100, 1000];
-    let effort = match plan.quick {
-        true => Effort { services, ours_alone: Vec::new(), turns: 10, connects: 50 },
-        false => Effort { services, ours_alone: Vec::new(), turns: 30, connects: 100 },
-    };
+    let (turns, connects) = plan.choose((2, 10), (10, 50), (30, 100));
+    let effort = Effort { services, ours_alone: Vec::new(), turns, connects };
     connect::beside(plan, &effort, &SUBJECTS, report)
 }
 

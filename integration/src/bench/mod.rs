@@ -98,10 +98,21 @@ pub struct Section {
 }
 
 /// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Extent {
+    /// As little as shows that all can be measured; the figures say nothing.
+    Least,
+    /// All of it in a few minutes.
+    Quick,
+    /// As much as the results need that are published.
+    Full,
+}
+
+/// What a run does.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// All of it in a few minutes.
-    pub quick: bool,
+    /// How much of it.
+    pub extent: Extent,
     /// Of everything that is chosen at random.
     pub seed: u64,
 }
@@ -146,6 +157,19 @@ pub struct Ratio {
 pub struct Report {
     figures: Vec<Figure>,
     unusable: Vec<String>,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Of three amounts, the one that goes with the extent.
+    fn choose<T>(&self, least: T, quick: T, full: T) -> T {
+        match self.extent {
+            Extent::Least => least,
+            Extent::Quick => quick,
+            Extent::Full => full,
+        }
+    }
 }
 
 // === impl Figure ===
@@ -242,6 +266,7 @@ impl Display for Between {
 /// A number with as many digits as are of use.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".to_owned(),
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         1.0.. => format!("{value:.2}"),

@@ -8,10 +8,8 @@ use lb_agent::config::TableSizes;
 use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{Dataplane as _, Kernel, Settings, preflight};
 use lb_agent::desired::Desired;
-use lb_agent::model::{Backend, Frontend, NoBackend, Policy, Scope, Service};
 use lb_agent::plan::{Limits, Planner};
 use lb_agent::status::HookStatus;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Our programs on a cgroup, as long as the lab lives.
@@ -26,6 +24,11 @@ pub struct Ours {
 impl Ours {
     /// Publishes services below a pin directory of this name, and attaches the programs. `without`
     /// are bits of [`lb_common::features`] that leave something out.
+    ///
+    /// # Errors
+    ///
+    /// If the host is not fit, as [`preflight::check`] says, the kernel refuses tables or programs, or a service
+    /// does not fit into tables of these sizes. Tables that were made by then stay, for the lab to remove.
     pub fn load(
         lab: &Lab,
         cgroup: &Cgroup,
@@ -51,6 +54,10 @@ impl Ours {
     }
 
     /// The id of the program on a hook.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is attached to it.
     pub fn program(&self, hook: &str) -> anyhow::Result<u32> {
         let found = self.hooks.iter().find(|status| status.hook == hook);
         Ok(found.with_context(|| format!("{hook} is not attached"))?.program_id)
@@ -59,23 +66,5 @@ impl Ours {
     /// Where its tables are.
     pub fn pins(&self) -> &Path {
         &self.pins
-    }
-}
-
-/// A service with these backends, chosen at random.
-pub fn service<const N: usize>(
-    frontends: [Frontend; N],
-    backends: impl IntoIterator<Item = (SocketAddr, Backend)>,
-) -> Service {
-    Service {
-        frontends: frontends.map(|frontend| (frontend, Scope::Everywhere.into())).into(),
-        backends: backends.into_iter().collect(),
-        policy: Policy::Random,
-        affinity: None,
-        no_backend: NoBackend::Refuse,
-        no_node_backend: Default::default(),
-        backends_from: Vec::new(),
-        source_ranges: Vec::new(),
-        health: Default::default(),
     }
 }

@@ -41,8 +41,8 @@ struct Amount {
 
 /// Measures all rules at each number of services.
 pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let numbers: &[u32] = if plan.quick { &[1, 100, 1_000] } else { &[1, 100, 1_000, 10_000] };
-    let (connections, changes) = if plan.quick { (500, 20) } else { (2_000, 100) };
+    let numbers: &[u32] = plan.choose(&[1, 10][..], &[1, 100, 1_000], &[1, 100, 1_000, 10_000]);
+    let (connections, changes) = plan.choose((50, 3), (500, 20), (2_000, 100));
     for services in numbers.iter().copied() {
         for rules in [Rules::None, Rules::Chains, Rules::Ours] {
             let amount = Amount { services, connections, changes };

@@ -1,121 +1,194 @@
-//! Figures as SVG: ratios, since they are the result.
+//! Which figures are drawn, and how they are grouped: ratios, since they are the result; times where nothing is
+//! there to be compared with.
 
+mod drawing;
+
+use self::drawing::{Groups, Series, bars, lines};
 use super::Figure;
 use anyhow::Context as _;
-use plotters::prelude::*;
 use std::fs;
 use std::path::Path;
-
-const SIZE: (u32, u32) = (760, 420);
-const FONT: &str = "sans-serif";
-/// Of subjects, in the order in which they come.
-const COLOURS: [RGBColor; 9] = [
-    RGBColor(120, 120, 120),
-    RGBColor(0, 110, 190),
-    RGBColor(220, 110, 0),
-    RGBColor(170, 30, 30),
-    RGBColor(100, 70, 150),
-    RGBColor(40, 140, 60),
-    RGBColor(0, 150, 150),
-    RGBColor(190, 80, 140),
-    RGBColor(130, 110, 40),
-];
 
 /// What is shown in one plot.
 struct Plot {
     file: &'static str,
     title: &'static str,
     value: &'static str,
+    data: Data,
 }
 
-/// Subjects in the order in which they were measured, each with its values by place on the
-/// horizontal axis.
-type Series = Vec<(String, Vec<(f64, f64)>)>;
+/// Where its data come from.
+enum Data {
+    /// Values by a condition that is a number; of a figure that belongs to it, the line and the value.
+    Lines { by: &'static str, figure: fn(&Figure) -> Option<(String, f64)> },
+    /// Groups of bars.
+    Bars(fn(&[Figure]) -> Groups),
+}
+
+const PLOTS: [Plot; 9] = [
+    Plot {
+        file: "connect.svg",
+        title: "connect() on TCP, median, beside no program at all",
+        value: "times as long",
+        data: Data::Lines { by: "services", figure: |figure| ratio(figure, "connect", "p50") },
+    },
+    Plot {
+        file: "ipvs.svg",
+        title: "connect() on TCP in an emulated Linux 6.1, median, beside no program at all",
+        value: "times as long",
+        // These figures are ratios themselves.
+        data: Data::Lines { by: "services", figure: |figure| value(figure, "ipvs", "p50") },
+    },
+    Plot {
+        file: "hooks.svg",
+        title: "connect4 of new UDP sockets, beside an empty program",
+        value: "times as long",
+        data: Data::Bars(hooks),
+    },
+    Plot {
+        file: "after.svg",
+        title: "After connect: median latency of a request, beside no program at all",
+        value: "times as long",
+        data: Data::Bars(|figures| {
+            by_case(figures, "protocol", |figure| {
+                is(figure, "after", "p50") && has(figure, "load", "requests")
+            })
+        }),
+    },
+    Plot {
+        file: "cpu.svg",
+        title: "Processor time of the whole machine, beside no program at all",
+        value: "times as much",
+        data: Data::Bars(processor_time),
+    },
+    Plot {
+        file: "load.svg",
+        title: "From the start until all services serve",
+        value: "milliseconds",
+        data: Data::Lines { by: "services", figure: |figure| by_source(figure, "load") },
+    },
+    Plot {
+        file: "change.svg",
+        title: "From a change of one service until a connect sees it, median",
+        value: "milliseconds",
+        data: Data::Lines { by: "services", figure: |figure| by_source(figure, "change p50") },
+    },
+    Plot {
+        file: "churn.svg",
+        title: "connect(), 99th percentile, while 1,000 backends change each second",
+        value: "times as long as directly",
+        data: Data::Bars(|figures| by_case(figures, "while", |figure| is(figure, "churn", "p99"))),
+    },
+    Plot {
+        file: "scale.svg",
+        title: "One etcd and many hosts: processor time of the leading member, extrapolated",
+        value: "% of its cores",
+        data: Data::Lines {
+            by: "hosts",
+            figure: |figure| {
+                let wanted = is(figure, "scale", "share") && has(figure, "of", "store cpu");
+                wanted
+                    .then(|| (figure.case.get("fleet").cloned().unwrap_or_default(), figure.value))
+            },
+        },
+    },
+];
 
 /// Draws what the figures have data for; the files' names, and what they show.
+///
+/// # Errors
+///
+/// If the directory can't be made, or a plot not be drawn or written. Those before it are there.
 pub fn draw(
     figures: &[Figure],
     directory: &Path,
 ) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
     fs::create_dir_all(directory).with_context(|| format!("can't make {}", directory.display()))?;
     let mut drawn = Vec::new();
-    let connects = Plot {
-        file: "connect.svg",
-        title: "connect() on TCP, median, beside no program at all",
-        value: "times as long",
-    };
-    let series = by_number(figures, "connect", "p50", "services");
-    if !series.is_empty() {
-        lines(&connects, "services", &series, directory)?;
-        drawn.push((connects.file, connects.title));
-    }
-    let hooks = Plot {
-        file: "hooks.svg",
-        title: "connect4 of new UDP sockets, beside an empty program",
-        value: "times as long",
-    };
-    let bars = by_case(figures, "to", |figure| {
-        let is = |name: &str, value: &str| figure.case.get(name).is_some_and(|v| v == value);
-        figure.group == "hooks"
-            && figure.metric == "time"
-            && is("hook", "connect4")
-            && is("protocol", "udp")
-            && is("socket", "new")
-    });
-    if !bars.is_empty() {
-        self::bars(&hooks, &bars, directory)?;
-        drawn.push((hooks.file, hooks.title));
-    }
-    let after = Plot {
-        file: "after.svg",
-        title: "After connect: median latency of a request, beside no program at all",
-        value: "times as long",
-    };
-    let bars = by_case(figures, "protocol", |figure| {
-        figure.group == "after"
-            && figure.metric == "p50"
-            && figure.case.get("load").is_some_and(|load| load == "requests")
-    });
-    if !bars.is_empty() {
-        self::bars(&after, &bars, directory)?;
-        drawn.push((after.file, after.title));
-    }
-    let spent = Plot {
-        file: "cpu.svg",
-        title: "Processor time of the whole machine, beside no program at all",
-        value: "times as much",
-    };
-    let mut bars = by_case(figures, "protocol", |figure| {
-        figure.group == "after"
-            && figure.metric == "cpu"
-            && figure.case.get("load").is_some_and(|load| load == "bulk")
-    });
-    for (label, _) in &mut bars {
-        label.push_str(", per GB");
-    }
-    let connection =
-        by_case(figures, "services", |figure| figure.group == "connect" && figure.metric == "cpu");
-    let connection = connection.into_iter().filter(|(services, _)| services == "1000");
-    bars.extend(connection.map(|(_, subjects)| ("a connection".to_owned(), subjects)));
-    if !bars.is_empty() {
-        self::bars(&spent, &bars, directory)?;
-        drawn.push((spent.file, spent.title));
+    for plot in &PLOTS {
+        let something = match plot.data {
+            Data::Lines { by, figure } => {
+                let series = by_number(figures, by, figure);
+                if !series.is_empty() {
+                    lines(plot, by, &series, directory)?;
+                }
+                !series.is_empty()
+            }
+            Data::Bars(groups) => {
+                let groups = groups(figures);
+                if !groups.is_empty() {
+                    bars(plot, &groups, directory)?;
+                }
+                !groups.is_empty()
+            }
+        };
+        if something {
+            drawn.push((plot.file, plot.title));
+        }
     }
     Ok(drawn)
 }
 
-/// Ratios by a condition that is a number.
-fn by_number(figures: &[Figure], group: &str, metric: &str, condition: &str) -> Series {
+fn is(figure: &Figure, group: &str, metric: &str) -> bool {
+    figure.group == group && figure.metric == metric
+}
+
+fn has(figure: &Figure, name: &str, value: &str) -> bool {
+    figure.case.get(name).is_some_and(|other| other == value)
+}
+
+fn ratio(figure: &Figure, group: &str, metric: &str) -> Option<(String, f64)> {
+    let ratio = figure.ratio.as_ref().filter(|_| is(figure, group, metric))?;
+    Some((figure.subject.clone(), ratio.value))
+}
+
+fn value(figure: &Figure, group: &str, metric: &str) -> Option<(String, f64)> {
+    is(figure, group, metric).then(|| (figure.subject.clone(), figure.value))
+}
+
+/// Ours by where services come from; others have one way only.
+fn by_source(figure: &Figure, metric: &str) -> Option<(String, f64)> {
+    let (subject, value) = value(figure, "control", metric)?;
+    let source = figure.case.get("source").map(|source| format!(", {source}"));
+    Some((subject + &source.unwrap_or_default(), value))
+}
+
+fn hooks(figures: &[Figure]) -> Groups {
+    by_case(figures, "to", |figure| {
+        let case = [("hook", "connect4"), ("protocol", "udp"), ("socket", "new")];
+        is(figure, "hooks", "time") && case.iter().all(|(name, value)| has(figure, name, value))
+    })
+}
+
+fn processor_time(figures: &[Figure]) -> Groups {
+    let mut bars = by_case(figures, "protocol", |figure| {
+        is(figure, "after", "cpu") && has(figure, "load", "bulk")
+    });
+    for (label, _) in &mut bars {
+        label.push_str(", per GB");
+    }
+    let connection = by_case(figures, "services", |figure| is(figure, "connect", "cpu"));
+    let connection = connection.into_iter().filter(|(services, _)| services == "1000");
+    bars.extend(connection.map(|(_, subjects)| ("a connection".to_owned(), subjects)));
+    bars
+}
+
+/// Lines in the order in which they were measured, each from left to right.
+fn by_number(
+    figures: &[Figure],
+    condition: &str,
+    of: impl Fn(&Figure) -> Option<(String, f64)>,
+) -> Series {
     let mut series = Series::new();
-    for figure in figures.iter().filter(|f| f.group == group && f.metric == metric) {
+    for figure in figures {
         let number = figure.case.get(condition).and_then(|value| value.parse().ok());
-        if let (Some(number), Some(ratio)) = (number, &figure.ratio) {
-            let place = series.iter().position(|(other, _)| *other == figure.subject);
+        if let (Some(number), Some((name, value))) = (number, of(figure)) {
+            let place = series.iter().position(|(other, _)| *other == name);
             let place = place.unwrap_or_else(|| {
-                series.push((figure.subject.clone(), Vec::new()));
+                series.push((name, Vec::new()));
                 series.len() - 1
             });
-            series[place].1.push((number, ratio.value));
+            series[place].1.push((number, value));
         }
     }
     series.iter_mut().for_each(|(_, values)| values.sort_by(|a, b| a.0.total_cmp(&b.0)));
@@ -123,12 +196,8 @@ fn by_number(figures: &[Figure], group: &str, metric: &str, condition: &str) -> 
 }
 
 /// Ratios by a condition, the subjects of each value in the order in which they were measured.
-fn by_case(
-    figures: &[Figure],
-    condition: &str,
-    of: impl Fn(&Figure) -> bool,
-) -> Vec<(String, Vec<(String, f64)>)> {
-    let mut groups: Vec<(String, Vec<(String, f64)>)> = Vec::new();
+fn by_case(figures: &[Figure], condition: &str, of: impl Fn(&Figure) -> bool) -> Groups {
+    let mut groups = Groups::new();
     for figure in figures.iter().filter(|figure| of(figure)) {
         let (Some(label), Some(ratio)) = (figure.case.get(condition), &figure.ratio) else {
             continue;
@@ -140,118 +209,6 @@ fn by_case(
         groups[place].1.push((figure.subject.clone(), ratio.value));
     }
     groups
-}
-
-fn lines(plot: &Plot, axis: &str, series: &Series, directory: &Path) -> anyhow::Result<()> {
-    let all = || series.iter().flat_map(|(_, values)| values);
-    let right = all().map(|(x, _)| *x).fold(10.0, f64::max) * 1.5;
-    let top = all().map(|(_, y)| *y).fold(2.0, f64::max) * 1.2;
-    let path = directory.join(plot.file);
-    let root = SVGBackend::new(&path, SIZE).into_drawing_area();
-    let failed = |error: &dyn std::fmt::Display| anyhow::anyhow!("{}: {error}", plot.file);
-    root.fill(&WHITE).map_err(|e| failed(&e))?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(plot.title, (FONT, 18))
-        .margin(12)
-        .x_label_area_size(42)
-        .y_label_area_size(56)
-        .build_cartesian_2d((0.8..right).log_scale(), (0.5..top).log_scale())
-        .map_err(|e| failed(&e))?;
-    chart
-        .configure_mesh()
-        .x_desc(axis)
-        .y_desc(plot.value)
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y}"))
-        .light_line_style(WHITE)
-        .draw()
-        .map_err(|e| failed(&e))?;
-    for (index, (subject, values)) in series.iter().enumerate() {
-        let colour = COLOURS[(index + 1) % COLOURS.len()];
-        let line = LineSeries::new(values.iter().copied(), colour.stroke_width(2));
-        chart
-            .draw_series(line)
-            .map_err(|e| failed(&e))?
-            .label(subject.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        let points = values.iter().map(|at| Circle::new(*at, 3, colour.filled()));
-        chart.draw_series(points).map_err(|e| failed(&e))?;
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(COLOURS[0])
-        .draw()
-        .map_err(|e| failed(&e))?;
-    root.present().map_err(|e| failed(&e))
-}
-
-/// Bars in groups; the line at 1 is what they are compared with.
-fn bars(
-    plot: &Plot,
-    groups: &[(String, Vec<(String, f64)>)],
-    directory: &Path,
-) -> anyhow::Result<()> {
-    let subjects: Vec<&String> = groups.iter().fold(Vec::new(), |mut all, (_, values)| {
-        for (subject, _) in values {
-            if !all.contains(&subject) {
-                all.push(subject);
-            }
-        }
-        all
-    });
-    let top = groups.iter().flat_map(|(_, values)| values).map(|(_, value)| *value);
-    let top = top.fold(1.2, f64::max) * 1.15;
-    // Each group is one wide, with a gap; beside them there is room for the legend.
-    let width = 0.8 / subjects.len() as f64;
-    let right = groups.len() as f64 * 1.6;
-    let path = directory.join(plot.file);
-    let root = SVGBackend::new(&path, SIZE).into_drawing_area();
-    let failed = |error: &dyn std::fmt::Display| anyhow::anyhow!("{}: {error}", plot.file);
-    root.fill(&WHITE).map_err(|e| failed(&e))?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(plot.title, (FONT, 18))
-        .margin(12)
-        .x_label_area_size(30)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0.0..right, 0.0..top)
-        .map_err(|e| failed(&e))?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .disable_x_axis()
-        .y_desc(plot.value)
-        .light_line_style(WHITE)
-        .draw()
-        .map_err(|e| failed(&e))?;
-    for (index, subject) in subjects.iter().enumerate() {
-        let colour = COLOURS[(index + 1) % COLOURS.len()];
-        let own = groups.iter().enumerate().filter_map(|(group, (_, values))| {
-            let (_, value) = values.iter().find(|(other, _)| other == *subject)?;
-            let left = group as f64 + 0.1 + index as f64 * width;
-            Some(Rectangle::new([(left, 0.0), (left + 0.9 * width, *value)], colour.filled()))
-        });
-        chart
-            .draw_series(own)
-            .map_err(|e| failed(&e))?
-            .label(subject.as_str())
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
-    }
-    let one = LineSeries::new([(0.0, 1.0), (groups.len() as f64, 1.0)], BLACK);
-    chart.draw_series(one).map_err(|e| failed(&e))?;
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .draw()
-        .map_err(|e| failed(&e))?;
-    for (group, (label, _)) in groups.iter().enumerate() {
-        let (x, y) = chart.backend_coord(&(group as f64 + 0.2, 0.0));
-        let style = TextStyle::from((FONT, 14).into_font());
-        root.draw_text(label, &style, (x, y + 8)).map_err(|e| failed(&e))?;
-    }
-    root.present().map_err(|e| failed(&e))
 }
 
 #[cfg(test)]
@@ -276,5 +233,29 @@ mod tests {
         let svg = fs::read_to_string(directory.path().join("connect.svg")).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("iptables"), "{svg}");
         assert_eq!(draw(&[], directory.path()).unwrap(), []);
+    }
+
+    #[test]
+    fn lines_have_the_names_of_sources_and_fleets() {
+        let figure = |group, metric, name: &str, of: &str, by: &str, number: u32, value| {
+            let figure = Figure::new(group, "ours", metric, value, "ms").case(by, number);
+            figure.case(name, of)
+        };
+        let figures = [
+            figure("control", "load", "source", "etcd", "services", 1000, 30.0),
+            figure("control", "load", "source", "etcd", "services", 100, 20.0),
+            Figure::new("control", "nftables", "load", 40.0, "ms").case("services", 100),
+            figure("control", "change p50", "source", "file", "services", 100, 2.0),
+        ];
+        let load = by_number(&figures, "services", |figure| by_source(figure, "load"));
+        let etcd = ("ours, etcd".to_owned(), vec![(100.0, 20.0), (1000.0, 30.0)]);
+        assert_eq!(load, [etcd, ("nftables".to_owned(), vec![(100.0, 40.0)])]);
+        let share = figure("scale", "share", "fleet", "a small one", "hosts", 100, 3.0);
+        let figures = [share.clone().case("of", "store cpu"), share.case("of", "store memory")];
+        let directory = tempfile::tempdir().unwrap();
+        let drawn = draw(&figures, directory.path()).unwrap();
+        assert_eq!(drawn.iter().map(|(file, _)| *file).collect::<Vec<_>>(), ["scale.svg"]);
+        let svg = fs::read_to_string(directory.path().join("scale.svg")).unwrap();
+        assert_eq!(svg.matches("a small one").count(), 1, "{svg}");
     }
 }

@@ -51,8 +51,9 @@ pub(super) struct Checks {
 
 /// All kinds, one after the other.
 pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let (targets, span) = if plan.quick { (1_000, 6) } else { (10_000, 20) };
-    for kind in [Kind::None, Kind::Tcp, Kind::Http] {
+    let (targets, span) = plan.choose((100, 2), (1_000, 6), (10_000, 20));
+    let all: &[Kind] = &[Kind::None, Kind::Tcp, Kind::Http];
+    for kind in plan.choose(&all[2..], all, all).iter().copied() {
         let mut checks = None;
         lab::run("bench-probes", |lab| {
             checks = Some(measure(lab, kind, targets, Duration::from_secs(span)));

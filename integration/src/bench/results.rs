@@ -21,6 +21,9 @@ pub struct Results {
     pub quick: bool,
     /// Of everything that was chosen at random.
     pub seed: u64,
+    /// What could not be measured, and why: such a run is not published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
     /// In the order in which they were measured.
     pub figures: Vec<Figure>,
 }
@@ -29,6 +32,10 @@ pub struct Results {
 
 impl Results {
     /// Writes the document into a directory, which is made where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// If the directory can't be made or the file not be written.
     pub fn write(&self, directory: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(directory)
             .with_context(|| format!("can't make {}", directory.display()))?;
@@ -38,6 +45,10 @@ impl Results {
     }
 
     /// Reads the document of a run.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such file, as before the first run, it can't be read, or it is of another version.
     pub fn read(directory: &Path) -> anyhow::Result<Self> {
         let file = directory.join(FILE);
         let text = fs::read_to_string(&file)

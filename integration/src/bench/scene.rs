@@ -1,9 +1,10 @@
 //! The same services in several ways: not at all, by our programs, by nftables, by iptables and by IPVS, each
 //! in a network namespace of its own with a server at the other end of a wire.
 
-use super::ours::{Ours, service};
+use super::ours::Ours;
 use super::station::{Wire, served};
 use crate::cgroup::Cgroup;
+use crate::dataplane::service;
 use crate::lab::Lab;
 use crate::packets::{Rule, chains, ipvs, tables};
 use anyhow::Context as _;

@@ -11,6 +11,7 @@ use integration::wait::PATIENCE;
 use lb_agent::dataplane::features;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::resource::{Resource, setrlimit};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -26,6 +27,8 @@ const THREADS: &str = "3";
 const SLOWER: &str = "30";
 /// How often an agent is killed: each time takes long.
 const KILLS: &str = "3";
+/// Files that a process may have open, as on a machine that somebody has set up.
+const FILES: u64 = 65_536;
 /// Where programs are; the kernel tells its first process nothing of that.
 const PATH: &str = "/usr/sbin:/usr/bin";
 
@@ -64,6 +67,8 @@ fn run() -> anyhow::Result<()> {
     say(&mut report, &Line::Kernel { release })?;
     load_modules()?;
     finish("ip", &["link", "set", "lo", "up"])?;
+    // A kernel gives its first process so few that tests which hold many sockets must not run at once.
+    setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).context("raising the limit of open files")?;
     for (feature, found) in features::probe() {
         let (name, present) = (feature.name.to_owned(), found.is_ok());
         say(&mut report, &Line::Feature { name, present })?;

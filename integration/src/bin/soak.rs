@@ -4,7 +4,7 @@
 use anyhow::{Context, bail};
 use clap::Parser;
 use integration::lab;
-use integration::soak::{self, Fault, Options, Outcome};
+use integration::soak::{self, Fault, Options, Outcome, Reached};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,9 +50,16 @@ fn main() -> anyhow::Result<()> {
         outcome = Some(soak::run(lab, &options, &stop, tell, complain));
     });
     let outcome = outcome.context("the lab did not run")?;
-    say(&serde_json::to_string(&outcome)?)?;
-    if !outcome.is_clean() {
-        bail!("connects went wrong; repeat it with --seed {seed}");
+    let Outcome { refused, unjudged, states, reached, .. } = outcome;
+    let Reached { tcp, connected, datagrams } = reached;
+    say(&format!(
+        "{states} states; at a backend, by IPv4 and IPv6: {tcp:?} by TCP, {connected:?} by connected UDP, \
+         {datagrams:?} by datagrams of unconnected UDP; {refused} had none to reach, {unjudged} took too \
+         long to be judged"
+    ))?;
+    say(&serde_json::to_string(&outcome.verdict())?)?;
+    if let Some(trouble) = outcome.trouble() {
+        bail!("{trouble}; repeat it with --seed {seed}");
     }
     Ok(())
 }

@@ -9,8 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Namespaces that clone(2) may make.
-const NAMESPACES: [u64; 7] =
-    [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+const NAMESPACES: [(&str, u64); 7] = [
+    ("mnt", 0x2_0000),
+    ("cgroup", 0x200_0000),
+    ("uts", 0x400_0000),
+    ("ipc", 0x800_0000),
+    ("user", 0x1000_0000),
+    ("pid", 0x2000_0000),
+    ("net", 0x4000_0000),
+];
 /// SCHED_FIFO, SCHED_RR, SCHED_DEADLINE.
 const REALTIME: [u64; 3] = [1, 2, 6];
 
@@ -71,7 +78,7 @@ type Sets = BTreeMap<String, Vec<String>>;
 /// What systemd's sets hold: calls, and other sets.
 fn sets() -> anyhow::Result<Sets> {
     let output = Command::new("systemd-analyze").args(["syscall-filter", "--no-pager"]).output();
-    let output = output.context("running systemd-analyze; `make setup` installs it")?;
+    let output = output.context("running systemd-analyze; `make setup-tests` installs it")?;
     ensure!(output.status.success(), "systemd-analyze: {output:?}");
     let mut sets = Sets::new();
     let mut current = None;
@@ -114,9 +121,23 @@ fn refused(unit: &Unit) -> anyhow::Result<Vec<(Errno, Vec<Value>)>> {
         rules.push(rule("pkey_mprotect", vec![bits(2, executable)]));
         rules.push(rule("shmat", vec![bits(2, 0o100_000)]));
     }
-    if unit.is_on("RestrictNamespaces")? {
-        rules.extend(NAMESPACES.map(|flag| rule("clone", vec![bits(0, flag)])));
+    let words = unit.words("RestrictNamespaces")?;
+    let (first, left) = words.split_first().context("RestrictNamespaces is empty")?;
+    ensure!(*first == "yes", "RestrictNamespaces: only yes, and namespaces after it, are known");
+    let known = |name| NAMESPACES.iter().any(|(namespace, _)| namespace == name);
+    ensure!(left.iter().all(known), "RestrictNamespaces={left:?}");
+    for (_, flag) in NAMESPACES.iter().filter(|(name, _)| !left.contains(name)) {
+        rules.push(rule("clone", vec![bits(0, *flag)]));
+        if !left.is_empty() {
+            rules.push(rule("unshare", vec![bits(0, *flag)]));
+            rules.push(rule("setns", vec![bits(1, *flag)]));
+        }
+    }
+    if left.is_empty() {
         rules.extend(["unshare", "setns"].map(|call| json!({ "syscall": call })));
+    } else {
+        // With 0 it would enter whatever namespace it is given.
+        rules.push(rule("setns", vec![compare(1, json!("eq"), 0)]));
     }
     if unit.is_on("RestrictRealtime")? {
         let equal = |policy| compare(1, json!("eq"), policy);

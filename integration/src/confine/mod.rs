@@ -8,6 +8,7 @@
 mod filter;
 mod view;
 
+pub mod scene;
 pub mod unit;
 
 use anyhow::{Context as _, ensure};
@@ -39,6 +40,11 @@ pub struct Places {
 
 /// Does what systemd does for a start of `unit`, and becomes its program. The calling process must have one
 /// thread, and be root. Returns only if that fails.
+///
+/// # Errors
+///
+/// If the unit has something that can't be applied here, or the system refuses a step or the program. The process
+/// may be confined in part by then: it is to end.
 pub fn exec(unit: &Unit, places: &Places) -> anyhow::Result<()> {
     for command in unit.all("ExecStartPre") {
         // With a `+` root runs it, under no limits. Ours need no other.
@@ -99,7 +105,7 @@ fn limits(unit: &Unit) -> anyhow::Result<()> {
 /// The user, with the capabilities that it is left.
 fn identity(unit: &Unit, user: Uid, group: Gid) -> anyhow::Result<()> {
     let named = |key| {
-        let words = unit.one(key)?.split_whitespace();
+        let words = unit.words(key)?.into_iter();
         words.map(|word| Ok(word.parse::<Capability>()?)).collect::<anyhow::Result<CapsHashSet>>()
     };
     let (ambient, bounding) = (named("AmbientCapabilities")?, named("CapabilityBoundingSet")?);

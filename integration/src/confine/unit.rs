@@ -1,6 +1,6 @@
 //! The file of a unit.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 /// Settings that are looked at by whoever applies them.
 const APPLIED: [&str; 29] = [
@@ -54,7 +54,11 @@ pub const NOT_HERE: [&str; 9] = [
 pub struct Unit(Vec<(String, String)>);
 
 impl Unit {
-    /// Reads the text of a file. Nothing in `[Service]` may be unknown.
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// If a line is no `key=value`, or a key in `[Service]` is neither applied nor known to be left out.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let mut section = "";
         let mut settings = Vec::new();
@@ -84,6 +88,10 @@ impl Unit {
     }
 
     /// The value of a setting that stands once.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or stands more than once.
     pub fn one(&self, key: &str) -> anyhow::Result<&str> {
         let mut values = self.0.iter().filter(|(name, _)| name == key);
         match (values.next(), values.next()) {
@@ -92,7 +100,23 @@ impl Unit {
         }
     }
 
+    /// The words of a setting whose lines add up.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there; or a line is empty, which takes back those before it.
+    pub fn words(&self, key: &str) -> anyhow::Result<Vec<&str>> {
+        let lines: Vec<_> = self.0.iter().filter(|(name, _)| name == key).collect();
+        ensure!(!lines.is_empty(), "{key} must stand somewhere");
+        ensure!(lines.iter().all(|(_, line)| !line.is_empty()), "{key} is taken back");
+        Ok(lines.into_iter().flat_map(|(_, line)| line.split_whitespace()).collect())
+    }
+
     /// Whether a setting is `yes`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::one`]; and if the value is neither `yes` nor `no`.
     pub fn is_on(&self, key: &str) -> anyhow::Result<bool> {
         match self.one(key)? {
             "yes" => Ok(true),

@@ -92,7 +92,7 @@ impl Far {
 fn run(command: &mut Command) {
     let output = command
         .output()
-        .unwrap_or_else(|error| panic!("can't run {command:?} ({error}): run `make setup`"));
+        .unwrap_or_else(|error| panic!("can't run {command:?} ({error}): run `make setup-tests`"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {stderr}");
 }

@@ -270,7 +270,7 @@ impl Etcd {
         command.stdout(log.try_clone().expect("a file can be duplicated")).stderr(log);
         sys::die_with_parent(&mut command);
         let child = command.spawn().unwrap_or_else(|error| {
-            panic!("can't run `etcd` ({error}): run `make setup`");
+            panic!("can't run `etcd` ({error}): run `make setup-tests`");
         });
         self.child = Some(child);
     }

@@ -37,7 +37,7 @@ impl Proxy {
             .stderr(log);
         sys::die_with_parent(&mut command);
         let child = command.spawn().unwrap_or_else(|error| {
-            panic!("can't run `etcd grpc-proxy` ({error}): run `make setup`");
+            panic!("can't run `etcd grpc-proxy` ({error}): run `make setup-tests`");
         });
         let proxy = Self { child, port };
         wait_for("the proxy to listen", READY, || TcpStream::connect((HERE, port)).ok());

@@ -37,7 +37,7 @@ pub const KERNELS: [Kernel; 4] = [
 /// What Debian's kernels have as modules; what a kernel has built in, or not at all, is passed over.
 /// Not `sctp`: the tests' servers speak it by raw sockets, and a kernel that does would abort what
 /// they are asked for.
-pub const MODULES: [&str; 27] = [
+pub const MODULES: [&str; 28] = [
     "bridge",
     "dummy",
     "mptcp_diag",
@@ -45,6 +45,7 @@ pub const MODULES: [&str; 27] = [
     "nf_tables",
     "nft_chain_nat",
     "nft_compat",
+    "nft_counter",
     "nft_ct",
     "nft_fib_inet",
     "nft_fib_ipv4",

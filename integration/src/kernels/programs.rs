@@ -50,7 +50,7 @@ pub const PROGRAMS: [Program; 29] = [
     program("detach", Short::Nothing, 45),
     program("events", Short::Nothing, 15),
     program("exclude", Short::Nothing, 60),
-    program("faults_around", Short::Only(&["beside::", "upgrade::"]), 120),
+    program("faults_around", Short::Only(&["beside::", "self_test::", "upgrade::"]), 240),
     program("fixtures", Short::All, 5),
     Program {
         // Emulated, `ss` takes longer to start than the kernel waits before it repeats a SYN, and who
@@ -83,6 +83,10 @@ pub const PROGRAMS: [Program; 29] = [
 ];
 
 /// The programs of these names, or all of them.
+///
+/// # Errors
+///
+/// If there is no program of a name; the error lists those that there are.
 pub fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Program>> {
     for name in names {
         let known = PROGRAMS.map(|program| program.name);

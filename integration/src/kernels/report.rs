@@ -1,5 +1,6 @@
 //! What a guest says: a JSON object a line, over a serial line that nobody else writes to.
 
+use super::programs::Job;
 use crate::bench::Figure;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +33,8 @@ pub enum Line {
 pub struct Tests {
     /// Its name, without cargo's hash.
     pub program: String,
-    /// How many tests passed.
-    pub passed: u32,
+    /// Names of the tests that passed.
+    pub passed: Vec<String>,
     /// Names of those that failed.
     pub failed: Vec<String>,
     /// What the program came to, if not to an exit code of 0.
@@ -82,13 +83,12 @@ pub struct Report {
 impl Tests {
     /// Reads what a test program printed; `trouble` if it did not end with 0.
     pub fn read(program: &str, output: &str, trouble: Option<String>, seconds: u64) -> Self {
-        let mut passed = 0;
-        let mut failed = Vec::new();
+        let (mut passed, mut failed) = (Vec::new(), Vec::new());
         for line in output.lines() {
             let Some(rest) = line.strip_prefix("test ") else { continue };
             let Some((name, verdict)) = rest.rsplit_once(" ... ") else { continue };
             match verdict.trim() {
-                "ok" => passed += 1,
+                "ok" => passed.push(name.trim().to_owned()),
                 "FAILED" => failed.push(name.trim().to_owned()),
                 _ => {}
             }
@@ -100,7 +100,7 @@ impl Tests {
 
     /// Whether every test passed, and there were any.
     pub fn is_good(&self) -> bool {
-        self.passed > 0 && self.failed.is_empty() && self.trouble.is_none()
+        !self.passed.is_empty() && self.failed.is_empty() && self.trouble.is_none()
     }
 }
 
@@ -128,6 +128,12 @@ impl Report {
         }
         report
     }
+
+    /// The programs that were to run, and of which nothing was said.
+    pub fn missing<'a>(&self, jobs: &'a [Job]) -> Vec<&'a str> {
+        let said = |job: &&Job| self.tests.iter().any(|tests| tests.program == job.program);
+        jobs.iter().filter(|job| !said(job)).map(|job| &*job.program).collect()
+    }
 }
 
 #[cfg(test)]
@@ -139,9 +145,10 @@ mod tests {
                           test result: FAILED. 2 passed; 1 failed\n";
 
     #[test]
-    fn a_programs_output_is_counted() {
+    fn a_programs_output_names_its_tests() {
         let tests = Tests::read("tcp", OUTPUT, Some("exit status: 101".to_owned()), 3);
-        assert_eq!((tests.passed, &tests.failed[..]), (2, &["a::two".to_owned()][..]));
+        assert_eq!(tests.passed, ["one", "three - should panic"]);
+        assert_eq!(tests.failed, ["a::two"]);
         assert_eq!(tests.output, OUTPUT);
         assert!(!tests.is_good());
         assert!(Tests::read("tcp", "test one ... ok\n", None, 3).is_good());
@@ -183,5 +190,9 @@ mod tests {
         let cut = &lines.join("\n")[..lines.join("\n").len() - 20];
         assert!(!Report::read(cut).complete);
         assert_eq!(Report::read("no kernel"), Report::default());
+        let jobs = ["tcp", "udp"]
+            .map(|program| Job { program: program.to_owned(), arguments: Vec::new() });
+        assert_eq!(report.missing(&jobs), ["udp"]);
+        assert_eq!(report.missing(&jobs[..1]), [""; 0]);
     }
 }

@@ -125,6 +125,10 @@ impl Place {
     }
 
     /// Asks who serves an address, and sees to it that the answer does not take too long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Way::ask_within`].
     #[track_caller]
     pub fn ask(&self, way: Way, to: SocketAddr) -> io::Result<Asked> {
         let begun = Instant::now();
@@ -139,6 +143,10 @@ impl Place {
     }
 
     /// Asks from here, as [`Way::ask_within`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Way::ask_within`].
     pub fn ask_within(&self, way: Way, to: SocketAddr, patience: Duration) -> io::Result<Asked> {
         self.run(|| way.ask_within(to, patience))
     }
@@ -162,11 +170,19 @@ impl Way {
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Connected, Self::Unconnected];
 
     /// Asks from where the calling thread is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ask_within`].
     pub fn ask(self, to: SocketAddr) -> io::Result<Asked> {
         self.ask_within(to, PATIENCE * patience())
     }
 
     /// [`ask`](Self::ask), but what takes longer than this has failed.
+    ///
+    /// # Errors
+    ///
+    /// If the connect is refused or undecided for so long, no answer comes, or it is no backend's.
     pub fn ask_within(self, to: SocketAddr, patience: Duration) -> io::Result<Asked> {
         match self {
             Self::Tcp => {

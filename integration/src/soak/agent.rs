@@ -4,6 +4,7 @@
 use super::Fault;
 use super::world::{line_of, stranger_to};
 use crate::lab::Lab;
+use crate::wait::let_pass;
 use lb_agent::config::TableSizes;
 use lb_agent::dataplane::exclude::Excluded;
 use lb_agent::dataplane::{
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long after its publication a block is written that is late.
+const LATE: Duration = Duration::from_millis(2);
 
 /// The running loop; stopped on drop, its programs stay until the lab's pins are removed.
 pub(super) struct Loop {
@@ -117,6 +120,11 @@ impl Loop {
         })
     }
 
+    /// Waits until the kernel has both protocols of all these frontends: some wait for a grace period.
+    pub(super) fn caught_up(&mut self, lines: &[usize]) -> Published {
+        self.wait(|published| lines.iter().all(|line| is_installed(published, *line)))
+    }
+
     fn wait(&mut self, fits: impl Fn(&status::Published) -> bool) -> Published {
         let Self { runtime, published, .. } = self;
         let wait = published.wait_for(|published| {
@@ -146,10 +154,7 @@ impl Drop for Loop {
 impl Published {
     /// Whether the kernel has a frontend, with both protocols.
     pub(super) fn is_installed(&self, line: usize) -> bool {
-        let services = self.0.state.services.iter();
-        let all = services.flat_map(|service| &service.frontends);
-        let own = all.filter(|known| line_of(&known.frontend.address) == line);
-        own.filter(|known| known.installed).count() == 2
+        is_installed(&self.0, line)
     }
 
     pub(super) fn publishes(&self) -> u64 {
@@ -161,6 +166,13 @@ impl Published {
     }
 }
 
+fn is_installed(published: &status::Published, line: usize) -> bool {
+    let services = published.state.services.iter();
+    let all = services.flat_map(|service| &service.frontends);
+    let own = all.filter(|known| line_of(&known.frontend.address) == line);
+    own.filter(|known| known.installed).count() == 2
+}
+
 // === impl Faulty ===
 
 impl Faulty {
@@ -170,6 +182,20 @@ impl Faulty {
     fn is_turn(&mut self, fault: Fault) -> bool {
         self.seen += u32::from(self.fault == Some(fault));
         self.fault == Some(fault) && self.seen.is_multiple_of(Self::EVERY)
+    }
+
+    /// Takes the steps in order, but for blocks that are written late.
+    fn apply_late(&mut self, actions: &[Action]) -> Result<(), DataplaneError> {
+        let (late, in_time): (Vec<Action>, Vec<Action>) =
+            actions.iter().cloned().partition(|action| {
+                matches!(action, Action::WriteBlock { .. }) && self.is_turn(Fault::PublishFirst)
+            });
+        self.kernel.apply(&in_time)?;
+        if late.is_empty() {
+            return Ok(());
+        }
+        let_pass(LATE);
+        self.kernel.apply(&late)
     }
 
     /// What is done in place of an action.
@@ -213,7 +239,7 @@ impl Dataplane for Faulty {
         }
         let actions: Vec<Action> =
             actions.iter().filter_map(|action| self.distorted(action)).collect();
-        self.kernel.apply(&actions)
+        self.apply_late(&actions)
     }
 
     fn idle(&mut self, ids: &[u32]) -> Result<BTreeSet<u32>, DataplaneError> {

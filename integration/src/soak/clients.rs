@@ -3,6 +3,7 @@
 use super::ledger::{Ledger, Way};
 use super::world::{LINES, backend_of, dialled};
 use crate::client::{ask, ask_connected, dial, udp};
+use crate::wait::patience;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -16,7 +17,7 @@ const ASKED: u32 = 64;
 /// Connected UDP sockets for each dial of another kind.
 const CONNECTED: u32 = 24;
 
-/// How long an answer may take.
+/// How long an answer may take, on a machine of the usual speed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Dials until it is `done`.
@@ -67,7 +68,7 @@ fn connected(to: SocketAddr, asks: bool) -> io::Result<u32> {
     let socket = UdpSocket::from(socket);
     let local = socket.local_addr()?;
     if asks {
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(PATIENCE * patience()))?;
         match ask_connected(&socket) {
             Ok(reply) => return agreed(&reply.tag, local, reply.source, to),
             // The backend has been removed since, and what was connected to it was ended.

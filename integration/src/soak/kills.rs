@@ -13,13 +13,16 @@ use lb_agent::status::ServiceStatus;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long after a change the agent is killed, at most, in microseconds.
+/// How long after a change the agent is killed, at most, in microseconds: in the first round.
 const MOMENTS: u64 = 60_000;
+/// What that becomes, at least and at most.
+const BOUNDS: RangeInclusive<u64> = 5_000..=2_000_000;
 
 /// Services, frontends and backends that fill the tables to the last entry but those of sockets.
 const SERVICES: u32 = 32;
@@ -30,9 +33,23 @@ const FULL_ROWS: u32 = FRONTENDS * (BACKENDS + 1);
 /// The first belongs to nobody, and a block that changes needs room beside the one that it replaces.
 const ROWS: u32 = 1 + FULL_ROWS + 4 * (BACKENDS + 1);
 
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Killed {
+    /// What clients and agents did.
+    pub outcome: Outcome,
+    /// Agents that were killed before the kernel had all that their file said: the next one had work left.
+    pub at_work: u32,
+    /// Agents that were killed when the kernel had what had changed: the next one had nothing to do.
+    pub idle: u32,
+}
+
 /// Kills the agent so often. Panics if it does not come back each time with what its file says, or
 /// if anything has leaked in the end.
-pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> Outcome {
+///
+/// How fast the agent is depends on the machine. So the moments of the kills reach further after one that came
+/// before the work was done, and less far after one that came later: there are about as many of both.
+pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> Killed {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new();
     world::own_addresses();
@@ -45,6 +62,7 @@ pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> 
     ));
     let ledger = Ledger::new(&world.outcomes());
     let mut outcome = Outcome { seed, ..Outcome::default() };
+    let (mut at_work, mut idle, mut moments) = (0, 0, MOMENTS);
     let done = AtomicBool::new(false);
     let agent = Agent::start(lab, &world.file());
     let pins = pins(lab);
@@ -57,20 +75,33 @@ pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> 
             scope.spawn(move || clients::run(ledger, done, seed.wrapping_add(number)));
         }
         for _ in 0..kills {
-            for _ in 0..random.random_range(1..4) {
+            let before = world.outcomes();
+            let changes = random.random_range(1..4);
+            for change in 1..=changes {
+                if change == changes {
+                    // Not later: then it would always be killed when it has just answered.
+                    // What is not told is not counted: it is for whoever reads the outcome.
+                    let work = agent.try_status().map(|status| status.work).unwrap_or_default();
+                    outcome.publishes += work.publishes;
+                    outcome.grace_periods += work.grace_periods;
+                }
                 outcome.changes += world.change(&mut random);
                 ledger.widen(&world.outcomes());
                 lab.write_config(&world.file());
                 outcome.states += 1;
                 // From before the file is noticed to after all is done.
-                let_pass(Duration::from_micros(random.random_range(0..MOMENTS)));
+                let_pass(Duration::from_micros(random.random_range(0..moments)));
             }
-            let work = agent.try_status().map(|status| status.work).unwrap_or_default();
-            outcome.publishes += work.publishes;
-            outcome.grace_periods += work.grace_periods;
             agent.kill9();
             agent = Agent::adopt(lab);
             eventually("what the file says", DEADLINE, || is_applied(&agent, &world));
+            if agent.status().work.rounds > 0 {
+                at_work += 1;
+                moments = (moments * 3 / 2).min(*BOUNDS.end());
+            } else if world.outcomes() != before {
+                idle += 1;
+                moments = (moments * 2 / 3).max(*BOUNDS.start());
+            }
             ledger.narrow(&world.outcomes(), |_| true);
         }
         agent
@@ -79,7 +110,7 @@ pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> 
     expect_no_leak(lab, agent, &pins);
     ledger.add_to(&mut outcome);
     ledger.complaints().iter().for_each(|complaint| complain(complaint));
-    outcome
+    Killed { outcome, at_work, idle }
 }
 
 /// Whether the agent says that the kernel has exactly this.
@@ -91,8 +122,9 @@ fn is_applied(agent: &Agent<'_>, world: &World) -> bool {
         let Some(wanted) = wanted.services.get(&name) else { return false };
         let has = service.backends.iter().map(|b| (b.address, b.state)).collect();
         let states = wanted.backends.iter().map(|(address, backend)| (*address, backend.state));
+        let frontends: BTreeSet<_> = service.frontends.iter().map(|told| &told.frontend).collect();
         states.collect::<BTreeMap<_, _>>() == has
-            && service.frontends.len() == wanted.frontends.len()
+            && frontends.into_iter().eq(wanted.frontends.keys())
             && service.frontends.iter().all(|frontend| frontend.installed)
     };
     let status = agent.status();

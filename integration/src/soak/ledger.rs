@@ -1,8 +1,8 @@
 //! What is right, when: a log for each frontend, which clients read without a lock. An outcome is
 //! right from the moment it is asked for until the loop has said that it published without it.
 
-use super::Outcome;
-use super::world::{ABSENT, LINES, REFUSED, service_of};
+use super::world::{ABSENT, LINES, REFUSED, family, service_of};
+use super::{Outcome, Reached};
 use std::array;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,8 @@ struct Line {
 #[derive(Default)]
 struct Counts {
     connects: AtomicU64,
-    tcp: AtomicU64,
-    datagrams: AtomicU64,
+    /// By way and family.
+    reached: [[AtomicU64; 2]; 3],
     wrong_service: AtomicU64,
     removed_backend: AtomicU64,
     failed: AtomicU64,
@@ -93,19 +93,16 @@ impl Ledger {
 
     /// It has ended at a backend, or without one.
     pub(super) fn end(&self, begun: Begun, way: Way, found: Result<u32, String>) {
-        let Counts { connects, tcp, datagrams, refused, .. } = &self.counts;
+        let Counts { connects, reached, refused, .. } = &self.counts;
         add(connects);
-        match way {
-            Way::Tcp => add(tcp),
-            Way::Unconnected => add(datagrams),
-            Way::Connected => {}
-        }
         let Some(right) = self.lines[begun.line].since(begun.entry) else {
             add(&self.counts.unjudged);
             return;
         };
         match &found {
-            Ok(backend) if right & 1 << backend != 0 => {}
+            Ok(backend) if right & 1 << backend != 0 => {
+                add(&reached[way as usize][family(begun.line)]);
+            }
             Ok(backend) if right & service_of(*backend) != 0 => {
                 self.wrong(&self.counts.removed_backend, "removed", begun, way, right, &found);
             }
@@ -139,21 +136,17 @@ impl Ledger {
 
     /// Fills in what was counted.
     pub(super) fn add_to(&self, outcome: &mut Outcome) {
-        let Counts {
-            connects,
-            tcp,
-            datagrams,
-            wrong_service,
-            removed_backend,
-            failed,
-            refused,
-            unjudged,
-        } = &self.counts;
+        let Counts { connects, reached, wrong_service, removed_backend, failed, refused, unjudged } =
+            &self.counts;
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let by = |way: Way| reached[way as usize].each_ref().map(get);
         *outcome = Outcome {
             connects: get(connects),
-            tcp: get(tcp),
-            datagrams: get(datagrams),
+            reached: Reached {
+                tcp: by(Way::Tcp),
+                connected: by(Way::Connected),
+                datagrams: by(Way::Unconnected),
+            },
             wrong_service: get(wrong_service),
             removed_backend: get(removed_backend),
             failed: get(failed),
@@ -231,7 +224,9 @@ mod tests {
         assert_eq!(outcome(&ledger).wrong_service, 1);
         ledger.end(after, Way::Tcp, Err("refused".to_owned()));
         assert_eq!(outcome(&ledger).failed, 1);
-        assert_eq!((outcome(&ledger).connects, outcome(&ledger).tcp), (9, 5));
+        ledger.end(ledger.begin(1), Way::Tcp, Ok(1));
+        let reached = Reached { tcp: [2, 1], connected: [2, 0], datagrams: [2, 0] };
+        assert_eq!((outcome(&ledger).connects, outcome(&ledger).reached), (10, reached));
     }
 
     #[test]

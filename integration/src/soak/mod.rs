@@ -33,6 +33,10 @@ use world::World;
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(5);
 
+/// For how long changes go on until what waits for grace periods is waited for, too: where they come much faster,
+/// few frontends would ever be served.
+const CHURN: Duration = Duration::from_millis(20);
+
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -55,10 +59,12 @@ pub enum Fault {
     StaleBlock,
     /// Now and then a frontend is not inserted.
     LostFrontend,
+    /// Now and then a block is published a moment before it is written.
+    PublishFirst,
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Connects, and datagrams of unconnected sockets.
     pub connects: u64,
@@ -74,10 +80,8 @@ pub struct Outcome {
     pub unjudged: u64,
     /// Connects to what had no service or no backend, which failed as they should.
     pub refused: u64,
-    /// Of the connects, TCP.
-    pub tcp: u64,
-    /// Of the connects, datagrams of unconnected UDP sockets.
-    pub datagrams: u64,
+    /// Connects that led to a backend as they should.
+    pub reached: Reached,
     /// States handed to the loop.
     pub states: u64,
     /// Stores that made a block live.
@@ -86,6 +90,27 @@ pub struct Outcome {
     pub grace_periods: u64,
     /// What it can be repeated with.
     pub seed: u64,
+}
+
+/// By family, IPv4 first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// By TCP.
+    pub tcp: [u64; 2],
+    /// By a connected UDP socket.
+    pub connected: [u64; 2],
+    /// By a datagram of an unconnected UDP socket.
+    pub datagrams: [u64; 2],
+}
+
+/// What is said last.
+#[derive(Serialize)]
+struct Verdict {
+    connects: u64,
+    changes: u64,
+    wrong_service: u64,
+    removed_backend: u64,
+    failed: u64,
 }
 
 /// Soaks inside a lab, until `stop` at the latest. `tell` is given how it stands every few seconds,
@@ -116,7 +141,7 @@ pub fn run(
             let seed = options.seed.wrapping_add(number);
             scope.spawn(move || clients::run(ledger, done, seed));
         }
-        let mut told = begun;
+        let (mut told, mut caught_up) = (begun, begun);
         while begun.elapsed() < options.duration && !stop.load(Ordering::Relaxed) {
             // Often some in a row, so that states are overtaken.
             let row = if random.random_bool(0.7) { 1 } else { random.random_range(2..5) };
@@ -126,7 +151,11 @@ pub fn run(
                 agent.say(world.snapshot());
                 outcome.states += 1;
             }
-            let published = agent.published();
+            let mut published = agent.published();
+            if caught_up.elapsed() >= CHURN {
+                published = agent.caught_up(&world.served());
+                caught_up = Instant::now();
+            }
             ledger.narrow(&world.outcomes(), |line| published.is_installed(line));
             outcome.publishes = published.publishes();
             outcome.grace_periods = published.grace_periods();
@@ -146,8 +175,23 @@ pub fn run(
 impl Outcome {
     /// Whether nothing went wrong.
     pub fn is_clean(&self) -> bool {
+        self.trouble().is_none()
+    }
+
+    /// What went wrong, if anything.
+    pub fn trouble(&self) -> Option<String> {
         let Self { wrong_service, removed_backend, failed, unjudged, .. } = *self;
-        (wrong_service, removed_backend, failed, unjudged) == (0, 0, 0, 0)
+        match (wrong_service + removed_backend + failed, unjudged) {
+            (0, 0) => None,
+            (0, _) => Some(format!("{unjudged} connects took too long to be judged")),
+            (wrong, _) => Some(format!("{wrong} connects went wrong")),
+        }
+    }
+
+    /// What a soak ends with, as JSON.
+    pub fn verdict(&self) -> impl Serialize + use<> {
+        let Self { connects, changes, wrong_service, removed_backend, failed, .. } = *self;
+        Verdict { connects, changes, wrong_service, removed_backend, failed }
     }
 }
 
@@ -157,5 +201,32 @@ struct Stop<'a>(&'a AtomicBool);
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_what_others_read() {
+        let outcome = Outcome { connects: 12, changes: 3, refused: 4, ..Outcome::default() };
+        let line =
+            r#"{"connects":12,"changes":3,"wrong_service":0,"removed_backend":0,"failed":0}"#;
+        assert_eq!(serde_json::to_string(&outcome.verdict()).unwrap(), line);
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_from_what_was_too_slow() {
+        let slow = Outcome { connects: 12, unjudged: 2, ..Outcome::default() };
+        for (outcome, trouble) in [
+            (Outcome { connects: 12, refused: 4, ..Outcome::default() }, None),
+            (slow, Some("2 connects took too long to be judged")),
+            (Outcome { wrong_service: 1, ..slow }, Some("1 connects went wrong")),
+            (Outcome { removed_backend: 1, failed: 1, ..slow }, Some("2 connects went wrong")),
+        ] {
+            assert_eq!(outcome.trouble().as_deref(), trouble);
+            assert_eq!(outcome.is_clean(), trouble.is_none());
+        }
     }
 }

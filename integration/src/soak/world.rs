@@ -119,6 +119,12 @@ impl World {
         })
     }
 
+    /// The frontends that there are to be.
+    pub(super) fn served(&self) -> Vec<usize> {
+        let outcomes = self.outcomes();
+        (0..LINES).filter(|line| outcomes[*line] != ABSENT).collect()
+    }
+
     /// Changes a few things; returns how many.
     pub(super) fn change(&mut self, random: &mut StdRng) -> u64 {
         let number = random.random_range(1..6);
@@ -232,7 +238,7 @@ fn affinity(random: &mut StdRng) -> Option<Affinity> {
 }
 
 /// 0 for IPv4, 1 for IPv6.
-fn family(line: usize) -> usize {
+pub(super) fn family(line: usize) -> usize {
     line % 2
 }
 

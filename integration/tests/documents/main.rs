@@ -2,14 +2,20 @@
 //! stands on the page, against a real agent (and etcd, and an API server). Blocks that show a session name
 //! commands and options that exist; what they show as configuration is good; links lead somewhere.
 
+mod makefile;
 mod page;
+mod registrations;
+mod results;
 mod scene;
+mod sessions;
+mod targets;
+mod units;
 
 use integration::apiserver::ApiServer;
 use integration::lab;
 use integration::process::{Finished, binary, run};
 use page::{ROOT, page, pages};
-use scene::Scene;
+use scene::{ETCD, SERVING, Scene};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -37,9 +43,17 @@ const PLAYED: [(&str, &str); 15] = [
 
 #[test]
 fn every_script_is_played() {
+    let commands = ["$", "sudo", "cd", "make", "cargo", "lb-agent", "lbctl", "kubectl", "etcdctl"];
     for page in pages() {
-        for block in page.blocks().iter().filter(|block| block.language == "sh") {
+        for block in page.blocks() {
             let place = format!("{}:{}", page.name, block.line);
+            if block.language.is_empty() {
+                let first = block.text.split_whitespace().next().unwrap_or_default();
+                assert!(!commands.contains(&first), "{place}: say `sh run=NAME` or `console`");
+            }
+            if block.language != "sh" {
+                continue;
+            }
             let Some(run) = block.run else {
                 panic!("{place}: say `sh run=NAME`, and play it in a test");
             };
@@ -157,7 +171,19 @@ fn etcd_roles() {
 #[test]
 fn etcd_keys() {
     lab::run("etcd-keys", |lab| {
-        Scene::new(lab).with_etcd().play("docs/etcd.md", "keys");
+        let scene = Scene::new(lab).with_etcd().variable("LB_ETCD_ENDPOINTS", ETCD);
+        scene.play("docs/etcd.md", "keys");
+        // What is shown as a value is one, to who reads them.
+        let page = page("docs/etcd.md");
+        let blocks = page.blocks();
+        let values: Vec<_> = blocks.iter().filter(|block| block.language == "json").collect();
+        assert!(!values.is_empty());
+        for value in values {
+            let named = value.text.replacen('{', "{\"name\": \"shown\", ", 1);
+            fs::write(scene.home().join("shown.json"), named).expect("the directory is writable");
+            let finished = scene.run("lbctl service apply --dry-run -f shown.json");
+            assert_eq!(finished.code, Some(0), "docs/etcd.md:{}: {finished:?}", value.line);
+        }
     });
 }
 
@@ -167,7 +193,7 @@ fn health_drain() {
         let scene = Scene::new(lab);
         fs::write(scene.home().join("services.yaml"), WEB).expect("the directory is writable");
         let script = page("docs/health.md").script("drain");
-        let finished = scene.run(&format!("lb-agent run -c services.yaml &\n{script}"));
+        let finished = scene.run(&format!("{SERVING}{script}"));
         assert_eq!(finished.code, Some(0), "{finished:?}");
     });
 }
@@ -217,7 +243,7 @@ fn operations_drain() {
         let scene = Scene::new(lab);
         fs::write(scene.home().join("services.yaml"), WEB).expect("the directory is writable");
         let script = page("docs/operations.md").script("drain");
-        let finished = scene.run(&format!("lb-agent run -c services.yaml &\n{script}"));
+        let finished = scene.run(&format!("{SERVING}{script}"));
         assert_eq!(finished.code, Some(0), "{finished:?}");
     });
 }
@@ -228,13 +254,16 @@ fn troubleshooting_look() {
         let scene = Scene::new(lab);
         fs::write(scene.home().join("services.yaml"), WEB).expect("the directory is writable");
         let script = page("docs/troubleshooting.md").script("look");
-        let finished = scene.run(&format!("lb-agent run -c services.yaml &\n{script}"));
+        let finished = scene.run(&format!("{SERVING}{script}"));
         assert_eq!(finished.code, Some(0), "{finished:?}");
         assert!(finished.stdout.contains("10.0.0.5:8080"), "{finished:?}");
     });
 }
 
 // === what is only shown ===
+
+/// Programs in sessions that are not ours; what is said of `make` is looked at in [`targets`].
+const OTHERS: [&str; 4] = ["cat", "etcdctl", "kubectl", "make"];
 
 #[test]
 fn sessions_name_commands_that_exist() {
@@ -249,6 +278,9 @@ fn sessions_name_commands_that_exist() {
             for typed in typed {
                 let command = typed.split(" | ").find(|command| command.starts_with("lb"));
                 let Some(command) = command else {
+                    let program = typed.split(' ').next().unwrap_or_default();
+                    let place = format!("{}:{}", page.name, block.line);
+                    assert!(OTHERS.contains(&program), "{place}: nobody looks after `{typed}`");
                     continue;
                 };
                 // What follows `--` is another program's.
@@ -277,13 +309,6 @@ fn configuration_that_is_shown_is_good() {
     for page in pages() {
         for block in page.blocks().iter().filter(|block| block.language == "yaml") {
             let has = |key: &str| block.text.lines().any(|line| line.starts_with(key));
-            // Of other files than the agent's.
-            if !["sources:", "services:", "names:", "metrics:", "packet_path:"]
-                .iter()
-                .any(|k| has(k))
-            {
-                continue;
-            }
             let rest = if has("sources:") || has("services:") { "" } else { "services: []\n" };
             fs::write(&file, format!("{}{rest}", block.text)).expect("the directory is writable");
             let finished = run(
@@ -295,6 +320,27 @@ fn configuration_that_is_shown_is_good() {
         }
     }
     assert!(seen > 8, "{seen} blocks were found");
+}
+
+#[test]
+fn what_the_examples_put_is_served() {
+    lab::run("examples-put", |lab| {
+        let examples = Path::new(ROOT).join("examples/etcd/native");
+        let scene = Scene::new(lab).with_etcd();
+        let agent = fs::read_to_string(examples.join("agent.yaml")).expect("the example is there");
+        let agent = agent.replace("127.0.0.1", "10.0.0.1");
+        fs::write(scene.home().join("agent.yaml"), agent).expect("the directory is writable");
+        let put = examples.join("put.sh");
+        let put = put.display();
+        let finished = scene.run(&format!(
+            "sh {put}\nlb-agent run -c agent.yaml &\n\
+             timeout 60 lbctl status -w -o name | grep -qx serving\nlbctl backends -o name\nsh {put} delete"
+        ));
+        let Finished { code, stdout, stderr } = finished;
+        assert_eq!(code, Some(0), "{stdout}\n{stderr}");
+        assert!(stdout.lines().any(|line| line.starts_with("web/")), "{stdout}");
+        assert!(stdout.lines().any(|line| line == "delete /lb/services/web"), "{stdout}");
+    });
 }
 
 #[test]

@@ -25,14 +25,14 @@ pub(crate) struct Block<'p> {
     pub(crate) text: String,
 }
 
-/// README, changelog, and all of `docs`.
+/// README, changelog, all of `docs`, and what the benchmark makes.
 pub(crate) fn pages() -> Vec<Page> {
     let docs = fs::read_dir(Path::new(ROOT).join("docs")).expect("the workspace has docs");
     let docs = docs.map(|entry| entry.expect("a directory can be read").file_name());
     let docs = docs.map(|name| Path::new("docs").join(name));
     let mut names: Vec<PathBuf> =
         docs.filter(|path| path.extension().is_some_and(|e| e == "md")).collect();
-    names.extend(["README.md", "CHANGELOG.md"].map(PathBuf::from));
+    names.extend(["README.md", "CHANGELOG.md", "docs/bench/README.md"].map(PathBuf::from));
     names.sort();
     names.iter().map(|name| page(&name.to_string_lossy())).collect()
 }

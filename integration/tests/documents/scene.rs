@@ -19,15 +19,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Where the store of the documentation is.
-const ETCD: &str = "http://10.0.0.1:2379";
+pub(crate) const ETCD: &str = "http://10.0.0.1:2379";
 /// Its backends; the last listens on IPv6.
 const BACKENDS: [&str; 3] = ["10.0.0.5:8080", "10.0.0.6:8080", "[fd00::5]:8080"];
+/// An agent of `services.yaml` in the background, for scripts of pages that take a running one.
+pub(crate) const SERVING: &str =
+    "lb-agent run -c services.yaml &\ntimeout 60 lbctl status -w -o name | grep -qx serving\n";
 
 pub(crate) struct Scene<'l> {
     lab: &'l Lab,
     variables: Vec<(String, String)>,
     store: Option<Child>,
-    _backends: Vec<Web>,
+    backends: Vec<Web>,
 }
 
 /// A web server that answers with its own address.
@@ -48,7 +51,7 @@ impl<'l> Scene<'l> {
             lab,
             variables: Vec::new(),
             store: None,
-            _backends: BACKENDS
+            backends: BACKENDS
                 .map(|address| Web::start(address.parse().expect("an address")))
                 .into(),
         };
@@ -61,6 +64,12 @@ impl<'l> Scene<'l> {
     /// With an environment variable.
     pub(crate) fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With addresses, but nobody who listens there.
+    pub(crate) fn without_backends(mut self) -> Self {
+        self.backends.clear();
         self
     }
 
@@ -77,8 +86,9 @@ impl<'l> Scene<'l> {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
-        self.store =
-            Some(child.unwrap_or_else(|error| panic!("can't run etcd ({error}): make setup")));
+        self.store = Some(
+            child.unwrap_or_else(|error| panic!("can't run etcd ({error}): make setup-tests")),
+        );
         eventually("etcd to answer", Duration::from_secs(30), || {
             let mut etcdctl = Command::new("etcdctl");
             etcdctl.args(["--endpoints", ETCD, "get", "/"]).env("ETCDCTL_API", "3");
@@ -137,10 +147,9 @@ impl<'l> Scene<'l> {
         fs::read_to_string(self.lab.log_file()).unwrap_or_default()
     }
 
-    /// What stands in for programs: ours are the real ones with the test's own places; those that ask
-    /// the agent wait for it first, as a person who types does.
+    /// What stands in for programs: ours are the real ones with the test's own places. Nothing waits for the
+    /// agent but what the page says.
     fn write_programs(&self) {
-        let served = self.lab.scratch().join("served");
         let (agent, lbctl) = (binary("lb-agent"), binary("lbctl"));
         let places = format!(
             "--cgroup {} --pin-dir {} --state-dir {} --socket {}",
@@ -150,8 +159,8 @@ impl<'l> Scene<'l> {
             self.lab.socket().display()
         );
         let (agent, lbctl) = (agent.display(), lbctl.display());
-        let (served, log) = (served.display(), self.lab.log_file());
-        let (log, pins) = (log.display(), self.lab.pin_dir().display());
+        let (log, pins) = (self.lab.log_file(), self.lab.pin_dir().display());
+        let log = log.display();
         let quickstart = binary("quickstart");
         for (name, script) in [
             (
@@ -163,30 +172,12 @@ impl<'l> Scene<'l> {
                      esac\nexec {agent} \"$@\""
                 ),
             ),
-            (
-                "settle",
-                format!(
-                    "tries=0\nuntil [ -e {served} ] || [ $tries -gt 1000 ]; do\n\
-                     if {lbctl} status -o name 2>&1 | grep -qx serving; then touch {served}; fi\n\
-                     tries=$((tries + 1))\nsleep 0.02\ndone"
-                ),
-            ),
-            (
-                "lbctl",
-                format!(
-                    "case \"$*\" in register*|deregister*|service*|*--manifests*) ;; *) settle;; esac\n\
-                     exec {lbctl} \"$@\""
-                ),
-            ),
-            ("curl", "settle\nexec /usr/bin/curl -sS --fail --max-time 10 \"$@\"".to_owned()),
-            (
-                "dig",
-                "settle\ntries=0\nuntil /usr/bin/dig +time=2 +tries=1 \"$@\" | grep .; do\n\
-                 tries=$((tries + 1))\n[ $tries -lt 500 ] || exit 1\nsleep 0.02\ndone"
-                    .to_owned(),
-            ),
+            ("lbctl", format!("exec {lbctl} \"$@\"")),
+            // Nobody looks: an answer that is none must end the script, and so must one that never comes.
+            ("curl", "exec /usr/bin/curl -sS --fail --max-time 10 \"$@\"".to_owned()),
             ("sudo", "exec \"$@\"".to_owned()),
             ("my-server", "exec tail -f /dev/null".to_owned()),
+            ("myserver", "exec tail -f /dev/null".to_owned()),
             (
                 "make",
                 format!(
@@ -206,12 +197,12 @@ impl<'l> Scene<'l> {
                      stop) stop;;\n\
                      enable|start|restart) stop\n\
                      $(sed -n 's|^ExecStart=/usr/sbin/||p' {ROOT}/examples/systemd/lb-agent.service) \
-                     > /dev/null 2>&1 &\necho $! > $pid; rm -f {served};;\n\
+                     > /dev/null 2>&1 &\necho $! > $pid;;\n\
                      *) exit 64;;\nesac",
                     self.lab.scratch().display()
                 ),
             ),
-            ("journalctl", format!("settle\ncat {log}")),
+            ("journalctl", format!("cat {log}")),
             (
                 "apt",
                 format!(

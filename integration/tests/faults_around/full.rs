@@ -2,13 +2,18 @@
 //! events in `events.rs` and `observe`.
 
 use integration::agent::Agent;
+use integration::cgroup::Cgroup;
 use integration::client::{ask, dial, udp};
 use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use socket2::SockRef;
+use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 
 const VIP: &str = "10.96.0.10:80";
 const VIP6: &str = "[fd00:96::10]:80";
@@ -45,27 +50,55 @@ fn connections_and_their_overflow() {
 }
 
 /// More clients than affinity has room for: who comes last has its entry, at the cost of who was not
-/// heard of for longest.
+/// heard of for longest, who is given a backend anew.
 #[test]
 fn affinity() {
     lab::run("full-affinity", |lab| {
-        lab.set_settings("tables: {affinity: 8}");
+        const ROOM: usize = 8;
+        lab.set_settings(&format!("tables: {{affinity: {ROOM}}}"));
         let backends = Backends::tcp("127.0.0.1", ["0", "1", "2", "3", "4", "5", "6", "7"]);
         let web = service("web")
             .frontend(VIP)
             .backends(backends.addresses())
             .with("affinity: {client: cgroup}");
-        let _agent = Agent::start(lab, &services(&[web]));
+        let agent = Agent::start(lab, &services(&[web]));
         let clients: Vec<_> = (0..40).map(|n| lab.cgroup().child(&format!("client-{n}"))).collect();
-        for client in &clients {
+        let number = |client: &Cgroup| fs::metadata(client.path()).expect("it is there").ino();
+        let tables = agent.tables();
+        // Each processor knows only its own clients' order.
+        stay_on_one_processor();
+        let mut given = Vec::new();
+        for (n, client) in clients.iter().enumerate() {
             client.enter();
             let first = dial(vip()).unwrap().tag;
             for _ in 0..5 {
                 assert_eq!(dial(vip()).unwrap().tag, first, "a client that has just been there");
             }
+            given.push(first);
+            let kept = tables.affinity();
+            assert!((1..=ROOM).contains(&kept.len()), "{} entries", kept.len());
+            // The kernel may make more room than it needs.
+            let last = &clients[n + 1 - kept.len()..=n];
+            let mut last: Vec<u64> = last.iter().map(number).collect();
+            last.sort_unstable();
+            assert_eq!(kept.into_keys().collect::<Vec<_>>(), last, "who was heard of last");
         }
+        let anew = clients[..40 - ROOM].iter().zip(&given).filter(|(client, before)| {
+            client.enter();
+            let now = dial(vip()).unwrap().tag;
+            assert!(tables.affinity().contains_key(&number(client)));
+            now != **before
+        });
+        assert!(anew.count() > 0, "{given:?}");
         lab.cgroup().enter();
     });
+}
+
+/// Keeps the calling thread where it is now.
+fn stay_on_one_processor() {
+    let mut own = CpuSet::new();
+    own.set(sched_getcpu().expect("a thread runs somewhere")).expect("a processor of the set");
+    sched_setaffinity(Pid::from_raw(0), &own).expect("a thread may run where it runs");
 }
 
 /// Takes so much of the memory that the kernel allows a socket for options that nothing is left: each

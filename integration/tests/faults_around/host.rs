@@ -154,6 +154,10 @@ fn no_more_descriptors() {
         // Its file can't be opened, and nobody can ask.
         traffic.goes_on(100);
         assert!(agent.try_status().is_none());
+        eventually("a self-test without descriptors", DEADLINE, || {
+            agent.log().contains("can't be looked at")
+        });
+        traffic.goes_on(10);
         limit_descriptors(agent.pid(), usual);
         eventually("the change", DEADLINE, || dial(vip()).unwrap().tag == "1");
         eventually("readiness", DEADLINE, || agent.try_status().is_some_and(|s| s.ready));
@@ -161,5 +165,10 @@ fn no_more_descriptors() {
         traffic.expect_no_complaint();
         let found = agent.status().self_test;
         assert_eq!(found.repairs, 0, "what it can't look at is not missing: {found:?}");
+        let log = agent.log();
+        let said = log.lines().filter(|line| line.contains("self-test: the cgroup"));
+        let said: Vec<_> = said.collect();
+        let [said] = said.as_slice() else { panic!("{log}") };
+        assert!(said.contains("serves on; raise") && said.contains("LimitNOFILE"), "{said}");
     });
 }

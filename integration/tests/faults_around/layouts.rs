@@ -1,14 +1,17 @@
 //! An agent whose tables are of another layout takes over on live links, and hands back.
 //!
 //! A version is but a number to the agent, so what one of another left is made by renaming. Of the tables
-//! that agents write, which may have any form there, the pins are spoilt.
+//! that agents write, which may have any form there, the pins are spoilt. `two_builds` has an agent that really
+//! is another.
 
 use super::upgrade::{DEADLINE, Held, Scene, links, rebuilt};
+use aya::programs::{ProgramFd, loaded_programs};
 use integration::agent::Agent;
 use integration::client::{Reply, ask, cookie, dial, reply, udp};
 use integration::lab;
 use integration::server::Backends;
 use integration::spec::{service, services};
+use integration::sys::replace_program;
 use integration::tables::Tables;
 use integration::wait::eventually;
 use lb_common::{MEMORY_VERSION, control};
@@ -16,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,7 +75,7 @@ fn asked(socket: &UdpSocket) -> Reply {
 }
 
 /// Ids of all services, and of their backends.
-fn ids(agent: &Agent<'_>) -> BTreeMap<String, (Option<u32>, Vec<Option<u32>>)> {
+pub(super) fn ids(agent: &Agent<'_>) -> BTreeMap<String, (Option<u32>, Vec<Option<u32>>)> {
     let ids = |service: lb_agent::status::ServiceStatus| {
         let backends = service.backends.iter().map(|backend| backend.id).collect();
         (service.name, (service.id, backends))
@@ -314,6 +318,67 @@ fn what_two_layouts_share_goes_over_once() {
         drop(held);
         agent.expect_no_connections();
     });
+}
+
+/// A take-over between two others that can't read each other's tables was interrupted: what began with the
+/// newer is ours, and what began with the older stays beside. Numbers of layouts say nothing of age.
+#[test]
+fn of_two_other_layouts_the_newer_is_inherited() {
+    lab::run("faults-layout-newer", |lab| {
+        lab.set_settings("self_test: 1s");
+        let mut scene = Scene::new();
+        let agent = Agent::start(lab, &services(&[scene.web()]));
+        scene.begin();
+        let mut first = Held::begin();
+        let programs = ["connect4", "connect6"].map(|hook| (hook, program(&agent, hook)));
+        let older = leave(agent, End::Killed);
+        set_version(&older, 99);
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        let mut second = Held::begin();
+        let (links_before, ids_before) = (links(&agent), ids(&agent));
+        let pins = agent.status().pin_dir;
+        agent.kill9();
+        for (hook, program) in programs {
+            let link = format!("link_{hook}");
+            replace_program(&pins.join(&link), program.as_fd()).expect("the link is pinned");
+            fs::rename(pins.join(&link), older.join(&link)).expect("bpffs renames");
+        }
+        let newer = older.with_file_name("4094");
+        fs::rename(&pins, &newer).expect("the pins are there");
+        set_version(&older, MEMORY_VERSION);
+        scene.goes_on();
+
+        let agent = Agent::adopt(lab);
+        scene.goes_on();
+        assert_eq!(links(&agent), links_before, "each has got its program in one step");
+        assert_eq!(ids(&agent), ids_before);
+        first.expect_names();
+        second.expect_names();
+        assert!(older.exists() && !newer.exists(), "only the newer's tables are ours");
+        // Those of the traffic come and go.
+        eventually("the older tables' connections", DEADLINE, || {
+            let earlier = agent.status().self_test.earlier;
+            earlier.iter().map(|tables| (tables.layout, tables.open)).eq([(4095, Some(6))])
+        });
+        drop(first);
+        eventually("the end of the older tables", DEADLINE, || !older.exists());
+        scene.goes_on();
+        second.expect_names();
+        drop(scene);
+        agent.expect_active(6);
+        drop(second);
+        agent.expect_no_connections();
+        assert_eq!(agent.status().self_test.problems, [""; 0]);
+    });
+}
+
+/// The program of a hook, which stays loaded as long as this is held.
+fn program(agent: &Agent<'_>, hook: &str) -> ProgramFd {
+    let hooks = agent.status().hooks;
+    let id = hooks.iter().find(|known| known.hook == hook).expect("a hook").program_id;
+    let found = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    found.expect("the program is loaded").fd().expect("we may hold it")
 }
 
 /// A source that is away is waited for while the other layout's programs serve, but not for ever. It takes

@@ -7,4 +7,6 @@ mod full;
 mod host;
 mod layouts;
 mod self_test;
+mod steps;
+mod two_builds;
 mod upgrade;

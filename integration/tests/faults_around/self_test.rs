@@ -4,13 +4,15 @@ use integration::agent::Agent;
 use integration::cgroup::Cgroup;
 use integration::client::dial;
 use integration::empty_program::EmptyProgram;
+use integration::exposition::Exposition;
 use integration::http;
 use integration::lab::{self, Lab};
 use integration::server::Backends;
 use integration::spec::{service, services};
+use integration::sys::{detach_link, replace_program};
 use integration::traffic::{Traffic, Way};
 use integration::wait::{eventually, wait_for};
-use lb_agent::status::{Place, SelfTestStatus};
+use lb_agent::status::{Place, SelfTestStatus, TableStatus};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +38,14 @@ fn tested(agent: &Agent<'_>, what: &str, fits: impl Fn(&SelfTestStatus) -> bool)
     wait_for(what, DEADLINE, || Some(agent.status().self_test).filter(|found| fits(found)))
 }
 
-/// The one problem that there is from some time on, which `/readyz` and `lbctl` tell of, too.
+/// What `/metrics` says of self-tests: problems, repairs.
+#[track_caller]
+fn counted() -> [Option<f64>; 2] {
+    let metrics = Exposition::of_agent();
+    ["lb_self_test_problems", "lb_self_test_repairs_total"].map(|name| metrics.value(name, &[]))
+}
+
+/// The one problem that there is from some time on, which `/readyz`, `lbctl` and `/metrics` tell of, too.
 #[track_caller]
 fn problem(lab: &Lab, agent: &Agent<'_>, part: &str) {
     let found = tested(agent, part, |found| found.problems.iter().any(|p| p.contains(part)));
@@ -46,6 +55,7 @@ fn problem(lab: &Lab, agent: &Agent<'_>, part: &str) {
     let shown = lab.lbctl(&["status"]);
     assert_eq!(shown.code, Some(1), "{shown:?}");
     assert!(shown.stdout.contains(problem) && shown.stdout.contains("failed"), "{shown:?}");
+    assert_eq!(counted()[0], Some(1.0), "{found:?}");
 }
 
 /// That all is well again, after this many more repairs at least.
@@ -57,10 +67,17 @@ fn well_again(lab: &Lab, agent: &Agent<'_>, repairs: u64) {
     eventually("readiness", DEADLINE, || {
         http::get(&lab.socket(), "/readyz").is_ok_and(|(code, _)| code == 200)
     });
+    let counted = counted();
+    let [Some(0.0), Some(repaired)] = counted else { panic!("{counted:?}") };
+    assert!(repaired >= repairs as f64, "{repaired} of {repairs}");
 }
 
 fn links(agent: &Agent<'_>) -> BTreeMap<String, u32> {
     agent.status().hooks.into_iter().map(|hook| (hook.hook, hook.link_id)).collect()
+}
+
+fn ids(maps: Vec<TableStatus>) -> Vec<(String, u32)> {
+    maps.into_iter().map(|map| (map.name, map.id)).collect()
 }
 
 /// Nothing is translated while there is no cgroup; once it is there again, it is.
@@ -136,12 +153,72 @@ fn pins_are_deleted_by_hand() {
         traffic.expect_no_complaint();
         drop(traffic);
         assert_eq!(links(&agent), before);
-        let ids = |maps: Vec<lb_agent::status::TableStatus>| -> Vec<(String, u32)> {
-            maps.into_iter().map(|map| (map.name, map.id)).collect()
-        };
         assert_eq!(ids(agent.maps()), ids(maps));
         assert_eq!((held.peer(), agent.status().self_test.repairs), (vip(), 0));
         agent.expect_active(1);
+    });
+}
+
+/// What somebody took off or replaced at our hooks is put back, and so are pins that lead to something else.
+#[test]
+fn hooks_and_pins_are_meddled_with() {
+    lab::run("faults-meddled", |lab| {
+        lab.set_settings(OFTEN);
+        let backends = Backends::tcp("127.0.0.1", ["web"]);
+        let agent = Agent::start(lab, &web(&backends));
+        let pins = agent.status().pin_dir;
+        let pin = |name: &str| pins.join(name);
+        let mut held = dial(vip()).unwrap();
+        let (before, maps) = (links(&agent), agent.maps());
+
+        // Taken off: only another link can take its place.
+        let detached = ["connect6", "sock_release"];
+        for hook in detached {
+            detach_link(&pin(&format!("link_{hook}"))).unwrap();
+        }
+        // Another program on our link, which lets all connects pass as they are.
+        let elsewhere = lab.cgroup().child("elsewhere");
+        let empty = EmptyProgram::on_connect4(elsewhere.path()).unwrap();
+        replace_program(&pin("link_connect4"), empty.program()).unwrap();
+        // One pin is missing then, and the other is something else's, for links and for tables.
+        let confused = [["link_recvmsg4", "link_recvmsg6"], ["FRONTENDS", "BLOCKS"]];
+        for [from, to] in confused {
+            fs::rename(pin(from), pin(to)).unwrap();
+        }
+        well_again(lab, &agent, 7);
+        let found = agent.status().self_test;
+        assert_eq!(found.repairs, 7, "what is well is not repaired");
+        let attached =
+            detached.map(|hook| format!("{hook} was not attached any more; it is attached again"));
+        let replaced = "somebody had put another program in our place at connect4".to_owned();
+        let pinned = confused.as_flattened().iter().map(|name| format!("/{name} was missing"));
+        for repair in attached.into_iter().chain([replaced]).chain(pinned) {
+            assert!(agent.log().contains(&repair), "{repair} is not in {}", agent.log());
+        }
+        let shown = lab.lbctl(&["status"]).stdout;
+        let last = found.last_repair.expect("there were some").what;
+        assert!(shown.contains("repairs: 7") && shown.contains(&last), "{last}: {shown}");
+        let now = links(&agent);
+        for (hook, link) in &now {
+            assert_eq!(before[hook] != *link, detached.contains(&hook.as_str()), "{hook}");
+        }
+        let call = dial(vip()).unwrap();
+        assert_eq!((call.tag.as_str(), call.peer()), ("web", vip()));
+        drop(call);
+
+        // They lead to what they should: the next agent has nothing but them.
+        agent.kill9();
+        let agent = Agent::adopt(lab);
+        let found = agent.status().self_test;
+        assert!(found.problems.is_empty() && found.repairs == 0, "{found:?}");
+        assert_eq!((links(&agent), ids(agent.maps())), (now, ids(maps)));
+        let call = dial(vip()).unwrap();
+        assert_eq!((call.tag.as_str(), call.peer()), ("web", vip()));
+        assert!(held.peer() == vip() && held.echoes("still here"));
+        drop(call);
+        agent.expect_active(1);
+        drop(held);
+        agent.expect_no_connections();
     });
 }
 
@@ -225,6 +302,7 @@ fn others_before_and_after() {
         let shown = lab.lbctl(&["status"]);
         assert_eq!(shown.code, Some(0), "{shown:?}");
         assert!(shown.stdout.contains("before ours at connect4"), "{shown:?}");
+        assert!(shown.stdout.contains("after ours at connect4"), "{shown:?}");
         let id = after.id().unwrap();
         drop(after);
         tested(&agent, "the end of one", |found| found.others.iter().all(|o| o.program_id != id));

@@ -1,8 +1,13 @@
 //! Another build of the agent takes over on live links, and hands back; one that the kernel refuses
 //! changes nothing.
 
+use aya_obj::generated::bpf_attach_type::{
+    self, BPF_CGROUP_INET_SOCK_RELEASE, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT,
+    BPF_CGROUP_UDP6_SENDMSG,
+};
 use integration::agent::Agent;
 use integration::client::{Call, dial, udp};
+use integration::empty_program::EmptyProgram;
 use integration::lab::{self, Lab};
 use integration::process::binary;
 use integration::server::{Backends, Kind};
@@ -27,7 +32,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    fn configure(lab: &Lab) -> Self {
+    pub(super) fn configure(lab: &Lab) -> Self {
         let scene = Self::new();
         lab.write_config(&services(&[scene.web()]));
         scene
@@ -78,6 +83,15 @@ impl Held {
     }
 }
 
+/// A copy of the agent, whose programs are others to look at and do the same.
+fn another_build(lab: &Lab) -> PathBuf {
+    rebuilt(lab, |content, name| {
+        if name == "license" {
+            content.copy_from_slice(b"Dual BSD/GPL\0");
+        }
+    })
+}
+
 /// A copy of the agent, whose programs were changed.
 pub(super) fn rebuilt(lab: &Lab, change: impl Fn(&mut [u8], &str)) -> PathBuf {
     let path = lab.scratch().join("rebuilt");
@@ -121,8 +135,17 @@ pub(super) fn links(agent: &Agent<'_>) -> Vec<u32> {
     programs(agent).into_iter().map(|(link, _)| link).collect()
 }
 
-fn programs(agent: &Agent<'_>) -> Vec<(u32, u32)> {
+pub(super) fn programs(agent: &Agent<'_>) -> Vec<(u32, u32)> {
     agent.status().hooks.into_iter().map(|hook| (hook.link_id, hook.program_id)).collect()
+}
+
+/// Each link is the same, and has another program.
+#[track_caller]
+pub(super) fn expect_new_programs(before: &[(u32, u32)], after: &[(u32, u32)]) {
+    let is_new =
+        |((link, old), (same, new)): (&(u32, u32), &(u32, u32))| link == same && old != new;
+    assert_eq!(before.len(), after.len());
+    assert!(before.iter().zip(after).all(is_new), "{before:?} {after:?}");
 }
 
 /// The same layout: the same links and tables, other programs, and nobody notices.
@@ -130,11 +153,7 @@ fn programs(agent: &Agent<'_>) -> Vec<(u32, u32)> {
 fn another_build_takes_over_and_hands_back() {
     lab::run("faults-build", |lab| {
         let mut scene = Scene::configure(lab);
-        let other = rebuilt(lab, |content, name| {
-            if name == "license" {
-                content.copy_from_slice(b"Dual BSD/GPL\0");
-            }
-        });
+        let other = another_build(lab);
         // With it goes code that the first build's verified programs do not have.
         let excluded = lab.cgroup().child("excluded");
         let arguments = ["--exclude-cgroup", &excluded.path().to_string_lossy()];
@@ -147,9 +166,7 @@ fn another_build_takes_over_and_hands_back() {
         agent.wait_ready();
         scene.goes_on();
         let second = programs(&agent);
-        let is_new =
-            |((link, old), (same, new)): (&(u32, u32), &(u32, u32))| link == same && old != new;
-        assert!(first.iter().zip(&second).all(is_new), "{first:?} {second:?}");
+        expect_new_programs(&first, &second);
         held.expect_names();
         let mut later = Held::begin();
         agent.kill9();
@@ -195,5 +212,57 @@ fn a_build_that_is_refused_changes_nothing() {
         assert_eq!(agent.status().work.publishes, 0);
         drop(scene);
         agent.expect_active(6);
+    });
+}
+
+/// It ends between two links: those before it have the new programs, the others the old ones, and all serve on.
+/// The next start finds both, and completes it.
+#[test]
+fn a_take_over_that_ends_half_way_is_completed_by_the_next() {
+    lab::run("faults-half-way", |lab| {
+        let mut scene = Scene::configure(lab);
+        let other = another_build(lab);
+        let agent = Agent::adopt(lab);
+        scene.begin();
+        let mut held = Held::begin();
+        let (before, pins) = (programs(&agent), agent.status().pin_dir);
+        agent.kill9();
+        let attached = |hook: bpf_attach_type| {
+            let ids = EmptyProgram::attached(lab.cgroup().path(), hook).expect("it is there");
+            assert_eq!(ids.len(), 1, "{hook:?}");
+            ids[0]
+        };
+        let is_old = |hook| before.iter().any(|(_, program)| *program == attached(hook));
+        // The last two of all links: the first of them is refused.
+        let exchange = || {
+            let [one, two, aside] =
+                ["link_connect4", "link_connect6", "aside"].map(|n| pins.join(n));
+            for (from, to) in [(&one, &aside), (&two, &one), (&aside, &two)] {
+                fs::rename(from, to).expect("bpffs renames");
+            }
+        };
+        exchange();
+        let failed = Agent::spawn_from(lab, &other, &[]);
+        assert_eq!(failed.ended().code(), Some(1));
+        let log = fs::read_to_string(lab.log_file()).expect("it has logged");
+        assert!(log.contains("link_connect4 is a link of another hook"), "{log}");
+        assert!(is_old(BPF_CGROUP_INET4_CONNECT) && is_old(BPF_CGROUP_INET6_CONNECT));
+        assert!(!is_old(BPF_CGROUP_INET_SOCK_RELEASE) && !is_old(BPF_CGROUP_UDP6_SENDMSG));
+        scene.goes_on();
+        held.expect_names();
+        let mut later = Held::begin();
+
+        exchange();
+        let mut agent = Agent::spawn_from(lab, &other, &[]);
+        agent.wait_ready();
+        expect_new_programs(&before, &programs(&agent));
+        assert_eq!(agent.status().work.publishes, 0);
+        scene.goes_on();
+        held.expect_names();
+        later.expect_names();
+        drop(scene);
+        agent.expect_active(12);
+        drop((held, later));
+        agent.expect_no_connections();
     });
 }

@@ -10,7 +10,7 @@ use integration::spec::{Spec, service, services};
 use integration::wait::{eventually, let_pass, wait_for};
 use lb_agent::health::board::CheckResult;
 use lb_agent::health::effective::Why;
-use lb_agent::status::{CheckStatus, HealthStatus};
+use lb_agent::status::{BackendStatus, CheckStatus, HealthStatus};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -38,11 +38,19 @@ fn check(agent: &Agent<'_>, service: &str, backend: SocketAddr) -> CheckStatus {
     health(agent, service, backend).check.expect("it is checked")
 }
 
+/// Waits until that is so, and the tables follow: health is as of now, and they are as of the last publication.
 #[track_caller]
 fn becomes(agent: &Agent<'_>, service: &str, backend: SocketAddr, why: Why) {
-    let found = |health: Box<HealthStatus>| (health.why == why).then_some(());
-    let seen = || agent.backend(service, backend).health.and_then(found);
-    wait_for(&format!("{backend} to be {why:?}"), DEADLINE, seen);
+    wait_for(&format!("{backend} to be {why:?}"), DEADLINE, || {
+        let told = agent.service(service);
+        let health = |backend: &BackendStatus| {
+            backend.health.as_ref().map(|health| (health.why, health.share))
+        };
+        let of_it = told.backends.iter().find(|told| told.address == backend).and_then(health);
+        let shares = told.backends.iter().filter_map(health).filter(|(_, share)| *share > 0);
+        let follows = told.frontends[0].usable == shares.count();
+        (follows && of_it.is_some_and(|(now, _)| now == why)).then_some(())
+    });
 }
 
 /// Who answers how many of so many connects.

@@ -9,7 +9,7 @@ use std::process::Command;
 #[track_caller]
 fn tool(name: &str, arguments: &[&str]) -> String {
     let output = Command::new(name).args(arguments).output().unwrap_or_else(|error| {
-        panic!("can't run {name} ({error}): install nftables and iptables (make setup)")
+        panic!("can't run {name} ({error}): install nftables and iptables (make setup-tests)")
     });
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} {arguments:?}: {stderr}");

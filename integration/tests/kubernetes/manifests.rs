@@ -18,7 +18,8 @@ const NAMESPACE: &str = "kube-system";
 #[test]
 fn kubectl_builds_them() {
     let output = Command::new("kubectl").args(["kustomize", MANIFESTS]).output();
-    let output = output.unwrap_or_else(|error| panic!("can't run kubectl ({error}): make setup"));
+    let output =
+        output.unwrap_or_else(|error| panic!("can't run kubectl ({error}): make setup-tests"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let text = String::from_utf8(output.stdout).unwrap();

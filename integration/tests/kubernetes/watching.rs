@@ -5,7 +5,7 @@ mod credentials;
 mod malformed;
 
 use integration::apiserver::ApiServer;
-use integration::etcd::pki::Pki;
+use integration::etcd::pki::{Pair, Pki};
 use integration::wait::{eventually, let_pass, wait_for};
 use lb_agent::config::KubernetesSource;
 use lb_agent::source::SourceState;
@@ -14,7 +14,7 @@ use lb_agent::source::kubernetes::{self, Running, Timing};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

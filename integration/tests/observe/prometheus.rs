@@ -53,7 +53,7 @@ fn start(lab: &Lab) -> Prometheus {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn();
-    Prometheus(child.expect("prometheus can be run: `make setup` installs it"))
+    Prometheus(child.expect("prometheus can be run: `make setup-tests` installs it"))
 }
 
 /// What the API answers, once it does.

@@ -82,8 +82,13 @@ fn invalid_packets_of_endpoints_end_nothing() {
 }
 
 /// New connections by TCP and UDP, from outside and from a guest, all the time; and where they go.
-fn traffic(scene: &Scene<'_>) -> (Traffic, Vec<SocketAddr>) {
+fn traffic(scene: &Scene<'_>, pods: &[Pod; 2]) -> (Traffic, Vec<SocketAddr>) {
     let mut traffic = Traffic::default();
+    for (pod, tag) in pods.iter().zip(["a", "c"]) {
+        pod.run(|| traffic.watch(format!("pod {tag}")));
+    }
+    scene.world.node.run(|| traffic.watch("the node"));
+    scene.world.other.run(|| traffic.watch("the other node"));
     let node_port = scene.world.node.addresses().at(NODE_PORT);
     let cluster = Scene::web().at(80);
     let all = [node_port, cluster].concat();
@@ -104,9 +109,9 @@ fn traffic(scene: &Scene<'_>) -> (Traffic, Vec<SocketAddr>) {
 #[test]
 fn an_agent_restarts_under_traffic() {
     packets::run("packets-restart", PODS, |scene| {
-        let (_pods, endpoints) = pods(scene);
+        let (pods, endpoints) = pods(scene);
         scene.put(&Scene::web(), &endpoints);
-        let (traffic, _) = traffic(scene);
+        let (traffic, _) = traffic(scene, &pods);
         traffic.goes_on(5);
         let ends: [fn(Agent<'_>); 2] =
             [|agent| assert_eq!(agent.stop().code(), Some(0)), |agent| agent.kill9()];
@@ -114,6 +119,9 @@ fn an_agent_restarts_under_traffic() {
             end(scene.world.take_agent());
             traffic.goes_on(10);
             scene.world.start_agent();
+            // It finds what it wants: nothing is written, so nothing can come between.
+            eventually("the packet path", DEADLINE, || scene.said()["state"] == "on");
+            assert_eq!(scene.said()["changes"], 0, "{}", scene.said());
             scene.settle();
             traffic.goes_on(10);
         }
@@ -125,9 +133,9 @@ fn an_agent_restarts_under_traffic() {
 #[test]
 fn endpoints_change_while_packets_flow() {
     packets::run("packets-flow", PODS, |scene| {
-        let (_pods, endpoints) = pods(scene);
+        let (pods, endpoints) = pods(scene);
         scene.put(&Scene::web(), &endpoints);
-        let (traffic, all) = traffic(scene);
+        let (traffic, all) = traffic(scene, &pods);
         for turn in 0..12 {
             let (stays, goes) = (turn % 2, ["c", "a"][turn % 2]);
             scene.put(&Scene::web(), &endpoints[stays..=stays]);

@@ -1,9 +1,9 @@
 //! The answers that take a look into the kernel: `explain`, `connections`, `trace`.
 
-use super::patience::Endless;
 use super::{Failure, Parts, unknown_service};
 use crate::model::Frontend;
 use crate::nat::said::said;
+use crate::serving::Endless;
 use crate::sockets::Order;
 use crate::status::ServiceStatus;
 use crate::trace::TraceError;

@@ -2,7 +2,7 @@
 //!
 //! | endpoint | answers |
 //! |---|---|
-//! | `GET /v1/status` | [`AgentStatus`](crate::status::AgentStatus): readiness, hooks, sources, work, warnings, rejections |
+//! | `GET /v1/status` | [`AgentStatus`]: readiness, hooks, sources, work, warnings, rejections |
 //! | `GET /v1/services` | every [`ServiceStatus`], by name, counters read now |
 //! | `GET /v1/services/{name}` | one [`ServiceStatus`]; a name may contain `/` and `:`. 404 names the closest service, or why it was refused |
 //! | `.../services?leases`, `.../{name}?leases` | the same with `lease_left`; what could not be told, and why, is in the header `lb-note` |
@@ -15,11 +15,11 @@
 //! | `GET /v1/connections`, `...?service=&sort=` | a [`Listing`](crate::sockets::Listing) of open sockets |
 //! | `GET /v1/trace?service=..` | a [`Line`](crate::trace::line::Line) of JSON for each decision from now on, without end; the parameters are those of a [`Filter`](crate::trace::line::Filter) |
 //! | `GET /livez` | 200 while the agent answers at all |
-//! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..]}` |
+//! | `GET /readyz` | 200, or 503 with what is pending; both as `{"ready": .., "pending": [..], "others": [..]}`, with programs of others at our hooks, which are no fault, as [`OtherProgram`](crate::status::OtherProgram) |
 //!
 //! The API decides nothing: it passes on what operators say, and shows what the reconcile loop published last, with counters read from
 //! the kernel at the moment of asking. Who may ask is the socket's file mode, see [`bind`]; who may change something is
-//! also looked at, see [`peer`]; what clients may cost is bounded, see [`server`]. What only shows
+//! also looked at, see [`peer`]; what clients may cost is bounded, see [`serving`]. What only shows
 //! is served by [`http`], too.
 
 mod backends;
@@ -30,9 +30,7 @@ mod inspect;
 mod listing;
 mod log_level;
 mod page;
-mod patience;
 mod peer;
-mod server;
 mod socket;
 
 pub(crate) use closest::closest;
@@ -46,6 +44,7 @@ use crate::leases::Leases;
 use crate::metrics::own::{self, ErrorKind};
 use crate::nat::contents::Wanted;
 use crate::pulse::Pulse;
+use crate::serving::{self, Endless, Patience, Precedence};
 use crate::shown::line;
 use crate::status::{
     AgentStatus, Counters, NamesStatus, PacketPathStatus, Published, ServiceStatus,
@@ -64,7 +63,6 @@ use nix::unistd::getegid;
 use peer::{Peer, Rights};
 use serde::Deserialize;
 use serde_json::json;
-use server::{Patience, Precedence};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,13 +134,13 @@ pub async fn serve(bound: Bound, parts: Parts, shutdown: impl Future<Output = ()
     };
     // Whoever floods the socket does not keep the operator out.
     let first = Precedence::Of(|stream| Peer::of(stream).is_some_and(Peer::is_ours));
-    server::serve(listener, of_peer, first, PATIENCE, shutdown).await;
+    serving::serve_each(listener, of_peer, first, PATIENCE, shutdown).await;
 }
 
 /// What a client of this process's own user gets.
 pub(crate) fn of_own_user(parts: Parts) -> Router {
     let router = router(parts, Rights::new(getegid()));
-    router.layer(Extension(Peer::own())).layer(Extension(patience::Endless::default()))
+    router.layer(Extension(Peer::own())).layer(Extension(Endless::default()))
 }
 
 fn router(parts: Parts, rights: Rights) -> Router {
@@ -276,7 +274,8 @@ async fn readyz(State(shared): State<Parts>) -> Response {
     let pending = shared.pending();
     let ready = pending.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "pending": pending }))).into_response()
+    let others = &shared.now().agent.self_test.others;
+    (status, Json(json!({ "ready": ready, "pending": pending, "others": others }))).into_response()
 }
 
 async fn no_such_endpoint(uri: Uri) -> Failure {

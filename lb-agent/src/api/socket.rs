@@ -72,6 +72,12 @@ pub struct Bound {
 
 /// A listening socket at `path`, mode 0660, of this group or else of the process's own. Creates the directory (0755)
 /// if it is missing and replaces a socket that a dead process left. Needs a tokio runtime.
+///
+/// # Errors
+///
+/// If the path is too long, there is no such group, the directory can't be made, another process answers at the
+/// path, something there is no socket, or the system refuses. Only a dead process's socket is ever removed. After
+/// [`BindError::Group`], a socket stays that nobody listens on.
 pub fn bind(path: &Path, group: Option<&str>) -> Result<Bound, BindError> {
     if path.as_os_str().len() > 107 {
         return Err(BindError::TooLong(path.to_owned()));

@@ -6,7 +6,7 @@ use crate::config::{Config, KubernetesSource, Source};
 use crate::kubeproxy::applied::Applied;
 use crate::kubeproxy::decision::Decided;
 use crate::kubeproxy::listen::Server;
-use crate::kubeproxy::node::Watched;
+use crate::kubeproxy::node;
 use crate::kubeproxy::node_port_health::{self, Settings};
 use crate::kubeproxy::pages::Start;
 use crate::kubeproxy::servers::{self, Shown};
@@ -37,7 +37,13 @@ pub struct ConfigFile {
     pub text: String,
 }
 
-/// Runs until a signal, or until there is a reason to begin anew. Needs a multi-threaded runtime.
+/// Runs until a signal, or until the file of `--config` says something else. Needs a multi-threaded runtime.
+///
+/// # Errors
+///
+/// As [`super::run`]; and [`Failure::Other`] with the reason to begin anew: the Node is not what it was at the
+/// start, a server can't have its address and is to give up (`bindAddressHardFail`), or a task beside the loop has
+/// ended. What is attached serves on.
 pub async fn run(
     decided: Decided,
     overrides: &Overrides,
@@ -110,8 +116,8 @@ async fn beside(
         let router = servers::metrics(Shown { applied, start, mode, document });
         tasks.spawn(listen(server, router, events, Event::metrics_failed));
     }
-    let watched = Watched::new(decided.watch_pod_ranges);
-    tasks.spawn(async move { Err(watch_node(node, watched, facts).await) });
+    let pod_ranges = decided.watch_pod_ranges;
+    tasks.spawn(async move { Err(watch_node(node, pod_ranges, facts).await) });
     tasks.spawn(async { Ok(terminated().await?) });
     if let Some(file) = file {
         tasks.spawn(async move {
@@ -166,17 +172,17 @@ async fn tell_of_start(mut feed: Feed, events: Events) {
 
 /// Ends with the reason to begin anew.
 async fn watch_node(
-    node: String,
-    mut watched: Watched,
+    name: String,
+    pod_ranges: bool,
     mut facts: watch::Receiver<Arc<Facts>>,
 ) -> anyhow::Error {
     let mut deadline = Some(Instant::now() + NODE_PATIENCE);
     loop {
         let now = Arc::clone(&facts.borrow_and_update());
-        if let Some(reason) = watched.look(&now) {
-            return anyhow!("{reason}: the agent ends, to be started again (Node {node})");
+        if let Some(reason) = node::reason(&now, pod_ranges) {
+            return anyhow!("{reason}: the agent ends, to be started again (Node {name})");
         }
-        deadline = deadline.filter(|_| !watched.is_known());
+        deadline = deadline.filter(|_| !node::is_known(&now));
         let late = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -190,7 +196,7 @@ async fn watch_node(
             () = late => {
                 deadline = None;
                 tracing::warn!(
-                    node,
+                    node = name,
                     "no Node of this name has had an address for {NODE_PATIENCE:?}: going on \
                      without; give the name that `kubectl get nodes` shows with --hostname-override"
                 );

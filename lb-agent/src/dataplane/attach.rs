@@ -267,6 +267,11 @@ pub(super) fn fresh_name(pin: &Path) -> Result<PathBuf, AttachError> {
 
 /// Removes links and tables below `pin_dir`, those of other layouts too; the caller has our lock.
 /// Returns whether there was anything. No program runs any more then.
+///
+/// # Errors
+///
+/// If `pin_dir` can't be read, an agent of another layout has its tables, or the kernel refuses to detach a link or
+/// to remove a pin. What was removed before that is gone; the rest is left for the next try.
 pub fn detach(pin_dir: &Path) -> Result<bool, AttachError> {
     let pins = pin_dir.join(LAYOUT_VERSION.to_string());
     let generations = generations::find(pin_dir)?;

@@ -39,6 +39,8 @@ pub struct Swept {
     pub collected: u64,
     /// What could not be looked through, and what to do about it. Nothing was collected then.
     pub problems: BTreeSet<String>,
+    /// Whether that is what the agent may not look into: nothing has failed.
+    pub unprivileged: bool,
 }
 
 /// What a look needs.
@@ -58,6 +60,12 @@ struct Living {
     problems: BTreeSet<String>,
 }
 
+/// Why it can't be told whether a row is nobody's.
+struct Unseen {
+    problem: String,
+    unprivileged: bool,
+}
+
 impl Sweeper {
     /// Looks for suspects; if there were some `before`, those of them that still are suspect are
     /// collected.
@@ -70,6 +78,9 @@ impl Sweeper {
         if suspects.is_empty() {
             return Ok(Swept::default());
         }
+        if let Some(barrier) = barrier() {
+            return Ok(Unseen { problem: unseen(barrier), unprivileged: true }.into());
+        }
         let living = living()?;
         if !living.problems.is_empty() {
             return Ok(Swept { problems: living.problems, ..Swept::default() });
@@ -78,9 +89,7 @@ impl Sweeper {
         if before.is_some() && !suspects.is_empty() {
             let open = match open_elsewhere(&living.inodes) {
                 Ok(open) => open,
-                Err(problem) => {
-                    return Ok(Swept { problems: [problem].into(), ..Swept::default() });
-                }
+                Err(unseen) => return Ok(unseen.into()),
             };
             suspects.retain(|cookie, _| !open.contains(cookie));
         }
@@ -105,24 +114,30 @@ impl Sweeper {
     }
 }
 
+/// Why the agent may not look into all that may have a socket, and what to do about it. Sockets of processes
+/// that can't be seen would look as if they were closed.
+fn barrier() -> Option<&'static str> {
+    if fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino()) != FIRST_PIDS {
+        Some("this agent does not see all processes; run it in the host's PID namespace")
+    } else if !Path::new("/proc/1").exists() {
+        Some("/proc hides other users' processes (hidepid); give the agent CAP_SYS_PTRACE")
+    } else if !may_enter_namespaces() {
+        Some(
+            "other network namespaces can't be looked into; give the agent CAP_SYS_ADMIN, CAP_SYS_PTRACE \
+             and CAP_DAC_READ_SEARCH",
+        )
+    } else {
+        None
+    }
+}
+
+/// Whether any has closed is what is not known.
+fn unseen(why: &str) -> String {
+    format!("if sockets have closed while no program was attached, their rows stay, because {why}")
+}
+
 /// The sockets of all network namespaces.
 fn living() -> Result<Living, DataplaneError> {
-    // Sockets of processes that can't be seen would look as if they were closed.
-    if fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino()) != FIRST_PIDS {
-        let problem = "rows of sockets that closed while no program was attached stay, because this \
-                       agent does not see all processes; run it in the host's PID namespace";
-        return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
-    }
-    if !Path::new("/proc/1").exists() {
-        let problem = "rows of sockets that closed while no program was attached stay, because /proc \
-                       hides other users' processes (hidepid); give the agent CAP_SYS_PTRACE";
-        return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
-    }
-    if !may_enter_namespaces() {
-        let problem = "rows of sockets that closed while no program was attached stay, because other \
-                       network namespaces can't be looked into without CAP_SYS_ADMIN";
-        return Ok(Living { problems: [problem.to_owned()].into(), ..Living::default() });
-    }
     let total = Mutex::new(Living::default());
     let look = |_: u64| {
         let found = look_through();
@@ -162,14 +177,14 @@ fn look_through() -> nix::Result<(Vec<u64>, Vec<u32>)> {
 }
 
 /// Cookies of the sockets that processes have open, but for those with these inodes.
-fn open_elsewhere(known: &BTreeSet<u32>) -> Result<BTreeSet<u64>, String> {
+fn open_elsewhere(known: &BTreeSet<u32>) -> Result<BTreeSet<u64>, Unseen> {
     let mut open = Open { looked: known.clone(), cookies: BTreeSet::new() };
-    let failed = |error: io::Error| {
-        format!(
-            "rows of sockets that closed while no program was attached stay, because the sockets of \
-             all processes can't be looked at ({error}); give the agent CAP_SYS_PTRACE and \
-             CAP_DAC_READ_SEARCH, and let the system call filter of its unit pass pidfd_getfd"
-        )
+    let failed = |error: io::Error| Unseen {
+        problem: unseen(&format!(
+            "the sockets of all processes can't be looked at ({error}); give the agent CAP_SYS_PTRACE \
+             and CAP_DAC_READ_SEARCH, and let the system call filter of its unit pass pidfd_getfd"
+        )),
+        unprivileged: error.kind() == io::ErrorKind::PermissionDenied,
     };
     for process in namespaces::entries(Path::new("/proc")).map_err(failed)? {
         if let Some(pid) = number_of(&process) {
@@ -218,6 +233,14 @@ impl Open {
             }
         }
         Ok(())
+    }
+}
+
+// === impl Swept ===
+
+impl From<Unseen> for Swept {
+    fn from(Unseen { problem, unprivileged }: Unseen) -> Self {
+        Self { problems: [problem].into(), unprivileged, ..Self::default() }
     }
 }
 

@@ -33,8 +33,13 @@ struct Total {
     problems: BTreeSet<String>,
 }
 
-/// The sockets that the tables below `pin_dir` remember, without names of services. Processes are
-/// looked for on request: that reads every process's descriptors.
+/// The sockets that the tables below `pin_dir` remember, without names of services, and the processes that have
+/// them open: if there are any, every process's descriptors are read.
+///
+/// # Errors
+///
+/// If there are no tables of this layout below `pin_dir`, they can't be opened or read, or the network namespaces
+/// can't be listed. One that can't be looked into is no error but a line in `problems`.
 pub fn list(pin_dir: &Path) -> anyhow::Result<Listing> {
     let rows = Rows::open(&pin_dir.join(LAYOUT_VERSION.to_string()))?;
     let remembered = rows.all()?;

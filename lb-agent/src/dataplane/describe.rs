@@ -2,7 +2,7 @@
 
 use super::sys::Mapped;
 use super::sys::batch::read_values;
-use super::tables::{TableError, Tables, shapes};
+use super::tables::{Shape, TableError, Tables, shapes};
 use crate::config::TableSizes;
 use crate::status::TableStatus;
 use aya::maps::{IterableMap as _, MapData};
@@ -13,21 +13,34 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-/// What `lbctl maps` shows of the tables pinned below `pins`.
-pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>, TableError> {
+/// Every table, held open: what becomes of its pin does not matter.
+pub(super) struct Opened(Vec<(Shape, MapData)>);
+
+impl Opened {
+    /// Opens the tables pinned below `pins`.
+    pub(super) fn open(pins: &Path) -> Result<Self, TableError> {
+        let all = shapes(&TableSizes::default()).into_iter();
+        let there = all.filter(|shape| !shape.is_missing(pins));
+        there
+            .map(|shape| shape.open(pins).map(|map| (shape, map)))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// What `lbctl maps` shows of the tables.
+pub(super) fn describe(opened: &Opened, tables: &Tables) -> Result<Vec<TableStatus>, TableError> {
     let indexes = indexes(tables).ok();
-    shapes(&TableSizes::default())
-        .into_iter()
-        .filter(|shape| !shape.is_missing(pins))
-        .map(|shape| {
-            let map = shape.open(pins)?;
+    let Opened(maps) = opened;
+    maps.iter()
+        .map(|(shape, map)| {
             let info = map.info().map_err(|e| shape.failed(e))?;
             let used = match shape.name {
                 "FRONTENDS" | "BLOCKS" => indexes.as_ref().map(|indexes| indexes.len() as u64),
                 "BACKENDS" => indexes.as_ref().map(|indexes| rows_in_use(tables, indexes)),
-                "CONNECTIONS" => count::<u32, ConnectionRow>(&map, |row| row.cookie != 0).ok(),
+                "CONNECTIONS" => count::<u32, ConnectionRow>(map, |row| row.cookie != 0).ok(),
                 "CONNECTIONS_OVERFLOW" => tables.control.get(control::OVERFLOW_ROWS),
-                "AFFINITY" => count::<[u8; 16], u64>(&map, |_| true).ok(),
+                "AFFINITY" => count::<[u8; 16], u64>(map, |_| true).ok(),
                 "BACKEND_STATS" => Some(backends_in_use(&tables.backend_stats)),
                 "BACKEND_OUTCOMES" => tables.outcomes.as_ref().map(outcomes_in_use),
                 _ => None,
@@ -40,7 +53,7 @@ pub(super) fn describe(pins: &Path, tables: &Tables) -> Result<Vec<TableStatus>,
                 value_size: info.value_size(),
                 max_entries: info.max_entries(),
                 used,
-                memory: memory(&map).ok(),
+                memory: memory(map).ok(),
             })
         })
         .collect()

@@ -26,8 +26,13 @@ pub struct Excluded {
     pub(super) ids: [u64; MAX_EXCLUDED],
 }
 
-/// Finds these cgroups, whose paths are absolute or begin at the root of the cgroup2 hierarchy, below
-/// the one that the programs are attached to. The error is one line that says what to do.
+/// Finds these cgroups, whose paths are absolute or begin at the root of the cgroup2 hierarchy, below the one that
+/// the programs are attached to.
+///
+/// # Errors
+///
+/// One line that says what to do: a path is no cgroup2 directory or not below the one attached to, the mount shows
+/// a part of the hierarchy only, there are more than [`MAX_EXCLUDED`], or `/proc/self/mounts` can't be read.
 pub fn resolve(paths: &[PathBuf], attached: &Path) -> Result<Excluded, String> {
     let mut excluded = Excluded::default();
     if paths.is_empty() {

@@ -14,6 +14,11 @@ use std::net::SocketAddr;
 impl Pinned {
     /// What a socket that dials this address meets; `None` if it is left alone, because the address
     /// is no frontend or nothing is published for it.
+    ///
+    /// # Errors
+    ///
+    /// If the tables can't be read, the block is replaced again and again meanwhile (ask again), or it names a row
+    /// that it does not have.
     pub fn walk(&self, frontend: Frontend) -> anyhow::Result<Option<Walk>> {
         let Frontend { address, protocol } = frontend;
         let key = FrontendKey::new(address.ip(), address.port(), protocol.number());
@@ -68,6 +73,10 @@ impl Pinned {
     }
 
     /// Every frontend that the kernel has, with its service's id.
+    ///
+    /// # Errors
+    ///
+    /// If `FRONTENDS` can't be read, or a block is replaced again and again meanwhile: ask again.
     pub fn all_frontends(&self) -> anyhow::Result<Vec<(Frontend, u32)>> {
         let frontends = self.tables.frontends()?;
         let mut named = Vec::with_capacity(frontends.len());

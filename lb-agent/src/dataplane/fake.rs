@@ -49,6 +49,11 @@ impl Fake {
         self.with(|state| state.fail_after = Some(state.applied + steps));
     }
 
+    /// Whether that step is still to come.
+    pub fn is_to_fail(&self) -> bool {
+        self.with(|state| state.fail_after.is_some())
+    }
+
     /// The next so many observations fail.
     pub fn fail_observe(&self, times: usize) {
         self.with(|state| state.fail_observe = times);

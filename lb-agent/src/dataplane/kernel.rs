@@ -72,6 +72,12 @@ pub struct Kernel {
 impl Kernel {
     /// Opens the tables below `pin_dir`, or makes them, and hands the programs to the verifier.
     /// Nothing is attached to `cgroup` yet.
+    ///
+    /// # Errors
+    ///
+    /// If the tables there are of another version or shape, an agent of another layout runs
+    /// ([`AttachError::Locked`]), or the kernel refuses a table or a program. Tables that were made by then stay
+    /// pinned, for the next start.
     pub fn open(pin_dir: &Path, cgroup: &Path, settings: &Settings) -> Result<Self, AttachError> {
         let pins = pin_dir.join(LAYOUT_VERSION.to_string());
         let shapes = tables::shapes(&settings.sizes);

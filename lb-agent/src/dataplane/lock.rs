@@ -41,6 +41,11 @@ pub enum LockError {
 
 impl PinLock {
     /// Locks a pin directory, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Held`] if another process has it; [`LockError::Failed`] if the directory can't be opened, or
+    /// its file system has no locks.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let failed = |reason: &dyn std::fmt::Display| LockError::Failed {
             path: path.to_owned(),

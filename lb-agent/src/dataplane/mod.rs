@@ -73,14 +73,27 @@ pub struct DataplaneError {
 /// What plans are applied to.
 pub trait Dataplane {
     /// What the tables hold.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the tables be read.
     fn observe(&mut self) -> Result<Observed, DataplaneError>;
 
-    /// Takes the steps in order; stops at the first that fails, and then the tables hold what the
-    /// steps before it made of them.
+    /// Takes the steps in order, and stops at the first that fails.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a step, or the step names an id, an index or a row that the tables don't have. Then
+    /// they hold what the steps before it made of them; of frontends that follow each other, the first may be
+    /// there.
     fn apply(&mut self, actions: &[Action]) -> Result<(), DataplaneError>;
 
     /// Those of these backend ids that no socket names. Affinity entries that name them are removed
     /// first, so that the ids may be given to other backends.
+    ///
+    /// # Errors
+    ///
+    /// If affinity entries can't be read or removed; some may be gone then.
     fn idle(&mut self, ids: &[u32]) -> Result<BTreeSet<u32>, DataplaneError>;
 
     /// Whether programs of another layout translate, until ours are attached.
@@ -88,6 +101,11 @@ pub trait Dataplane {
 
     /// Lets the programs run, in place of an earlier agent's where there are some. To be called once
     /// the tables hold what they should.
+    ///
+    /// # Errors
+    ///
+    /// If the cgroup can't be opened, a pin is another hook's, or the kernel refuses a link. What is attached by
+    /// then stays.
     fn attach(&mut self) -> Result<Attached, DataplaneError>;
 
     /// Looks whether what was attached still is, and repairs what it can. To be called once the

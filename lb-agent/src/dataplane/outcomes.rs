@@ -52,6 +52,11 @@ pub fn monotonic_now() -> Duration {
 
 impl Outcomes {
     /// Opens the table below `pin_dir`, for reading.
+    ///
+    /// # Errors
+    ///
+    /// If `BACKEND_OUTCOMES` is not pinned there, as where an earlier agent of this layout made the tables, or
+    /// can't be opened and mapped.
     pub fn open(pin_dir: &Path) -> Result<Self, TableError> {
         let pins = pin_dir.join(LAYOUT_VERSION.to_string());
         Ok(Self { rows: tables::open_outcomes(&pins, false)? })
@@ -68,6 +73,10 @@ impl Outcomes {
 impl FailureReader {
     /// Opens the ring below `pin_dir`, and drops what happened before: the rows tell of that. To be
     /// called from within the runtime.
+    ///
+    /// # Errors
+    ///
+    /// If `FAILURES` is not pinned there or can't be opened and mapped, or the runtime can't watch it.
     pub fn open(pin_dir: &Path) -> Result<Self, TableError> {
         let pins = pin_dir.join(LAYOUT_VERSION.to_string());
         let failed = |reason: String| TableError::Failed { name: "FAILURES", reason };
@@ -80,6 +89,10 @@ impl FailureReader {
 
     /// Waits for failures. Those of one backend are one, the last; the backends come in the order of
     /// their ids. Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime no longer tells when there is something to read: it shuts down.
     pub async fn next(&mut self) -> io::Result<Vec<Failure>> {
         loop {
             let mut ready = self.ring.readable().await?;

@@ -1,7 +1,7 @@
 //! The pinned tables, read without an agent.
 
-use super::describe::describe;
-use super::tables::{Tables, chain};
+use super::describe::{Opened, describe};
+use super::tables::{TableError, Tables, chain};
 use crate::model::{
     AdminState, Affinity, Client, Frontend, Lists, NoBackend, Policy, Protocol, Reach, Scope,
 };
@@ -21,20 +21,32 @@ use std::time::Duration;
 pub struct Pinned {
     pub(super) pins: PathBuf,
     pub(super) tables: Tables,
+    opened: Opened,
 }
 
 impl Pinned {
     /// Opens the tables of this layout version below `pin_dir`, for reading.
+    ///
+    /// # Errors
+    ///
+    /// If no agent of this layout has made tables below `pin_dir`, or one of them can't be opened and mapped.
     pub fn open(pin_dir: &Path) -> anyhow::Result<Self> {
         let pins = pin_dir.join(LAYOUT_VERSION.to_string());
         if !pins.is_dir() {
             anyhow::bail!("{} does not exist: no agent has filled tables there", pins.display());
         }
-        let tables = Tables::open(&pins, false).map_err(|e| anyhow::anyhow!(chain(&e)))?;
-        Ok(Self { pins, tables })
+        let failed = |error: TableError| anyhow::anyhow!(chain(&error));
+        let tables = Tables::open(&pins, false).map_err(failed)?;
+        let opened = Opened::open(&pins).map_err(failed)?;
+        Ok(Self { pins, tables, opened })
     }
 
     /// The services as the tables tell them: without names and sources.
+    ///
+    /// # Errors
+    ///
+    /// If `FRONTENDS` or `SERVICE_STATS` can't be read, or a block is replaced again and again meanwhile: ask
+    /// again.
     pub fn services(&self) -> anyhow::Result<Vec<ServiceStatus>> {
         let mut services: BTreeMap<u32, ServiceStatus> = BTreeMap::new();
         // Frontends share blocks, and blocks of one service share backends.
@@ -120,7 +132,7 @@ impl Counters for Pinned {
     }
 
     fn tables(&self) -> anyhow::Result<Vec<TableStatus>> {
-        describe(&self.pins, &self.tables).context("reading the pinned tables")
+        describe(&self.opened, &self.tables).context("reading the pinned tables")
     }
 
     fn lost_events(&self) -> anyhow::Result<Option<u64>> {

@@ -1,5 +1,6 @@
 //! What must be so before anything is touched; each failure names its remedy.
 
+use super::features::Feature;
 use super::generations::layout_of;
 use super::{destroy, features, sys};
 use anyhow::Context as _;
@@ -36,13 +37,29 @@ pub struct Host {
     pub features: u32,
     /// Cookie of the host's network namespace; 0 if the kernel does not tell.
     pub netns: u64,
-    /// Where the kernel's `struct sock` has `sk_err`, with [`features::OUTCOMES`].
+    /// Where the kernel's `struct sock` has `sk_err`, with [`lb_common::features::OUTCOMES`].
     pub sk_err: u32,
     /// What can't be done here, and what that means.
     pub warnings: Vec<String>,
 }
 
+impl Host {
+    /// Logs what can't be done here.
+    pub fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
 /// Checks privileges, cgroup, bpffs and kernel; mounts bpffs if nobody has.
+///
+/// # Errors
+///
+/// [`PreflightError::Configuration`] if `cgroup` is no cgroup2 directory, or `pin_dir` is not on bpffs.
+/// [`PreflightError::Host`] if the kernel is older than 5.10, cgroup2 or /proc is not mounted, privileges are
+/// missing, the limit of locked memory can't be raised, bpffs can't be mounted or written, or `pin_dir` has what no
+/// agent made. A bpffs that was mounted and a directory that was made stay.
 pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightError> {
     let mounts = fs::read_to_string("/proc/self/mounts")
         .map_err(|e| PreflightError::Host(format!("/proc/self/mounts: {e}; mount /proc")))?;
@@ -58,9 +75,29 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
     raise_memory_limit()?;
     prepare_bpffs(pin_dir)?;
     refuse_strangers(pin_dir)?;
+    let (features, sk_err, mut warnings) = sum_up(features::probe());
+    if !destroy::may_enter_namespaces() {
+        warnings.push(
+            "without CAP_SYS_ADMIN, sockets to removed backends are ended in the agent's own network \
+             namespace only, and rows of sockets that closed while no program was attached stay; if \
+             there are other namespaces, give its unit CAP_SYS_ADMIN, CAP_SYS_PTRACE, \
+             CAP_DAC_READ_SEARCH and RestrictNamespaces=net"
+                .to_owned(),
+        );
+    }
+    let netns = sys::netns_cookie().map_err(|e| {
+        PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
+    })?;
+    Ok(Host { cgroup, features, netns: netns.unwrap_or(0), sk_err, warnings })
+}
+
+/// The bits of what a kernel has that answers so, the place of `sk_err`, and a line for each lack.
+fn sum_up(
+    answers: impl IntoIterator<Item = (&'static Feature, Result<u32, String>)>,
+) -> (u32, u32, Vec<String>) {
     let mut warnings = Vec::new();
     let (mut bits, mut sk_err) = (0, 0);
-    for (feature, found) in features::probe() {
+    for (feature, found) in answers {
         match found {
             Ok(datum) => {
                 bits |= feature.bit;
@@ -71,22 +108,15 @@ pub fn check(cgroup: Option<&Path>, pin_dir: &Path) -> Result<Host, PreflightErr
             Err(lack) => warnings.push(feature.warning(&lack)),
         }
     }
-    if !destroy::may_enter_namespaces() {
-        warnings.push(
-            "without CAP_SYS_ADMIN, sockets to removed backends are ended in the agent's own network \
-             namespace only; if there are others, give its unit CAP_SYS_ADMIN, CAP_SYS_PTRACE, \
-             CAP_DAC_READ_SEARCH and RestrictNamespaces=net"
-                .to_owned(),
-        );
-    }
-    let netns = sys::netns_cookie().map_err(|e| {
-        PreflightError::Host(format!("reading the network namespace's cookie: {e}"))
-    })?;
-    Ok(Host { cgroup, features: bits, netns: netns.unwrap_or(0), sk_err, warnings })
+    (bits, sk_err, warnings)
 }
 
 /// Keeps this process's capabilities from the programs that it runs (checks may be programs). To be called before
 /// there are threads.
+///
+/// # Errors
+///
+/// If the process may not call prctl(2).
 pub fn keep_capabilities() -> anyhow::Result<()> {
     caps::clear(None, CapSet::Ambient)
         .context("giving up ambient capabilities; has a filter of system calls forbidden prctl?")
@@ -222,6 +252,37 @@ pub(super) fn is_before(major: u8, minor: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::tests::logged;
+
+    /// Whatever kernel that is: with everything, without this or that, and without all of it.
+    #[test]
+    fn what_a_kernel_lacks_is_said_once_and_not_made_use_of() {
+        let all: Vec<&Feature> =
+            features::probe().into_iter().map(|(feature, _)| feature).collect();
+        let alone = all.iter().map(|feature| vec![feature.name]);
+        // As Linux 5.10 is.
+        let old = vec!["mptcp", "set_retval", "netns_cookie", "atomics", "coarse_clock"];
+        let names = all.iter().map(|feature| feature.name).collect();
+        for lacking in alone.chain([vec![], old, names]) {
+            let is_lacking = |feature: &Feature| lacking.contains(&feature.name);
+            let answer = |feature: &&'static Feature| match is_lacking(feature) {
+                true => (*feature, Err(format!("lacks {} (9.9)", feature.name))),
+                false => (*feature, Ok(7)),
+            };
+            let (features, sk_err, warnings) = sum_up(all.iter().map(answer));
+            let host = Host { cgroup: PathBuf::new(), features, netns: 0, sk_err, warnings };
+            let bits = all.iter().filter(|feature| !is_lacking(feature)).map(|feature| feature.bit);
+            assert_eq!(features, bits.sum::<u32>(), "{lacking:?}");
+            assert_eq!(sk_err, if lacking.contains(&"outcomes") { 0 } else { 7 }, "{lacking:?}");
+            let line = |feature: &&&Feature| {
+                let Feature { name, without, .. } = feature;
+                format!("WARN this kernel lacks {name} (9.9): {without}")
+            };
+            let expected: Vec<_> = all.iter().filter(|f| is_lacking(f)).map(|f| line(&f)).collect();
+            let log = logged(|| host.warn());
+            assert_eq!(log.lines().map(str::trim_start).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn cgroup2_is_found_wherever_it_is_mounted() {

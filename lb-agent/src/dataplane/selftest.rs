@@ -38,8 +38,8 @@ impl Kernel {
     pub(super) fn check(&mut self) -> Checked {
         let mut checked = Checked::default();
         let pinned = self.check_directory(&mut checked);
-        self.check_links(pinned, &mut checked);
-        if pinned {
+        let can_look = self.check_links(pinned, &mut checked);
+        if pinned && can_look {
             self.check_tables(&mut checked);
         }
         self.check_generations(&mut checked);
@@ -87,23 +87,20 @@ impl Kernel {
         }
     }
 
-    fn check_links(&mut self, pinned: bool, checked: &mut Checked) {
+    /// Whether anything else can be looked at.
+    fn check_links(&mut self, pinned: bool, checked: &mut Checked) -> bool {
         let directory = match File::open(&self.cgroup) {
             Ok(directory) => directory,
             Err(error) => {
-                checked.problems.push(format!(
-                    "the cgroup {} can't be opened ({error}): nothing is translated there; make it \
-                     again, or set `cgroup` to another and restart the agent",
-                    self.cgroup.display()
-                ));
-                return;
+                checked.problems.push(unopened(&self.cgroup, &error));
+                return limit_of_files(&error).is_none();
             }
         };
         let id = match directory.metadata() {
             Ok(metadata) => metadata.ino(),
             Err(error) => {
                 checked.problems.push(format!("{}: {error}", self.cgroup.display()));
-                return;
+                return true;
             }
         };
         let mut ours = BTreeMap::new();
@@ -125,6 +122,7 @@ impl Kernel {
             self.attached = since::stamp(sys::monotonic_nanoseconds());
         }
         self.look_around(&directory, &ours, checked);
+        true
     }
 
     /// What the kernel runs at our hooks.
@@ -140,22 +138,12 @@ impl Kernel {
                     continue;
                 }
             };
-            let Some(at) = ids.iter().position(|id| id == own) else {
-                checked.problems.push(format!(
-                    "the kernel does not run our program at {}, although it is attached; restart the \
-                     agent, and report its log if that does not help",
-                    hook.name
-                ));
-                continue;
-            };
-            for (place, id) in ids.iter().enumerate().filter(|(_, id)| *id != own) {
-                unknown.insert(*id);
-                checked.others.push(OtherProgram {
-                    hook: hook.name.to_owned(),
-                    program_id: *id,
-                    name: None,
-                    place: if place < at { Place::Before } else { Place::After },
-                });
+            match beside(hook.name, *own, &ids) {
+                Ok(others) => {
+                    unknown.extend(others.iter().map(|other| other.program_id));
+                    checked.others.extend(others);
+                }
+                Err(problem) => checked.problems.push(problem),
             }
         }
         self.remembered.names.retain(|id, _| unknown.contains(id));
@@ -230,6 +218,53 @@ impl Kernel {
     }
 }
 
+/// The programs of others among those that the kernel runs at a hook, in its order; or what to say if ours is
+/// not one of them.
+fn beside(hook: &str, own: u32, running: &[u32]) -> Result<Vec<OtherProgram>, String> {
+    let Some(at) = running.iter().position(|id| *id == own) else {
+        return Err(format!(
+            "the kernel does not run our program at {hook}, although it is attached; restart the \
+             agent, and report its log if that does not help"
+        ));
+    };
+    let others = running.iter().enumerate().filter(|(_, id)| **id != own);
+    let other = |(place, id): (usize, &u32)| OtherProgram {
+        hook: hook.to_owned(),
+        program_id: *id,
+        name: None,
+        place: if place < at { Place::Before } else { Place::After },
+    };
+    Ok(others.map(other).collect())
+}
+
+/// What it means that the cgroup can't be opened: only if it is gone are the programs, too.
+fn unopened(cgroup: &Path, error: &io::Error) -> String {
+    let cgroup = cgroup.display();
+    let remedy = match (error.kind(), limit_of_files(error)) {
+        (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _) => {
+            return format!(
+                "the cgroup {cgroup} can't be opened ({error}): nothing is translated there; make it \
+                 again, or set `cgroup` to another and restart the agent"
+            );
+        }
+        (_, Some(limit)) => format!("raise {limit}"),
+        (io::ErrorKind::PermissionDenied, _) => "let the agent's user read it".to_owned(),
+        _ => "it is tried again".to_owned(),
+    };
+    format!(
+        "the cgroup {cgroup} can't be looked at ({error}): what is attached serves on; {remedy}"
+    )
+}
+
+/// The limit that was reached, if one of open files was.
+fn limit_of_files(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => Some("the agent's limit of open files (LimitNOFILE of its unit)"),
+        Some(libc::ENFILE) => Some("this host's limit of open files (sysctl fs.file-max)"),
+        _ => None,
+    }
+}
+
 /// The table that a pin leads to, if there is one.
 fn pinned_id(pin: &Path) -> Result<Option<u32>, AttachError> {
     let what = || format!("opening {}", pin.display());
@@ -285,4 +320,57 @@ fn mend(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_beside_ours() {
+        let (before, after) = (Place::Before, Place::After);
+        for (running, expected) in [
+            (vec![7], Some(vec![])),
+            (vec![7, 9], Some(vec![(9, after)])),
+            (vec![3, 7], Some(vec![(3, before)])),
+            // Numbers say nothing of the order.
+            (vec![9, 8, 7, 3], Some(vec![(9, before), (8, before), (3, after)])),
+            // It is attached (or we would not ask), and the kernel goes by others.
+            (vec![], None),
+            (vec![3, 9], None),
+        ] {
+            match (beside("connect4", 7, &running), expected) {
+                (Ok(others), Some(expected)) => {
+                    let others = others.into_iter().map(|other| {
+                        assert_eq!((other.hook.as_str(), other.name), ("connect4", None));
+                        (other.program_id, other.place)
+                    });
+                    assert_eq!(others.collect::<Vec<_>>(), expected, "{running:?}");
+                }
+                (Err(problem), None) => {
+                    for part in ["does not run our program at connect4", "restart the agent"] {
+                        assert!(problem.contains(part), "{problem}");
+                    }
+                }
+                (found, expected) => panic!("{running:?}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_cgroup_that_cant_be_opened_is_gone_or_serves_on() {
+        for (errno, serves, remedy) in [
+            (libc::ENOENT, false, "make it again"),
+            (libc::ENOTDIR, false, "make it again"),
+            (libc::EMFILE, true, "LimitNOFILE"),
+            (libc::ENFILE, true, "fs.file-max"),
+            (libc::EACCES, true, "let the agent's user read it"),
+            (libc::EIO, true, "tried again"),
+        ] {
+            let said = unopened(Path::new("/c"), &io::Error::from_raw_os_error(errno));
+            assert_eq!(said.contains("what is attached serves on"), serves, "{said}");
+            assert_eq!(said.contains("nothing is translated there"), !serves, "{said}");
+            assert!(said.contains(remedy), "{said}");
+        }
+    }
 }

@@ -8,6 +8,8 @@
 
 pub(crate) mod batch;
 pub(crate) mod probe;
+#[cfg(test)]
+mod tests;
 
 use aya_obj::generated::bpf_cmd;
 use std::ffi::CString;
@@ -450,20 +452,4 @@ fn bpf<A>(command: bpf_cmd, attributes: &A) -> io::Result<libc::c_long> {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes, size_of::<A>())
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_ways_to_wait_work_here() {
-        wait_for_programs().unwrap();
-        wait_by_array_of_maps().unwrap();
-    }
-
-    #[test]
-    fn this_namespace_has_a_cookie() {
-        assert!(netns_cookie().unwrap().is_some_and(|cookie| cookie > 0));
-    }
 }

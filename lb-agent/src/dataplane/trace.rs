@@ -31,6 +31,10 @@ pub struct TraceReader {
 }
 
 /// Ends what a reader that died has left switched on.
+///
+/// # Errors
+///
+/// If `CONTROL` is not pinned there or can't be opened and mapped.
 pub fn switch_off(pin_dir: &Path) -> Result<(), TableError> {
     let control = tables::open_control(&pins(pin_dir))?;
     control.publish(control::TRACING, 0);
@@ -46,6 +50,10 @@ fn pins(pin_dir: &Path) -> PathBuf {
 impl TraceReader {
     /// Opens the ring below `pin_dir`, drops what an earlier reader has left in it, and has the
     /// programs write.
+    ///
+    /// # Errors
+    ///
+    /// If `EVENTS` or `CONTROL` is not pinned there or can't be opened and mapped; nothing is switched on then.
     pub fn open(pin_dir: &Path) -> Result<Self, TableError> {
         let pins = pins(pin_dir);
         let failed = |reason: String| TableError::Failed { name: "EVENTS", reason };

@@ -43,11 +43,23 @@ impl Client {
     }
 
     /// All keys that begin with `prefix`, at one revision.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]; and if one key alone is larger than a message may be ([`EtcdError::TooLarge`]), the store
+    /// forgets the revision again and again while it is read ([`EtcdError::Compacted`]), or members that answer
+    /// belong to two clusters ([`EtcdError::WentBack`]).
     pub async fn list(&mut self, prefix: &str) -> Result<Listing, EtcdError> {
         Ok(self.listed(prefix).await?.listing)
     }
 
     /// A key.
+    ///
+    /// # Errors
+    ///
+    /// If no member answers in time ([`EtcdError::Unreachable`]), one side does not take the other's certificate
+    /// ([`EtcdError::Certificate`]), or the store does not know us or does not let us ([`EtcdError::Refused`]).
+    /// Each is one line that says where, what, and what to do.
     pub async fn get(&mut self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
         let mut answer = self.page(&format!("read {key}"), key, GetOptions::new()).await?;
         Ok(answer.take_kvs().into_iter().next().map(KeyValue::taken))
@@ -66,6 +78,11 @@ impl Client {
     }
 
     /// Writes a key; returns the revision of that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]; and if the value is larger than the store takes ([`EtcdError::TooLarge`]), `lease` has
+    /// ended ([`EtcdError::LeaseGone`]), or the store is full. Where no answer came, the key may have been written.
     pub async fn put(
         &mut self,
         key: &str,
@@ -82,6 +99,10 @@ impl Client {
     }
 
     /// Deletes a key; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]. Where no answer came, the key may have been deleted.
     pub async fn delete(&mut self, key: &str) -> Result<bool, EtcdError> {
         let answer = self
             .call(&format!("delete {key}"), |mut connection| async move {
@@ -93,6 +114,11 @@ impl Client {
 
     /// Does all of `then` at one revision if all of `when` holds; whether it did. The store takes
     /// 128 operations at once unless it is configured otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`]; and if there are more operations than the store takes ([`EtcdError::Other`]). Either all
+    /// of `then` was done or nothing; where no answer came, it may have been.
     pub async fn transact(
         &mut self,
         when: &[Condition],
@@ -119,6 +145,11 @@ impl Client {
     }
 
     /// Makes a lease. The store may make it longer than asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]; and if the time is longer than the store grants ([`EtcdError::Other`]). Where no answer
+    /// came, a lease may be left, which ends by itself.
     pub async fn grant(&mut self, ttl: Duration) -> Result<i64, EtcdError> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
         let answer = self
@@ -129,7 +160,11 @@ impl Client {
         Ok(answer.id())
     }
 
-    /// Ends a lease and deletes its keys. One that has ended already is no error.
+    /// Ends a lease and deletes its keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]. That the lease has ended already is no error.
     pub async fn revoke(&mut self, lease: i64) -> Result<(), EtcdError> {
         let revoked = self
             .call("end a lease", |mut connection| async move {
@@ -143,6 +178,10 @@ impl Client {
     }
 
     /// How long a lease has left; `None` if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]. That there is no such lease is no error.
     pub async fn lease_left(&mut self, lease: i64) -> Result<Option<Duration>, EtcdError> {
         let answer = self
             .call("look at a lease", |mut connection| async move {

@@ -6,6 +6,7 @@
 //! only when the member has begun to talk, which it does at once, or has kept silent for a while.
 
 use super::settings::Endpoint;
+use crate::tls::{self, Identity, Trust};
 use etcd_client::{Channel, Error};
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -15,10 +16,8 @@ use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{self, Uri};
 use tower::service_fn;
 
@@ -44,28 +43,15 @@ impl Identities {
         own: Option<(&[u8], &[u8])>,
         name: &str,
     ) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(authorities)? {
-            roots.add(certificate).map_err(|error| error.to_string())?;
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
-                builder
-                    .with_client_auth_cert(certificates(chain)?, key)
-                    .map_err(|error| error.to_string())?
-            }
-        };
+        let trust = Trust::Authorities(tls::certificates(authorities)?);
+        let shown = own.is_some();
+        let own = own.map(|(chain, key)| Identity::from_pem(chain, key)).transpose()?;
+        let mut config = tls::client(trust, own)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         let name = ServerName::try_from(bare.unwrap_or(name).to_owned())
             .map_err(|_| format!("`{name}` is not a server name"))?;
-        Ok(Self { config: Arc::new(config), name, shown: own.is_some() })
+        Ok(Self { config: Arc::new(config), name, shown })
     }
 
     /// A channel to the member that connects when it is used; `tuned` sets its limits.
@@ -103,9 +89,4 @@ impl Identities {
         }
         Ok(stream)
     }
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.map_err(|error| error.to_string())
 }

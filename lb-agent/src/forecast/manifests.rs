@@ -39,7 +39,13 @@ enum Object {
 // === impl Objects ===
 
 impl Objects {
-    /// Adds what a file says. The error is one line.
+    /// Adds what a file says.
+    ///
+    /// # Errors
+    ///
+    /// One line that says which document, and what is wrong: it is no YAML, and then nothing is added; or an object
+    /// has no kind, apiVersion or name, its fields are not those of its kind, or an EndpointSlice or ServiceCIDR is
+    /// of a version that is not known, and then what stands before it is added.
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), String> {
         for (number, document) in documents(file, text)? {
             let place = format!("{file}: document {number}");

@@ -1,4 +1,4 @@
-//! Settings: the main file, kube-proxy's file and arguments, a kubeconfig.
+//! Settings: the main file, kube-proxy's file and arguments, a kubeconfig and what its plugin writes.
 
 use super::check_shown;
 use crate::config;
@@ -56,6 +56,23 @@ pub fn kube_proxy(data: &[u8]) {
 pub fn kubeconfig(data: &[u8]) {
     if let Err(problem) = client::try_kubeconfig(&String::from_utf8_lossy(data)) {
         assert!(!problem.is_empty(), "refused without a word");
+    }
+}
+
+/// What a credential plugin has written. It is secret, so no long word of it is repeated, nor a line as
+/// numbers.
+pub fn credential(data: &[u8]) {
+    /// More than any word of our own has.
+    const WORD: usize = 24;
+    /// As much as any of the problems.
+    const PROBLEM: usize = 200;
+    if let Err(problem) = client::try_credential(data) {
+        check_problems(std::slice::from_ref(&problem));
+        assert!(problem.len() <= PROBLEM, "{problem}");
+        let text = String::from_utf8_lossy(data);
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let repeated = words.find(|word| word.len() >= WORD && problem.contains(word));
+        assert_eq!(repeated, None, "{problem}");
     }
 }
 

@@ -23,7 +23,12 @@ pub struct File {
     pub warnings: Vec<String>,
 }
 
-/// Reads the text of the file called `origin`. The problems, one line each, are never empty.
+/// Reads the text of the file called `origin`.
+///
+/// # Errors
+///
+/// The problems, one line each, with line and column where they have a place; never empty: text that is no YAML,
+/// another `kind` or `apiVersion`, or a value that is not of its field's type. An unknown field is a warning.
 pub fn parse(origin: &str, text: &str) -> Result<File, Vec<String>> {
     let document = Document::parse(origin, text)
         .map_err(|problem| vec![format!("{}: {}", problem.origin, problem.reason)])?;

@@ -93,7 +93,12 @@ struct Settings {
     problems: Vec<String>,
 }
 
-/// Decides. `file` is what the file of `--config` says. The problems, one line each, are never empty.
+/// Decides. `file` is what the file of `--config` says.
+///
+/// # Errors
+///
+/// The problems, one line each, never empty: settings that are refused since they can't be honoured, and values
+/// that can't be used.
 pub fn decide(flags: &Given, file: Option<&File>) -> Result<Decided, Vec<String>> {
     let mut warnings = Vec::new();
     let mut given = flags.clone();

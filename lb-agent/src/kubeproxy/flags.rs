@@ -12,7 +12,12 @@ use std::collections::BTreeMap;
 /// Settings by [`Row::key`], as far as they were given.
 pub type Given = BTreeMap<&'static str, Value>;
 
-/// Reads the arguments that follow `kube-proxy`. The problems, one line each, are never empty.
+/// Reads the arguments that follow `kube-proxy`.
+///
+/// # Errors
+///
+/// The problems, one line each, never empty: an argument that is no flag, a flag that is unknown or lacks its
+/// value, or a value that is not of the flag's type.
 pub fn parse<S: AsRef<str>>(arguments: &[S]) -> Result<Given, Vec<String>> {
     let (mut given, mut problems) = (Given::new(), Vec::new());
     let mut rest = arguments.iter().map(AsRef::as_ref);

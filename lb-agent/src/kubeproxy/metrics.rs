@@ -218,11 +218,19 @@ impl Metrics {
     }
 
     /// The text of `/metrics/slis`: what checks came to.
+    ///
+    /// # Errors
+    ///
+    /// None is known: a `String` takes whatever is written to it.
     pub fn checks(&self) -> Result<String, fmt::Error> {
         self.checks.text()
     }
 
     /// The text, with these changes.
+    ///
+    /// # Errors
+    ///
+    /// None is known: a `String` takes whatever is written to it.
     pub fn text(&self, changes: Changes) -> Result<String, fmt::Error> {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.endpoints_pending.set(gauge(changes.endpoints_pending));

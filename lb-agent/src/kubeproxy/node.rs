@@ -3,52 +3,30 @@
 //! Pure.
 
 use crate::source::kubernetes::cluster::Facts;
-use ipnet::IpNet;
-use std::net::IpAddr;
 
-/// What was known of the Node.
-#[derive(Clone, Debug)]
-pub struct Watched {
-    addresses: Vec<IpAddr>,
-    /// The ranges of its pods, where these are watched.
-    pod_ranges: Option<Vec<IpNet>>,
+/// Why the agent is to end, if it is. `pod_ranges`: whether a change of the ranges of its pods is a reason.
+pub fn reason(facts: &Facts, pod_ranges: bool) -> Option<String> {
+    let first = &facts.node_at_first;
+    let Some(node) = &facts.node else {
+        return is_known(facts).then(|| "the Node object is gone".to_owned());
+    };
+    changed("addresses", &first.addresses, &node.addresses).or_else(|| {
+        let ranges = changed("podCIDRs", &first.pod_ranges, &node.pod_ranges);
+        ranges.filter(|_| pod_ranges)
+    })
 }
 
-// === impl Watched ===
+/// That something is not what it was first. Before that it was unknown: ranges are given to the Node some time
+/// after it has come.
+fn changed<T: PartialEq + ToString>(what: &str, first: &[T], now: &[T]) -> Option<String> {
+    let reason =
+        || format!("the {what} of the Node have changed from {} to {}", list(first), list(now));
+    (!first.is_empty() && first != now).then(reason)
+}
 
-impl Watched {
-    /// Nothing is known yet. `pod_ranges`: whether a change of them is a reason.
-    pub fn new(pod_ranges: bool) -> Self {
-        Self { addresses: Vec::new(), pod_ranges: pod_ranges.then(Vec::new) }
-    }
-
-    /// Whether the Node has been seen with an address.
-    pub fn is_known(&self) -> bool {
-        !self.addresses.is_empty()
-    }
-
-    /// Takes in what the cluster says. `Some` is a reason to end.
-    pub fn look(&mut self, facts: &Facts) -> Option<String> {
-        let Some(node) = &facts.node else {
-            return self.is_known().then(|| "the Node object is gone".to_owned());
-        };
-        if !self.is_known() {
-            self.addresses.clone_from(&node.addresses);
-        }
-        if self.addresses != node.addresses {
-            let (before, now) = (list(&self.addresses), list(&node.addresses));
-            return Some(format!("the addresses of the Node have changed from {before} to {now}"));
-        }
-        let known = self.pod_ranges.as_mut()?;
-        if known.is_empty() {
-            // They are given to the Node some time after it has come.
-            known.clone_from(&node.pod_ranges);
-        }
-        (*known != node.pod_ranges).then(|| {
-            let (before, now) = (list(known), list(&node.pod_ranges));
-            format!("the podCIDRs of the Node have changed from {before} to {now}")
-        })
-    }
+/// Whether the Node has been seen with an address.
+pub fn is_known(facts: &Facts) -> bool {
+    !facts.node_at_first.addresses.is_empty()
 }
 
 fn list<T: ToString>(items: &[T]) -> String {
@@ -63,49 +41,47 @@ mod tests {
     use super::*;
     use crate::source::kubernetes::cluster::NodeFacts;
 
+    fn node(addresses: &[&str], pod_ranges: &[&str]) -> NodeFacts {
+        NodeFacts {
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            pod_ranges: pod_ranges.iter().map(|text| text.parse().unwrap()).collect(),
+            ..NodeFacts::default()
+        }
+    }
+
     #[test]
     fn what_ends_the_agent() {
-        let facts = |addresses: Option<&[&str]>| {
-            let node = addresses.map(|addresses| NodeFacts {
-                addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-                ..NodeFacts::default()
-            });
-            Facts { node, ..Facts::default() }
-        };
-        let mut watched = Watched::new(true);
-        let mut look = |addresses| watched.look(&facts(addresses));
-        assert_eq!(look(None), None, "not known yet");
-        assert_eq!(look(Some(&[])), None, "no address yet");
-        assert_eq!(look(None), None);
-        assert_eq!(look(Some(&["10.0.0.1", "fd00::1"])), None);
-        assert_eq!(look(Some(&["10.0.0.1", "fd00::1"])), None);
-        let told = look(Some(&["10.0.0.2"])).unwrap();
-        assert_eq!(
-            told,
-            "the addresses of the Node have changed from 10.0.0.1, fd00::1 to 10.0.0.2"
-        );
-        assert!(look(Some(&[])).unwrap().ends_with("to none"));
-        assert_eq!(look(None).unwrap(), "the Node object is gone");
+        let both: &[&str] = &["10.0.0.1", "fd00::1"];
+        for (first, now, told) in [
+            (&[][..], None, None),
+            (&[], Some(&[][..]), None),
+            (both, Some(both), None),
+            (both, Some(&["10.0.0.2"]), Some("have changed from 10.0.0.1, fd00::1 to 10.0.0.2")),
+            (both, Some(&[]), Some("to none")),
+            (both, None, Some("the Node object is gone")),
+        ] {
+            let (node_at_first, now) = (node(first, &[]), now.map(|now| node(now, &[])));
+            let facts = Facts { node: now, node_at_first, ..Facts::default() };
+            let said = reason(&facts, true);
+            assert_eq!(said.is_some(), told.is_some(), "{said:?}");
+            assert!(said.unwrap_or_default().ends_with(told.unwrap_or_default()));
+            assert_eq!(is_known(&facts), !first.is_empty());
+        }
     }
 
     #[test]
     fn ranges_of_pods_end_it_where_they_are_watched() {
-        let facts = |ranges: &[&str]| {
-            let node = NodeFacts {
-                addresses: vec!["10.0.0.1".parse().unwrap()],
-                pod_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
-                ..NodeFacts::default()
-            };
-            Facts { node: Some(node), ..Facts::default() }
-        };
-        for watched in [false, true] {
-            let mut node = Watched::new(watched);
-            let mut look = |ranges| node.look(&facts(ranges));
-            assert_eq!(look(&[]), None, "none yet");
-            assert_eq!(look(&["10.1.0.0/24"]), None);
-            assert_eq!(look(&["10.1.0.0/24"]), None);
+        let address: &[&str] = &["10.0.0.1"];
+        for (first, now, changed) in [
+            (&[][..], &[][..], false),
+            (&["10.1.0.0/24"], &["10.1.0.0/24"], false),
+            (&["10.1.0.0/24"], &[], true),
+        ] {
+            let (node_at_first, now) = (node(address, first), Some(node(address, now)));
+            let facts = Facts { node: now, node_at_first, ..Facts::default() };
             let told = "the podCIDRs of the Node have changed from 10.1.0.0/24 to none";
-            assert_eq!(look(&[]), watched.then(|| told.to_owned()));
+            assert_eq!(reason(&facts, true), changed.then(|| told.to_owned()));
+            assert_eq!(reason(&facts, false), None);
         }
     }
 }

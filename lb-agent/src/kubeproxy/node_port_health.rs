@@ -3,15 +3,16 @@
 
 use super::applied::Applied;
 use super::health::ServiceHealth;
+use super::listen::PATIENCE;
 use super::servers::code;
 use crate::addresses::Addresses;
+use crate::serving::{self, Listener, Patience};
 use crate::source::kubernetes::cluster::{Facts, NodePortAddresses, NodePorts};
 use crate::source::kubernetes::events::{Event, Events};
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::response::{IntoResponse, Response};
-use axum::serve::Listener;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a server that ends may take to give its port back.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Connections the kernel keeps waiting.
 const BACKLOG: i32 = 128;
@@ -74,24 +75,19 @@ struct Listening {
 // === impl Listening ===
 
 impl Listener for Listening {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
+    type Stream = TcpStream;
 
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        Listener::accept(&mut self.listener).await
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+    async fn next(&self) -> io::Result<TcpStream> {
+        self.listener.next().await
     }
 }
 
 /// Keeps the servers as the cluster wants them, for ever.
 pub async fn run(settings: Settings) {
-    run_every(PAUSE, settings).await;
+    run_with(PAUSE, PATIENCE, settings).await;
 }
 
-async fn run_every(pause: Duration, settings: Settings) {
+async fn run_with(pause: Duration, patience: Patience, settings: Settings) {
     let (mut facts, mut addresses) = (settings.facts.clone(), settings.addresses.clone());
     let mut running: BTreeMap<Server, Running> = BTreeMap::new();
     let mut refused: BTreeSet<Server> = BTreeSet::new();
@@ -108,7 +104,7 @@ async fn run_every(pause: Duration, settings: Settings) {
             match bind(*at) {
                 Ok(listener) => {
                     refused.remove(&server);
-                    let started = start(&settings, name, listener);
+                    let started = start(&settings, name, listener, patience);
                     running.insert(server, started);
                 }
                 // A host without IPv6 serves the other family.
@@ -147,7 +143,7 @@ async fn stop(servers: BTreeMap<Server, Running>) {
             drop(closed.await);
         }
     };
-    if tokio::time::timeout(PATIENCE, all).await.is_err() {
+    if tokio::time::timeout(CLOSING, all).await.is_err() {
         tracing::warn!("a healthCheckNodePort is slow to close");
     }
 }
@@ -214,20 +210,14 @@ fn listen_on(
     any.into_iter().flat_map(family).collect()
 }
 
-fn start(settings: &Settings, name: &Name, listener: TcpListener) -> Running {
-    let server = Router::new().fallback(answer).with_state((settings.clone(), name.clone()));
+fn start(settings: &Settings, name: &Name, listener: TcpListener, patience: Patience) -> Running {
+    let router = Router::new().fallback(answer).with_state((settings.clone(), name.clone()));
     let (stop, stopped) = oneshot::channel::<()>();
     let (sender, closed) = oneshot::channel::<()>();
     let listener = Listening { listener, _closed: sender };
-    let serving = axum::serve(listener, server).with_graceful_shutdown(async move {
-        // The sender is dropped, which is the signal.
-        drop(stopped.await);
-    });
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::warn!(%error, "a healthCheckNodePort is not served any more");
-        }
-    });
+    // The sender is dropped, which is the signal.
+    let stopped = async { drop(stopped.await) };
+    tokio::spawn(serving::serve(listener, router, patience, stopped));
     Running { _stop: stop, closed }
 }
 

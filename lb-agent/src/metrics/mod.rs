@@ -105,6 +105,11 @@ impl Metrics {
 
     /// The whole text. Reads tables, which is many system calls, and waits for whoever asked before:
     /// not to be called on a thread of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel's tables can't be read, or no thread can be had to read them on. That is counted among the
+    /// agent's own errors.
     pub fn text(&self, format: Format) -> anyhow::Result<Bytes> {
         // What a panic left is whole: it is only changed by calls that don't panic halfway.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

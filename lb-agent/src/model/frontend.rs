@@ -205,6 +205,11 @@ impl<'de> Deserialize<'de> for Frontend {
 }
 
 /// An address and a port other than 0, in numbers: names are not looked up.
+///
+/// # Errors
+///
+/// What is wrong and how to write it: no port, port 0, an IPv6 address without brackets, or a name in place of an
+/// address.
 pub fn parse_socket_addr(text: &str) -> Result<SocketAddr, ParseError> {
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => {

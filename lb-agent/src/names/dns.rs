@@ -11,7 +11,7 @@ use self::answer::{Server as Answers, Way};
 use super::{Facts, Report};
 use crate::config;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,14 @@ pub(super) fn servers(settings: config::Dns) -> impl Iterator<Item = Server> {
     let config::Dns { listen, ttl } = settings;
     let answers = Arc::new(Answers::new(&listen, ttl));
     listen.into_iter().map(move |address| Server { address, answers: Arc::clone(&answers) })
+}
+
+/// What a message is answered with by a responder at the loopback address: in a datagram, and over TCP.
+pub(crate) fn try_answer(message: &[u8], facts: Option<&Facts>) -> [Option<Vec<u8>>; 2] {
+    let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+    let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+    let answers = Answers::new(&[own], Duration::from_secs(5));
+    [Way::Udp, Way::Tcp].map(|way| answers.answer(message, client, way, facts))
 }
 
 // === impl Server ===

@@ -5,7 +5,7 @@
 //! Names never hold up anything else: what is wrong with them is shown, and tried again.
 
 mod coredns;
-mod dns;
+pub(crate) mod dns;
 mod hosts;
 pub mod records;
 
@@ -115,6 +115,12 @@ impl Names {
 
 /// Takes names away that outlive the agent: those in a hosts file. Returns whether there were any.
 /// Blocks.
+///
+/// # Errors
+///
+/// One line that says what to do: the hosts file can't be read or written, is no regular file or too long, its
+/// block can't be told from the rest, or others keep writing it. The file stays whole, unless it is a mount point,
+/// which is written in place.
 pub fn remove(settings: &config::Names) -> Result<bool, String> {
     settings.hosts.as_deref().map_or(Ok(false), hosts::remove)
 }

@@ -15,6 +15,11 @@ use std::net::{IpAddr, SocketAddr};
 
 impl Nat {
     /// Ends the flows of a family that lead nowhere. Returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not list its connections or an answer can't be read, and nothing is ended then; or if it
+    /// refuses to end one, and those before it are ended. That a flow ended meanwhile is no error.
     pub fn end_stale(&self, family: Family, flows: &Flows) -> Result<u64, NatError> {
         let mut doomed = Vec::new();
         self.list("listing connections", &list_connections(family), |payload| {
@@ -37,6 +42,10 @@ impl Nat {
     }
 
     /// Tries whether the kernel answers for its connections: asks for one that nobody can have.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer or does not let us ask; that there is no such connection is no error.
     pub fn try_connections(&self, family: Family) -> Result<(), NatError> {
         self.about_one("asking for a connection", &ask_connection(family))?;
         Ok(())

@@ -67,6 +67,10 @@ pub struct Nat {
 
 impl Nat {
     /// Opens it, in the network namespace of this thread.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no nfnetlink, or the process may not open such a socket.
     pub fn open() -> Result<Self, NatError> {
         let failed = |source| NatError::Socket { step: "opening a netlink socket", source };
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
@@ -76,6 +80,10 @@ impl Nat {
     }
 
     /// The number of the ruleset's generation: it grows with every change, whosever it is.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to answer, as without CAP_NET_ADMIN or nf_tables, or its answer has no number.
     pub fn generation(&self) -> Result<u32, NatError> {
         let step = "asking for the generation of the ruleset";
         let mut generation = None;
@@ -91,6 +99,10 @@ impl Nat {
     }
 
     /// Reads a family's table.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a list, or an answer can't be read ([`NatError::Garbled`]).
     pub fn find(&self, family: Family) -> Result<Found, NatError> {
         let mut found = Found::default();
         self.ask("listing tables", &messages::list_tables(family), |message| {
@@ -131,9 +143,14 @@ impl Nat {
         Ok(found)
     }
 
-    /// Brings a family's table from what was found there to these chains and contents, in one
-    /// transaction. A table that does not fit is replaced whole, whatever is late. `late`: not everything has been heard of yet; what may only be late and chains that are
-    /// not wanted stay, and these chains stay as they are. Returns whether anything was done.
+    /// Brings a family's table from what was found there to these chains and contents, in one transaction. A table
+    /// that does not fit is replaced whole, whatever is late. `late`: not everything has been heard of yet; what
+    /// may only be late and chains that are not wanted stay, and these chains stay as they are. Returns whether
+    /// anything was done.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a part of the transaction, which the error names; then the table is as it was.
     pub fn bring(
         &self,
         found: &Found,
@@ -192,6 +209,11 @@ impl Nat {
 
     /// Tries whether the kernel has all that a table needs: makes one and removes it, in one
     /// transaction, so that nobody ever sees it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a part, which the error names: it lacks nf_tables, NAT or an expression, or
+    /// CAP_NET_ADMIN is missing. Nothing is left behind.
     pub fn try_out(&self, family: Family) -> Result<(), NatError> {
         let mut transaction = Transaction::about("lb-preflight");
         let any = Draw::Any { outside: false, slots: 2 };
@@ -203,6 +225,11 @@ impl Nat {
     }
 
     /// Makes an empty table that is this way's own: nobody else can change it, and it goes with this.
+    ///
+    /// # Errors
+    ///
+    /// If there is such a table that is not this way's own, the kernel knows no owners of tables (before 5.12) or
+    /// has no nf_tables, or CAP_NET_ADMIN is missing.
     pub fn own(&self, table: &'static str) -> Result<(), NatError> {
         let mut transaction = Transaction::about(table);
         transaction.own_table(Family::V4);
@@ -211,6 +238,11 @@ impl Nat {
 
     /// Changes a table that is as it was left: adds the chains `new`, does what `change` says, and removes
     /// the chains `gone`, which no element leads to then.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a part, which the error names: the table is not as it was left, or there is no memory.
+    /// All is one transaction, so the table is as it was.
     pub fn apply(
         &self,
         family: Family,
@@ -238,11 +270,20 @@ impl Nat {
     }
 
     /// Whether there is a family's table.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::has_table`].
     pub fn has(&self, family: Family) -> Result<bool, NatError> {
         self.has_table(family, TABLE)
     }
 
     /// Whether a family has a table of this name.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel can't be asked or refuses to answer, as without CAP_NET_ADMIN. A kernel without nf_tables is
+    /// no error: it has no tables.
     pub fn has_table(&self, family: Family, table: &str) -> Result<bool, NatError> {
         let mut exists = false;
         let listed = self.ask("listing tables", &messages::list_tables(family), |message| {
@@ -266,6 +307,10 @@ impl Nat {
     }
 
     /// Removes a family's table. Returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::has_table`]; and if the kernel refuses to remove it, and then it stays.
     pub fn remove(&self, family: Family) -> Result<bool, NatError> {
         let exists = self.has(family)?;
         if exists {

@@ -26,8 +26,12 @@ enum Held {
 const TABLE: &str = "lb-claim";
 const NAME: &str = "lb-agent/packet-path";
 
-/// Claims the packet path of this thread's network namespace, and tries it. The reason why it can't be
-/// is one line that says what to do.
+/// Claims the packet path of this thread's network namespace, and tries it.
+///
+/// # Errors
+///
+/// One line that says what to do: CAP_NET_ADMIN is missing, the kernel lacks nf_tables, NAT or
+/// nf_conntrack_netlink, or another agent has the packet path. Nothing is claimed then.
 pub fn claim() -> Result<Claim, String> {
     let claim = claim_untried().map_err(|error| remedy(Family::V4, &error))?.ok_or(
         "the packet path of this network namespace is another agent's: \
@@ -43,6 +47,10 @@ pub fn claim() -> Result<Claim, String> {
 
 /// Claims the packet path of this thread's network namespace, whether or not it can be. `None` if
 /// another agent has it.
+///
+/// # Errors
+///
+/// If the kernel can't be asked, as without CAP_NET_ADMIN or nfnetlink, or refuses the claim though nobody has it.
 pub fn claim_untried() -> Result<Option<Claim>, NatError> {
     let nat = Nat::open()?;
     let claimed = |held| Ok(Some(Claim { _held: held }));

@@ -149,6 +149,11 @@ enum Obstacle {
 impl Planner {
     /// Believes `observed`. The caller must have waited for a grace period since the tables were
     /// last changed by anybody.
+    ///
+    /// # Errors
+    ///
+    /// If the tables are not such as an agent leaves: a frontend of an unknown protocol or without a block, two of
+    /// one index, or blocks that overlap or lie outside of `limits`.
     pub fn adopt(limits: Limits, observed: Observed) -> Result<Self, AdoptError> {
         held::adopt(limits, observed)
     }

@@ -59,7 +59,7 @@ impl Collection {
 
     /// Takes what a look has found. Returns what has not been complained of yet.
     pub(super) fn note(&mut self, swept: Swept, now: Instant) -> Vec<String> {
-        let Swept { suspects, collected: _, problems } = swept;
+        let Swept { suspects, collected: _, problems, unprivileged: _ } = swept;
         // Else it begins anew, because the programs were attached again meanwhile.
         if self.next.is_none() {
             if !problems.is_empty() {

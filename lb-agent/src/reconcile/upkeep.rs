@@ -90,8 +90,11 @@ impl<D: Dataplane> Reconciler<D> {
             let rows = swept.collected;
             tracing::info!(rows, "collected rows of sockets that had closed unseen");
         }
+        let has_failed = !swept.unprivileged;
         for problem in self.collection.note(swept, Instant::now()) {
-            own::error(ErrorKind::Read);
+            if has_failed {
+                own::error(ErrorKind::Read);
+            }
             tracing::warn!("{problem}");
         }
     }

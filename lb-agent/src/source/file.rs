@@ -70,6 +70,11 @@ pub fn source_name(path: &Path) -> Arc<str> {
 }
 
 /// Reads a file once, for checking it.
+///
+/// # Errors
+///
+/// If the file is missing, may not be read, is no regular file or no UTF-8, is written meanwhile, or is refused as
+/// a whole, as [`spec::translate`] says.
 pub fn read(path: &Path, claims: &Claims, main: bool) -> Result<Translation, Rejection> {
     let origin = path.display().to_string();
     match look(path, &Seen::default(), true, Duration::ZERO) {

@@ -39,6 +39,11 @@ struct Taken {
 
 /// Translates a file that has `services:` at its top level; in the main configuration file (`main`)
 /// the other keys are settings, which [`crate::config`] reads.
+///
+/// # Errors
+///
+/// If the text is no YAML or has no list `services`, with line and column where there is a place. A service that
+/// can't be used is no error but one of the `rejections`.
 pub fn translate(
     origin: &str,
     text: &str,

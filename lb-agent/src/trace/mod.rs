@@ -102,6 +102,11 @@ impl Tracer {
 
     /// Lines from now on, as JSON, each with its line feed. They end when the agent does; to drop
     /// the receiver is to unsubscribe.
+    ///
+    /// # Errors
+    ///
+    /// [`TraceError::Full`] if too many trace already, [`TraceError::Stopping`] once the agent stops,
+    /// [`TraceError::Unreadable`] if the kernel's ring can't be opened or no thread be had to read it.
     pub fn subscribe(&self, filter: Filter) -> Result<mpsc::Receiver<Bytes>, TraceError> {
         let mut state = self.shared.lock();
         if state.stopped {

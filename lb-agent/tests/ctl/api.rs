@@ -1,6 +1,7 @@
 //! The API as a program without our types would use it.
 
 use crate::fixture::{Agent, DEADLINE, rejection};
+use lb_agent::status::{OtherProgram, Place};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -28,14 +29,32 @@ fn get(agent: &Agent, path: &str) -> (u16, Value) {
 fn readiness_lists_what_is_pending() {
     let agent = Agent::start();
     assert_eq!(get(&agent, "/livez"), (200, json!({ "live": true })));
-    assert_eq!(get(&agent, "/readyz"), (200, json!({ "ready": true, "pending": [] })));
+    let ready = json!({ "ready": true, "pending": [], "others": [] });
+    assert_eq!(get(&agent, "/readyz"), (200, ready));
     agent.change(|status, _| {
         status.ready = false;
         status.pending = vec!["attaching".to_owned()];
     });
-    let pending = json!({ "ready": false, "pending": ["attaching"] });
+    let pending = json!({ "ready": false, "pending": ["attaching"], "others": [] });
     assert_eq!(get(&agent, "/readyz"), (503, pending));
     assert_eq!(get(&agent, "/livez").0, 200);
+}
+
+/// Who else is at our hooks is told there as well, and keeps nobody waiting.
+#[test]
+fn readiness_names_programs_of_others() {
+    let agent = Agent::start();
+    agent.change(|status, _| {
+        status.self_test.others = vec![OtherProgram {
+            hook: "connect4".to_owned(),
+            program_id: 7,
+            name: Some("theirs".to_owned()),
+            place: Place::Before,
+        }];
+    });
+    let other = json!({ "hook": "connect4", "program_id": 7, "name": "theirs", "place": "before" });
+    let ready = json!({ "ready": true, "pending": [], "others": [other] });
+    assert_eq!(get(&agent, "/readyz"), (200, ready));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod file;
 
 use self::file::InFile;
 use super::statistics::tail;
-use super::{Figure, Plan, Report};
+use super::{Extent, Figure, Plan, Report};
 use crate::agent::Agent;
 use crate::kubernetes::large::{Large as Cluster, publish_from_memory, serve, vip};
 use crate::lab::{self, Lab};
@@ -17,9 +17,13 @@ use crate::packets::chains;
 use crate::process::{Memory, binary};
 use anyhow::Context;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const GROUP: &str = "control";
+/// How a program was built whose size is told.
+pub(super) const INSTALLED: &str = "as installed";
 /// Changes of an endpoint of which the agent says itself how soon they were published.
 const EVENTS: usize = 400;
 /// Beyond it `nft` takes hours.
@@ -63,7 +67,7 @@ pub(super) fn etcd(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 
 /// Services of a cluster, from the API server of the tests.
 pub(super) fn kubernetes(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    if !plan.quick {
+    if plan.extent == Extent::Full {
         lab::run("bench-control-memory", |lab| from_memory(lab, report));
     }
     all(Source::Kubernetes, plan, report)
@@ -78,8 +82,8 @@ pub(super) fn nftables(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn amounts(plan: &Plan) -> impl Iterator<Item = Amount> {
-    let numbers: &[u32] = if plan.quick { &[100, 1_000] } else { &[100, 1_000, 10_000, 100_000] };
-    let (changes, idle) = if plan.quick { (30, 3) } else { (200, 10) };
+    let numbers: &[u32] = plan.choose(&[100][..], &[100, 1_000], &[100, 1_000, 10_000, 100_000]);
+    let (changes, idle) = plan.choose((3, 1), (30, 3), (200, 10));
     let idle = Duration::from_secs(idle);
     numbers.iter().map(move |services| Amount { services: *services, changes, idle })
 }
@@ -184,13 +188,14 @@ fn from_memory(lab: &Lab, report: &mut Report) {
     report.figure(figure("objects in memory to tables", found.whole));
 }
 
-/// How large the programs are: as they are installed if they were built so, else as they are here.
+/// How large the programs are: as they are installed if these sources were built so, else as they are here.
 fn programs(report: &mut Report) -> anyhow::Result<()> {
     for name in ["lb-agent", "lbctl"] {
         let here = binary(name);
         let installed = here.parent().map(|profile| profile.with_file_name("dist").join(name));
-        let (path, build) = match installed.filter(|path| path.is_file()) {
-            Some(path) => (path, "as installed"),
+        let is_current = |path: &PathBuf| path.is_file() && version(path) == version(&here);
+        let (path, build) = match installed.filter(is_current) {
+            Some(path) => (path, INSTALLED),
             None => (here, "with debug information"),
         };
         let size = fs::metadata(&path)?.len() as f64 / 1e6;
@@ -198,6 +203,13 @@ fn programs(report: &mut Report) -> anyhow::Result<()> {
         report.figure(figure.case("name", name).case("build", build));
     }
     Ok(())
+}
+
+/// What a program says of its sources. Whether documents had changed when it was built makes no difference.
+fn version(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| said.replace("-dirty", ""))
 }
 
 /// Table sizes as configuration: nothing where the usual ones do.

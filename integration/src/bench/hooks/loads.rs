@@ -1,6 +1,6 @@
 //! What makes the kernel run the programs: calls of one kind, as many as are asked for.
 
-use super::services::{Family, PORT, SERVICES, backend, frontend};
+use super::services::{BACKENDS, Family, PORT, SERVICES, backend, frontend};
 use crate::bench::Figure;
 use crate::netns;
 use anyhow::{Context as _, ensure};
@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -114,6 +114,90 @@ impl Load {
         Ok(calls)
     }
 
+    /// That a call of this kind ends where it should, for nothing that is measured says so: at a backend of
+    /// its service if the programs are `translated`, else where it was sent. A program that leaves at
+    /// its first lookup runs as often as one that does its work.
+    pub(super) fn check(
+        &self,
+        server: &Server,
+        translated: bool,
+        random: &mut StdRng,
+    ) -> anyhow::Result<()> {
+        let number = self.number(random);
+        let asked = match self.to {
+            To::Miss => self.address(random),
+            _ => frontend(self.family, number),
+        };
+        let translated = translated && self.to != To::Miss;
+        let arrived = match self.call {
+            Call::ConnectTcp => self.accepted(asked, translated)?,
+            _ => self.received(asked, translated, server)?,
+        };
+        let expected: Vec<SocketAddr> = match translated {
+            true => (0..BACKENDS).map(|slot| backend(self.family, number, slot)).collect(),
+            false => vec![asked],
+        };
+        ensure!(
+            expected.contains(&arrived),
+            "what is for {asked} arrives at {arrived}, not at one of {expected:?}: these programs do not do the \
+             work that is measured"
+        );
+        Ok(())
+    }
+
+    /// Where a connection to this address arrives.
+    fn accepted(&self, asked: SocketAddr, translated: bool) -> anyhow::Result<SocketAddr> {
+        let port = if translated { PORT } else { asked.port() };
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let socket = Socket::new(self.domain(), Type::STREAM, None)?;
+        socket.connect_timeout(&asked.into(), PATIENCE).with_context(|| {
+            format!("connecting to {asked}, which {} to be translated", is_to(translated))
+        })?;
+        Ok(listener.accept()?.0.local_addr()?)
+    }
+
+    /// Where a datagram to this address arrives.
+    fn received(
+        &self,
+        asked: SocketAddr,
+        translated: bool,
+        server: &Server,
+    ) -> anyhow::Result<SocketAddr> {
+        server.drain()?;
+        let there = if translated { None } else { Some(self.bound(asked.port())?) };
+        let socket = Socket::new(self.domain(), Type::DGRAM, None)?;
+        match self.call {
+            Call::Send | Call::Receive => socket.send_to(b"x", &asked.into())?,
+            _ => {
+                socket.connect(&asked.into())?;
+                socket.send(b"x")?
+            }
+        };
+        if self.call == Call::PeerName {
+            let peer = socket.peer_addr()?.as_socket();
+            ensure!(peer == Some(asked), "the peer of a socket to {asked} is {peer:?}");
+        }
+        let lost =
+            || format!("a datagram to {asked}, which {} to be translated", is_to(translated));
+        match there {
+            None => server.asked(self.family).with_context(lost),
+            Some(there) => {
+                there.recv(&mut [0; 16]).with_context(lost)?;
+                Ok(asked)
+            }
+        }
+    }
+
+    /// A socket for what is sent to this port, which no backend has.
+    fn bound(&self, port: u16) -> anyhow::Result<UdpSocket> {
+        let socket = match self.family {
+            Family::V4 => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)),
+            Family::V6 => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)),
+        }?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(socket)
+    }
+
     /// Nobody listens; the program has run all the same, and that is what is measured.
     fn connect(&self, kind: Type, calls: usize, random: &mut StdRng) -> anyhow::Result<()> {
         let mut socket = Socket::new(self.domain(), kind, None)?;
@@ -197,6 +281,10 @@ impl Load {
     }
 }
 
+fn is_to(translated: bool) -> &'static str {
+    if translated { "is" } else { "is not" }
+}
+
 // === impl Server ===
 
 impl Server {
@@ -231,13 +319,36 @@ impl Server {
         Ok(())
     }
 
-    /// Answers the datagram that has come in.
-    fn answer(&self, family: Family) -> anyhow::Result<()> {
-        let socket = match family {
+    /// To which address the datagram was sent that has come in.
+    fn asked(&self, family: Family) -> anyhow::Result<SocketAddr> {
+        let mut data = [0; 16];
+        let mut parts = [IoSliceMut::new(&mut data)];
+        let mut space = nix::cmsg_space!(libc::in6_pktinfo);
+        let fd = self.socket(family).as_raw_fd();
+        let message =
+            recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), MsgFlags::empty())?;
+        let asked = message.cmsgs()?.next().context("a datagram without its destination")?;
+        Ok(match asked {
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                (Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)), PORT).into()
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                (Ipv6Addr::from(info.ipi6_addr.s6_addr), PORT).into()
+            }
+            other => anyhow::bail!("{other:?} says no destination"),
+        })
+    }
+
+    fn socket(&self, family: Family) -> &UdpSocket {
+        match family {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
-        };
-        let fd = socket.as_raw_fd();
+        }
+    }
+
+    /// Answers the datagram that has come in.
+    fn answer(&self, family: Family) -> anyhow::Result<()> {
+        let fd = self.socket(family).as_raw_fd();
         let mut data = [0; 16];
         let mut parts = [IoSliceMut::new(&mut data)];
         let mut space = nix::cmsg_space!(libc::in6_pktinfo);

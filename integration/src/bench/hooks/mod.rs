@@ -10,7 +10,7 @@ mod subjects;
 mod tracing;
 
 use super::statistics::{median, order, paired};
-use super::{Figure, Plan, Report};
+use super::{Extent, Figure, Plan, Report};
 use crate::lab::{self, Lab};
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::loaded_programs;
@@ -67,11 +67,11 @@ const fn load(call: Call, family: Family, to: To, new: bool) -> Load {
 
 /// Measures all hooks.
 pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let effort = if plan.quick {
-        Effort { turns: 8, calls: 2000 }
-    } else {
-        Effort { turns: 30, calls: 5000 }
-    };
+    let effort = plan.choose(
+        Effort { turns: 2, calls: 200 },
+        Effort { turns: 8, calls: 2000 },
+        Effort { turns: 30, calls: 5000 },
+    );
     let mut outcomes = None;
     lab::run("bench-outcomes", |lab| outcomes = Some(outcomes::run(lab, plan, report)));
     outcomes.context("the lab did not run")??;
@@ -83,7 +83,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 fn measure(lab: &Lab, plan: &Plan, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
     let _statistics = enable_stats(Stats::RunTime).context("enabling run-time statistics")?;
     let server = Server::start()?;
-    let all = Subjects::attach(lab, true)?;
+    let all = Subjects::attach(lab)?;
     for load in CONNECTS {
         compare(lab, plan, effort, &server, &load, all.on_connect4(), report)?;
     }
@@ -105,18 +105,32 @@ fn measure(lab: &Lab, plan: &Plan, effort: Effort, report: &mut Report) -> anyho
     Ok(())
 }
 
-/// The ratios for a check: connects of new UDP sockets to one service and to any.
+/// The ratios for a check: connects of new UDP sockets to one service and to any; and where each subject's calls of
+/// other kinds end, for the time of a program that does nothing is no comparison.
 pub(super) fn check(effort: Effort, seed: u64, report: &mut Report) -> anyhow::Result<()> {
-    let plan = Plan { quick: true, seed };
+    let plan = Plan { extent: Extent::Quick, seed };
     let mut measured = None;
     lab::run("bench-check-hooks", |lab| {
         let mut run = || {
             let _statistics = enable_stats(Stats::RunTime)?;
             let server = Server::start()?;
-            let all = Subjects::attach(lab, false)?;
+            let all = Subjects::attach(lab)?;
             for load in &CONNECTS[..2] {
                 compare(lab, &plan, effort, &server, load, all.on_connect4(), report)?;
             }
+            let tcp = load(Call::ConnectTcp, Family::V4, To::Random, true);
+            let once = Effort { turns: 1, calls: 100 };
+            compare(lab, &plan, once, &server, &tcp, all.on_connect4(), &mut Report::default())?;
+            let send = load(Call::Send, Family::V4, To::Random, true);
+            compare(
+                lab,
+                &plan,
+                once,
+                &server,
+                &send,
+                all.elsewhere(&send),
+                &mut Report::default(),
+            )?;
             anyhow::Ok(())
         };
         measured = Some(run());
@@ -179,6 +193,10 @@ fn take_turns(
                 subject.name()
             );
             turns[index].push((after.0 - before.0).as_nanos() as f64 / runs as f64);
+            if turn == 0 {
+                let checked = load.check(server, subject.translates(), &mut random);
+                checked.with_context(|| format!("{} on {}", subject.name(), load.hook()))?;
+            }
         }
     }
     Ok(turns)

@@ -1,6 +1,6 @@
 //! The services that hooks are measured with.
 
-use crate::bench::ours::service;
+use crate::dataplane::service;
 use lb_agent::desired::{Desired, Entry};
 use lb_agent::model::{Affinity, Backend, Client, Frontend, Protocol};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

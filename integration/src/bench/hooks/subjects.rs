@@ -39,7 +39,7 @@ pub(super) struct Subjects {
     empty: Subject,
     ours: Subject,
     /// Ours, with services of the other family.
-    ours6: Option<Subject>,
+    ours6: Subject,
     /// Ours with something left out or added.
     variants: Vec<Subject>,
     shapes: Vec<Subject>,
@@ -62,9 +62,8 @@ enum Programs {
 // === impl Subjects ===
 
 impl Subjects {
-    /// Loads and attaches the empty program and ours, with services of one family; the others, too,
-    /// if they are wanted.
-    pub(super) fn attach(lab: &Lab, others: bool) -> anyhow::Result<Self> {
+    /// Loads and attaches all of them.
+    pub(super) fn attach(lab: &Lab) -> anyhow::Result<Self> {
         let cgroup = lab.cgroup().child(EMPTY);
         let empty = |(hook, kind)| Ok((hook, EmptyProgram::on(cgroup.path(), kind)?));
         let empties = HOOKS.into_iter().map(empty).collect::<std::io::Result<_>>();
@@ -77,10 +76,6 @@ impl Subjects {
             anyhow::Ok(Subject::new(name, Programs::Ours(Rc::new(ours)), cgroup))
         };
         let base = ours("ours", Family::V4, false, 0)?;
-        if !others {
-            let (ours6, variants, shapes) = (None, Vec::new(), Vec::new());
-            return Ok(Self { empty, ours: base, ours6, variants, shapes });
-        }
         let mut ours6 = ours("ours6", Family::V6, false, 0)?;
         ours6.name = base.name;
         let traced = base.traced("ours, tracing");
@@ -101,7 +96,7 @@ impl Subjects {
             shape("three hashes and an LRU write", shapes::three_hashes)?,
             shape("prefix match, hash and an LRU write", shapes::prefix)?,
         ];
-        Ok(Self { empty, ours: base, ours6: Some(ours6), variants, shapes })
+        Ok(Self { empty, ours: base, ours6, variants, shapes })
     }
 
     /// Those that are compared on connect4, the empty program first.
@@ -117,7 +112,7 @@ impl Subjects {
                 [&self.empty, &self.ours].into_iter().chain(&self.shapes).collect()
             }
             (Family::V4, _) => vec![&self.empty, &self.ours],
-            (Family::V6, _) => [&self.empty].into_iter().chain(&self.ours6).collect(),
+            (Family::V6, _) => vec![&self.empty, &self.ours6],
         }
     }
 }

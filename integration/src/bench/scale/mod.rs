@@ -87,6 +87,16 @@ struct Amount {
     targets: usize,
 }
 
+const LEAST: Amount = Amount {
+    hosts: &[2, 4],
+    span: Duration::from_secs(4),
+    changes: 2,
+    services: 20,
+    lists: 2,
+    at_once: 2,
+    leases: 10,
+    targets: 100,
+};
 const QUICK: Amount = Amount {
     hosts: &[20, 50, 100],
     span: Duration::from_secs(5),
@@ -121,8 +131,12 @@ struct Step {
 }
 
 /// Measures, and says what follows from it.
+///
+/// # Errors
+///
+/// If the limit of open files can't be raised, or something can't be set up or measured.
 pub fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let amount = if plan.quick { QUICK } else { FULL };
+    let amount = plan.choose(LEAST, QUICK, FULL);
     raise_file_limit()?;
     let mut costs = None;
     lab::run("bench-scale", |lab| costs = Some(measure(lab, &amount, report)));

@@ -6,7 +6,7 @@ use clap::Parser;
 use integration::bench::machine::Machine;
 use integration::bench::results::Results;
 use integration::bench::table::tables;
-use integration::bench::{Plan, Report, SECTIONS, Section, check, plots, publish, verdict};
+use integration::bench::{Extent, Plan, Report, SECTIONS, Section, check, plots, publish, verdict};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -34,12 +34,15 @@ struct Cli {
     /// Put the results of a whole run among this work tree's documents
     #[arg(long)]
     update: bool,
+    /// Measure nothing: tables and plots of the last run
+    #[arg(long, conflicts_with_all = ["sections", "quick", "check"])]
+    again: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let mut out = std::io::stdout().lock();
     if cli.sections == ["list"] {
+        let mut out = std::io::stdout().lock();
         for Section { name, about, .. } in SECTIONS {
             writeln!(out, "{name:<18} {about}")?;
         }
@@ -50,12 +53,15 @@ fn main() -> anyhow::Result<()> {
         check::run(check::SERVICES, cli.seed, &mut report)?;
         return verdict("ratios have collapsed", &verdict::collapsed(report.figures()));
     }
+    if cli.again {
+        return conclude(&cli, &Results::read(&cli.out)?);
+    }
     let chosen = choose(&cli.sections)?;
     if cli.update {
         publish::check(&Machine::here(), &cli.sections)?;
     }
-    let judged = chosen.iter().any(|section| section.name == verdict::AFTERWARDS);
-    let plan = Plan { quick: cli.quick, seed: cli.seed };
+    let extent = if cli.quick { Extent::Quick } else { Extent::Full };
+    let plan = Plan { extent, seed: cli.seed };
     // What others have measured is kept.
     let mut failed = Vec::new();
     for section in chosen {
@@ -66,31 +72,42 @@ fn main() -> anyhow::Result<()> {
     failed.extend(report.unusable().iter().map(|figure| format!("no samples: {figure}")));
     let finished = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let figures = report.figures().to_vec();
-    let Plan { quick, seed } = plan;
-    let results = Results { machine: Machine::here(), finished, quick, seed, figures };
+    let Cli { quick, seed, .. } = cli;
+    let results = Results { machine: Machine::here(), finished, quick, seed, failed, figures };
     results.write(&cli.out)?;
+    conclude(&cli, &results)
+}
+
+/// Shows a run, judges it, and publishes one that is good.
+fn conclude(cli: &Cli, results: &Results) -> anyhow::Result<()> {
+    show(cli, results)?;
+    verdict("this run is not what it should be", &verdict::of_run(results))?;
+    if cli.update { publish(results) } else { Ok(()) }
+}
+
+/// Plots and tables.
+fn show(cli: &Cli, results: &Results) -> anyhow::Result<()> {
     plots::draw(&results.figures, &cli.out)?;
+    let mut out = std::io::stdout().lock();
     if cli.json {
         for figure in &results.figures {
             writeln!(out, "{}", serde_json::to_string(figure)?)?;
         }
-    } else {
-        writeln!(out, "A {}\n", results.machine)?;
-        for table in tables(&results.figures) {
-            writeln!(out, "{}", table.text())?;
-        }
-        writeln!(out, "Results and plots are in {}.", cli.out.display())?;
-    }
-    verdict("not everything was measured", &failed)?;
-    if cli.update {
-        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-        publish::publish(&results, own.parent().context("the work tree's root")?)?;
-    }
-    // Few turns are too few to say so.
-    if quick || !judged {
         return Ok(());
     }
-    verdict("ours is felt after connect", &verdict::felt_afterwards(&results.figures))
+    writeln!(out, "A {}\n", results.machine)?;
+    for table in tables(&results.figures) {
+        writeln!(out, "{}", table.text())?;
+    }
+    writeln!(out, "Results and plots are in {}.", cli.out.display())?;
+    Ok(())
+}
+
+fn publish(results: &Results) -> anyhow::Result<()> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = own.parent().context("the work tree's root")?;
+    publish::whole(results, root)?;
+    publish::publish(results, root)
 }
 
 fn verdict(what: &str, lines: &[String]) -> anyhow::Result<()> {

@@ -2,14 +2,27 @@
 //! is installed, and nothing that is installed is looked at.
 
 use crate::{note, output};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use integration::kernels::Kernel;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The smallest kernel that has all that is needed, emulated devices included.
 const PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Debian's packages can't be had here; whatever else goes wrong is a failure.
+#[derive(Debug)]
+pub(crate) struct Unavailable(String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
 
 /// A kernel that has been fetched.
 pub(crate) struct Files {
@@ -21,26 +34,31 @@ pub(crate) struct Files {
     pub(crate) release: String,
 }
 
-/// Fetches the suite's current kernel into `place`, unless it is there.
+/// Fetches the suite's current kernel into `place`, unless it is there. An error is [`Unavailable`] if there
+/// is nothing to fetch, or no way to it.
 pub(crate) fn fetch(kernel: &Kernel, place: &Path) -> anyhow::Result<Files> {
     let root = place.join("kernel");
     let marker = place.join("package");
     let have = fs::read_to_string(&marker).ok();
     let apt = match Apt::new(kernel.suite, place) {
         Ok(apt) => apt,
-        Err(error) if have.is_some() => {
+        Err(error) if have.is_some() && error.is::<Unavailable>() => {
             note(&format!("{error:#}; going on with the kernel that was fetched before"));
             return find(&root);
         }
         Err(error) => return Err(error),
     };
-    let packages = apt.packages()?;
+    let packages = apt.packages().map_err(unavailable)?;
     let wanted = packages.join(" ");
     if have.as_deref() != Some(&wanted) {
         apt.unpack(&packages, &root)?;
         fs::write(&marker, &wanted)?;
     }
     find(&root)
+}
+
+fn unavailable(error: anyhow::Error) -> anyhow::Error {
+    Unavailable(format!("{error:#}")).into()
 }
 
 fn find(root: &Path) -> anyhow::Result<Files> {
@@ -92,7 +110,8 @@ impl Apt {
         let options = options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect();
         let apt = Self { options, downloads };
         // A list that can't be had is an error, not a warning.
-        output(apt.run("apt-get").args(["update", "-qq", "-o", "APT::Update::Error-Mode=any"]))?;
+        output(apt.run("apt-get").args(["update", "-qq", "-o", "APT::Update::Error-Mode=any"]))
+            .map_err(unavailable)?;
         Ok(apt)
     }
 
@@ -135,7 +154,8 @@ impl Apt {
             fs::create_dir_all(stale)?;
         }
         let mut download = self.run("apt-get");
-        output(download.current_dir(&self.downloads).args(["download", "-qq"]).args(packages))?;
+        output(download.current_dir(&self.downloads).args(["download", "-qq"]).args(packages))
+            .map_err(unavailable)?;
         for entry in fs::read_dir(&self.downloads)? {
             output(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(root))?;
         }
@@ -166,7 +186,7 @@ fn own_sources() -> anyhow::Result<String> {
 }
 
 /// Where another suite comes from, if `sources` say where that of this machine does.
-fn source(sources: &str, codename: &str, suite: &str) -> anyhow::Result<String> {
+fn source(sources: &str, codename: &str, suite: &str) -> Result<String, Unavailable> {
     for stanza in sources.split("\n\n") {
         let field = |name: &str| {
             let found = stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -193,9 +213,9 @@ fn source(sources: &str, codename: &str, suite: &str) -> anyhow::Result<String> 
             return Ok(stanza_of(uri, suite, &key.unwrap_or_default()));
         }
     }
-    bail!(
+    Err(Unavailable(format!(
         "this machine's package sources have no suite `{codename}`: other kernels come from Debian"
-    )
+    )))
 }
 
 fn stanza_of(uris: &str, suite: &str, key: &str) -> String {
@@ -204,7 +224,7 @@ fn stanza_of(uris: &str, suite: &str, key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::source;
+    use super::{Unavailable, find, source};
 
     #[test]
     fn another_suite_comes_from_where_this_ones_does() {
@@ -224,5 +244,12 @@ mod tests {
         );
         let error = source(stanzas, "three", "two").unwrap_err().to_string();
         assert!(error.contains("`three`"), "{error}");
+    }
+
+    #[test]
+    fn a_package_without_a_kernel_is_no_reason_to_pass_it_over() {
+        let root = tempfile::tempdir().unwrap();
+        let Err(error) = find(root.path()) else { panic!("there is none") };
+        assert!(!error.is::<Unavailable>(), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use crate::build::build;
 use crate::pack::{self, installed};
 use crate::{Cli, Outcome, Parts, note, run};
 use anyhow::{Context, bail};
-use integration::bench::Plan;
+use integration::bench::{Extent, Plan};
 use integration::kernels::Kernel;
 use integration::kernels::programs::Job;
 use integration::kernels::report::Figures;
@@ -42,12 +42,14 @@ fn in_guest(cli: &Cli, kernel: &Kernel) -> anyhow::Result<Figures> {
     let program = built.binaries.get("kernels-init").context("cargo did not build it")?.clone();
     built.tests.insert(PROGRAM.to_owned(), program);
     let base = pack::base(&place, &built, &[ipvs::TOOL])?;
-    let plan = serde_json::to_string(&Plan { quick: cli.short, seed: cli.seed })?;
+    let extent = if cli.short { Extent::Quick } else { Extent::Full };
+    let plan = serde_json::to_string(&Plan { extent, seed: cli.seed })?;
     let shares = vec![vec![Job { program: PROGRAM.to_owned(), arguments: vec![plan] }]];
     let limit = Duration::from_secs(cli.limit);
     let parts = Parts { place: &place, base, built, modules: &ipvs::MODULES, shares, limit };
     let guest = match run(kernel, &parts)? {
         Outcome::Skipped(reason) => return Ok(Figures::Skipped { reason }),
+        Outcome::Failed(reason) => bail!("Linux {}: {reason}", kernel.name),
         Outcome::Ran(guests) => guests.into_iter().next().context("no guest ran")?,
     };
     let report = guest.report;

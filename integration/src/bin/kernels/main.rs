@@ -12,7 +12,7 @@ mod pack;
 use anyhow::{Context, bail};
 use build::Built;
 use clap::Parser;
-use fetch::Files;
+use fetch::{Files, Unavailable};
 use integration::kernels::programs::{Job, chosen, shared_out};
 use integration::kernels::report::Report;
 use integration::kernels::table::Table;
@@ -58,7 +58,10 @@ struct Cli {
 
 /// How it went with one kernel.
 enum Outcome {
+    /// It can't be had, for this reason.
     Skipped(String),
+    /// What was fetched is of no use.
+    Failed(String),
     Ran(Vec<Guest>),
 }
 
@@ -87,7 +90,8 @@ struct Row<'a> {
     release: &'a str,
     tests: &'a str,
     result: &'a str,
-    passed: u32,
+    /// Tests of the program, by name.
+    passed: &'a [String],
     failed: &'a [String],
     seconds: u64,
     /// Why it was skipped.
@@ -126,6 +130,10 @@ fn main() -> anyhow::Result<()> {
                 let reason = format!("can't be had: {reason}");
                 print(&cli, &Row { reason: &reason, ..whole(kernel, result, started) })?;
             }
+            Outcome::Failed(reason) => {
+                failed = true;
+                print(&cli, &Row { reason: &reason, ..whole(kernel, "FAIL", started) })?;
+            }
             Outcome::Ran(guests) => {
                 ran += 1;
                 let (mut good, mut compared) = (true, false);
@@ -158,7 +166,7 @@ fn tell(cli: &Cli, kernel: &Kernel, report: &Report, trouble: &[String]) -> anyh
             release: &report.release,
             tests: &tests.program,
             result: if tests.is_good() { "pass" } else { "FAIL" },
-            passed: tests.passed,
+            passed: &tests.passed,
             failed: &tests.failed,
             seconds: tests.seconds,
             reason: "",
@@ -190,7 +198,10 @@ fn run(kernel: &Kernel, parts: &Parts<'_>) -> anyhow::Result<Outcome> {
     fs::create_dir_all(&place)?;
     let files = match fetch::fetch(kernel, &place) {
         Ok(files) => files,
-        Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
+        Err(error) if error.is::<Unavailable>() => {
+            return Ok(Outcome::Skipped(format!("{error:#}")));
+        }
+        Err(error) => return Ok(Outcome::Failed(format!("{error:#}"))),
     };
     let modules = pack::modules(&place, &files, parts.modules)?;
     let guests = thread::scope(|scope| {
@@ -223,11 +234,13 @@ fn one_guest(
     let initramfs = pack::together(place, [&parts.base, modules, &archive])?;
     let guest = boot::boot(kernel, place, &files.image, &initramfs, parts.limit)?;
     let report = Report::read(&guest.report);
-    let mut trouble = Vec::new();
+    let mut trouble: Vec<_> = guest.trouble.into_iter().collect();
     if !report.complete {
-        let reason = if guest.timed_out { "was still running" } else { "ended too early" };
-        let (tail, limit) = (&guest.console_tail, parts.limit.as_secs());
-        trouble.push(format!("{tail}\nthe guest {reason} (its limit is {limit} s)"));
+        trouble.push(format!("{}\nthe guest ended too early", guest.console_tail));
+    }
+    let missing = report.missing(jobs);
+    if !missing.is_empty() {
+        trouble.push(format!("the guest did not say how these went: {}", missing.join(" ")));
     }
     Ok(Guest { report, trouble })
 }
@@ -260,7 +273,7 @@ fn whole<'a>(kernel: &'a Kernel, result: &'a str, started: Instant) -> Row<'a> {
         release: "",
         tests: "all",
         result,
-        passed: 0,
+        passed: &[],
         failed: &[],
         seconds: started.elapsed().as_secs(),
         reason: "",
@@ -273,12 +286,14 @@ fn print(cli: &Cli, row: &Row<'_>) -> anyhow::Result<()> {
         writeln!(out, "{}", serde_json::to_string(row)?)?;
     } else {
         let Row { kernel, release, tests, result, passed, failed, seconds, reason } = row;
-        let more = if *tests == "all" {
-            format!("{release}{reason}")
-        } else {
-            format!("{passed} passed {}", failed.join(" "))
-        };
-        writeln!(out, "{kernel:<7} {tests:<16} {result} {seconds:>4} s  {}", more.trim_end())?;
+        let count = format!("{} passed", passed.len());
+        let more = if *tests == "all" { format!("{release}{reason}") } else { count };
+        writeln!(out, "{kernel:<7} {tests:<16} {result} {seconds:>4} s  {more}")?;
+        for (names, verdict) in [(passed, "pass"), (failed, "FAIL")] {
+            for name in *names {
+                writeln!(out, "{kernel:<7} {tests:<16} {verdict}         {name}")?;
+            }
+        }
     }
     Ok(out.flush()?)
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What tests run, apart from the programs under test.
-const TOOLS: [&str; 26] = [
+const TOOLS: [&str; 27] = [
     "bash",
     "cat",
     "chown",
@@ -20,6 +20,7 @@ const TOOLS: [&str; 26] = [
     "id",
     "install",
     "ip",
+    "ip6tables-restore",
     "iptables-restore",
     "kmod",
     "ls",

@@ -6,7 +6,7 @@
 //! | `GET /livez`, `/readyz`, `/v1/...` | as on the [Unix socket](super), what changes something left out |
 //! | `GET /` and what belongs to it | the status page, see [`super::page`] |
 //!
-//! Clients are not trusted: requests are GET or HEAD, what [`super::server`] says holds for them, and what waits to be taken is bounded. A listener on loopback answers to addresses and `localhost` only, so that no web page
+//! Clients are not trusted: requests are GET or HEAD, what [`crate::serving`] says holds for them, and what waits to be taken is bounded. A listener on loopback answers to addresses and `localhost` only, so that no web page
 //! can read it by giving its own name this address.
 //!
 //! A module that serves something here has its routes merged in [`router`].
@@ -14,10 +14,10 @@
 mod exposition;
 
 use super::budget::{self, Budget};
-use super::server::{self, Patience, Precedence};
 use super::{Page, Parts, reading};
 use crate::config::{self, Http};
 use crate::leases::Leases;
+use crate::serving::{self, Patience};
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -53,8 +53,12 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Listens where it is asked to. That the default address can't be had is no error but a warning.
-/// Needs a tokio runtime.
+/// Listens where it is asked to. Needs a tokio runtime.
+///
+/// # Errors
+///
+/// If a configured address can't be listened on: it is taken or not this host's, or the port needs a privilege.
+/// That the default address can't be had is no error but a warning, in place of a listener.
 pub fn bind(http: Http) -> Result<(Option<TcpListener>, Option<String>), BindError> {
     let Some(address) = http.address() else { return Ok((None, None)) };
     match listen(address) {
@@ -99,7 +103,7 @@ pub async fn serve(
 ) {
     let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let router = router.layer(from_fn_with_state(local, known_host));
-    server::serve(listener, |_| router.clone(), Precedence::Turns, PATIENCE, shutdown).await;
+    serving::serve(listener, router, PATIENCE, shutdown).await;
 }
 
 // === for every request ===

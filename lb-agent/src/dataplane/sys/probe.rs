@@ -3,6 +3,8 @@
 
 use super::{bpf, new_fd};
 use aya_obj::generated::bpf_cmd;
+use std::io;
+use std::os::fd::OwnedFd;
 
 /// What `union bpf_attr` begins with for `BPF_PROG_LOAD`.
 #[repr(C)]
@@ -19,7 +21,7 @@ struct Load {
 
 /// Whether atomic operations may tell what was there before.
 pub(crate) fn has_atomics() -> bool {
-    loads(&[
+    let program = load(&[
         // A word on the stack, 0; and 1 to be added to it.
         instruction(0x7a, 10, 0, -8, 0),
         instruction(0xb7, 1, 0, 0, 1),
@@ -28,26 +30,28 @@ pub(crate) fn has_atomics() -> bool {
         // Returns 0.
         instruction(0xb7, 0, 0, 0, 0),
         instruction(0x95, 0, 0, 0, 0),
-    ])
+    ]);
+    program.is_ok()
 }
 
 /// `struct bpf_insn`.
-const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
+pub(super) const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
     let [low, high] = offset.to_le_bytes();
     let [a, b, c, d] = immediate.to_le_bytes();
     u64::from_le_bytes([code, from << 4 | to, low, high, a, b, c, d])
 }
 
-fn loads(code: &[u64]) -> bool {
+/// A program that sees packets of a socket.
+pub(super) fn load(code: &[u64]) -> io::Result<OwnedFd> {
     const SOCKET_FILTER: u32 = 1;
     let attributes = Load {
         program_type: SOCKET_FILTER,
-        instructions: u32::try_from(code.len()).unwrap_or(0),
+        instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
         code: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         ..Load::default()
     };
-    bpf(bpf_cmd::BPF_PROG_LOAD, &attributes).and_then(new_fd).is_ok()
+    bpf(bpf_cmd::BPF_PROG_LOAD, &attributes).and_then(new_fd)
 }
 
 #[cfg(test)]
@@ -57,6 +61,6 @@ mod tests {
     #[test]
     fn what_no_kernel_takes_is_told_from_what_this_one_does() {
         assert!(has_atomics());
-        assert!(!loads(&[instruction(0xff, 0, 0, 0, 0), instruction(0x95, 0, 0, 0, 0)]));
+        load(&[instruction(0xff, 0, 0, 0, 0), instruction(0x95, 0, 0, 0, 0)]).unwrap_err();
     }
 }

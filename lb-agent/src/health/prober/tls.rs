@@ -1,24 +1,18 @@
 //! TLS for probes: whom to trust, and the handshake.
 
 use crate::model::check::ProbeTls;
+use crate::tls;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
-use tokio_rustls::{TlsConnector, rustls};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long what was read from files is used: a new authority counts after that.
 const KEEP: Duration = Duration::from_secs(60);
@@ -89,80 +83,24 @@ impl Trust {
 }
 
 fn build(settings: &ProbeTls) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("L6RSP {error}"))?;
-    if !settings.verify {
-        let verifier = Arc::new(Anybody(provider));
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-        return Ok(builder.with_no_client_auth());
-    }
-    let roots = match &settings.ca {
+    let trust = match &settings.ca {
+        _ if !settings.verify => tls::Trust::Anybody,
+        None => tls::Trust::System,
         Some(file) => authorities(file)?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
     };
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    tls::client(trust, None).map_err(|error| format!("L6RSP {error}"))
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, String> {
+fn authorities(file: &Path) -> Result<tls::Trust, String> {
     let bad = |error: &dyn std::fmt::Display| {
         format!("L6RSP {}: {error}; name a PEM file of certificates", file.display())
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))? {
-        let certificate = certificate.map_err(|error| bad(&error))?;
-        roots.add(certificate).map_err(|error| bad(&error))?;
-    }
-    if roots.is_empty() {
+    let text = std::fs::read(file).map_err(|error| bad(&error))?;
+    let certificates = tls::certificates(&text).map_err(|error| bad(&error))?;
+    if certificates.is_empty() {
         return Err(bad(&"there is no certificate in it"));
     }
-    Ok(roots)
-}
-
-/// Takes any certificate, as `verify: false` asks for; signatures are still checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    Ok(tls::Trust::Authorities(certificates))
 }
 
 #[cfg(test)]

@@ -6,23 +6,23 @@ use std::collections::BTreeSet;
 
 /// What removes the chains of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// The table.
-    pub(super) table: String,
+    pub(crate) table: String,
     /// For `iptables-restore --noflush`; empty if there is nothing to remove.
-    pub(super) commands: String,
+    pub(crate) commands: String,
     /// Chains that go.
-    pub(super) chains: usize,
+    pub(crate) chains: usize,
     /// Rules in other chains that go.
-    pub(super) rules: usize,
+    pub(crate) rules: usize,
     /// What can't be removed.
-    pub(super) left: Vec<String>,
+    pub(crate) left: Vec<String>,
     /// What stays because others use it.
-    pub(super) kept: Vec<String>,
+    pub(crate) kept: Vec<String>,
 }
 
 /// A batch for each table.
-pub(super) fn batches(saved: &str) -> Vec<Batch> {
+pub(crate) fn batches(saved: &str) -> Vec<Batch> {
     let tables = saved.split("\n*").map(|part| part.strip_prefix('*').unwrap_or(part));
     let named = tables.filter_map(|part| part.split_once('\n'));
     named.filter(|(table, _)| is_plain(table)).map(|(table, lines)| batch(table, lines)).collect()

@@ -4,9 +4,9 @@
 //! `nft` and iptables' own tools are run, never through a shell. What goes into their batches is
 //! decided by [`nft`] and [`iptables`] (pure), and each removes all of a table or nothing.
 
-mod iptables;
-mod names;
-mod nft;
+pub(crate) mod iptables;
+pub(crate) mod names;
+pub(crate) mod nft;
 
 use std::io::{self, Write as _};
 use std::path::Path;

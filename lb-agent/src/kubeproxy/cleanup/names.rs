@@ -45,7 +45,7 @@ pub(super) fn keep_shared<'a>(
 }
 
 /// Whether a chain is kube-proxy's. Such a name has letters, digits and dashes only.
-pub(super) fn is_kube_proxys(name: &str) -> bool {
+pub(crate) fn is_kube_proxys(name: &str) -> bool {
     let hash = |hash: &str| {
         !hash.is_empty() && hash.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
     };
@@ -54,7 +54,7 @@ pub(super) fn is_kube_proxys(name: &str) -> bool {
 }
 
 /// Whether a name, whoever gave it, can stand in a batch.
-pub(super) fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !name.is_empty() && !name.starts_with('-') && name.chars().all(plain)
 }

@@ -9,26 +9,26 @@ use std::collections::BTreeSet;
 
 /// A table to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) family: &'static str,
-    pub(super) name: &'static str,
+pub(crate) struct Table {
+    pub(crate) family: &'static str,
+    pub(crate) name: &'static str,
     /// All of it is kube-proxy's.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
 }
 
 /// What removes the chains of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// For `nft -f -`; empty if there is nothing to remove.
-    pub(super) commands: String,
+    pub(crate) commands: String,
     /// Chains that go.
-    pub(super) chains: usize,
+    pub(crate) chains: usize,
     /// Rules in other chains that go.
-    pub(super) rules: usize,
+    pub(crate) rules: usize,
     /// What can't be removed.
-    pub(super) left: Vec<String>,
+    pub(crate) left: Vec<String>,
     /// What stays because others use it.
-    pub(super) kept: Vec<String>,
+    pub(crate) kept: Vec<String>,
 }
 
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
@@ -37,7 +37,7 @@ const FAMILIES: [&str; 2] = ["ip", "ip6"];
 const NAMES: [&str; 5] = ["kube-proxy", "filter", "nat", "mangle", "raw"];
 
 /// The tables of `nft -j list tables` that concern kube-proxy.
-pub(super) fn tables(json: &str) -> Result<Vec<Table>, serde_json::Error> {
+pub(crate) fn tables(json: &str) -> Result<Vec<Table>, serde_json::Error> {
     let listed = objects(json)?;
     let has = |family: &str, name: &str| {
         let mut tables = listed.iter().filter_map(|object| object.get("table"));
@@ -49,7 +49,7 @@ pub(super) fn tables(json: &str) -> Result<Vec<Table>, serde_json::Error> {
 }
 
 /// The batch for a table, from `nft -j list table`.
-pub(super) fn batch(table: Table, json: &str) -> Result<Batch, serde_json::Error> {
+pub(crate) fn batch(table: Table, json: &str) -> Result<Batch, serde_json::Error> {
     let listed = objects(json)?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let chains = listed.iter().filter_map(|object| object.get("chain"));

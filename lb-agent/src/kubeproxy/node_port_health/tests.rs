@@ -3,6 +3,7 @@
 use super::*;
 use crate::kubeproxy::applied::tests::applied;
 use crate::kubeproxy::servers::tests::get;
+use crate::serving::tests::{expect_let_go, short};
 use crate::source::kubernetes::cluster::{HealthCheck, NodeFacts};
 use crate::source::kubernetes::events;
 use std::net::TcpListener as StdListener;
@@ -91,7 +92,7 @@ async fn servers_come_move_and_go_with_their_services() {
         watch::channel(Arc::new(ips(&["127.0.0.1"]).into_iter().collect()));
     let (events, mut heard) = events::channel();
     let settings = on_loopback(facts_now, addresses, events);
-    let serving = tokio::spawn(run_every(Duration::from_millis(20), settings));
+    let serving = tokio::spawn(run_with(Duration::from_millis(20), PATIENCE, settings));
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
 
     let first = free_port();
@@ -148,7 +149,8 @@ async fn a_port_goes_from_one_service_to_another_without_a_gap_to_speak_of() {
     let (tell_addresses, addresses) = watch::channel(local(&["127.0.0.1"]));
     let (events, mut heard) = events::channel();
     // A port that is refused would be tried again only much later.
-    let serving = tokio::spawn(run_every(PAUSE, on_loopback(facts_now, addresses, events)));
+    let settings = on_loopback(facts_now, addresses, events);
+    let serving = tokio::spawn(run_with(PAUSE, PATIENCE, settings));
     let port = free_port();
     let at = SocketAddr::from(([127, 0, 0, 1], port));
     tell.send_replace(facts(&[("a", port, 1)]));
@@ -175,6 +177,23 @@ async fn a_port_goes_from_one_service_to_another_without_a_gap_to_speak_of() {
     kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(kept.read(&mut byte).await.unwrap(), 1);
     assert!(heard.try_recv().is_err(), "nothing went wrong");
+    drop(tell);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_half_a_head_is_let_go() {
+    let port = free_port();
+    let (tell, facts_now) = watch::channel(facts(&[("web", port, 1)]));
+    let (_addresses, addresses) =
+        watch::channel(Arc::new(ips(&["127.0.0.1"]).into_iter().collect()));
+    let (events, _heard) = events::channel();
+    let settings = on_loopback(facts_now, addresses, events);
+    // A port that another test has just taken is tried again.
+    let serving = tokio::spawn(run_with(Duration::from_millis(20), short(PATIENCE), settings));
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    until("the port", async || is_open(at).await).await;
+    expect_let_go(TcpStream::connect(at).await.unwrap()).await;
     drop(tell);
     serving.await.unwrap();
 }

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::kubeproxy::applied::tests::{applied, applied_within, published};
+use crate::kubeproxy::listen::PATIENCE;
 use crate::source::kubernetes::cluster::{Facts, Work};
 use crate::source::kubernetes::progress::Queued;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,7 +26,7 @@ pub(in crate::kubeproxy) async fn get(address: SocketAddr, path: &str) -> (u16, 
 async fn serve(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(crate::serving::serve(listener, router, PATIENCE, pending()));
     address
 }
 

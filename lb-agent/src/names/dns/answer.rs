@@ -81,6 +81,9 @@ impl Server {
         if queries != 1 || answers > 0 || authorities > 0 || additionals > BESIDES {
             return bare(&metadata, ResponseCode::FormErr);
         }
+        if !is_written_out(message) {
+            return bare(&metadata, ResponseCode::FormErr);
+        }
         let protocol = if way == Way::Udp { Protocol::Udp } else { Protocol::Tcp };
         let Ok(request) = Request::from_bytes(message.to_vec(), source, protocol) else {
             return bare(&metadata, ResponseCode::FormErr);
@@ -293,6 +296,22 @@ fn bare(request: &Metadata, code: ResponseCode) -> Option<Vec<u8>> {
     let header = Header { metadata, counts: HeaderCounts::default() };
     header.emit(&mut BinEncoder::new(&mut bytes)).ok()?;
     Some(bytes)
+}
+
+/// Whether the question's name stands there label by label. No name comes before it, so what it points at is
+/// something else, and in the answer, which repeats the question as it is, something else again.
+fn is_written_out(message: &[u8]) -> bool {
+    const HEADER: usize = 12;
+    const LONGEST_LABEL: u8 = 63;
+    let mut rest = message.get(HEADER..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first() {
+        match *length {
+            0 => break,
+            1..=LONGEST_LABEL => rest = after.get(usize::from(*length)..).unwrap_or_default(),
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// The zone's name server: us.

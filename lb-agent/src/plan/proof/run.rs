@@ -1,22 +1,9 @@
 //! The exploration: nothing goes astray, and whatever rule is broken, it is found out.
 
 use super::wanted::{SCENES, Scene};
-use super::{Bounds, Event, Mutation, Protocol, SOUND};
+use super::{Event, Mutation, Protocol, SOUND};
 use stateright::{Checker, HasDiscoveries, Model as _};
 use std::collections::BTreeSet;
-
-/// One connect at a time, and long histories; two at a time, and shorter ones.
-const BOUNDS: [Bounds; 2] =
-    [Bounds { readers: 1, plans: 6, deaths: 2 }, Bounds { readers: 2, plans: 5, deaths: 1 }];
-
-/// The same where another layout's programs are replaced: its sockets and the moment of the replacement
-/// come to all else, and the histories that matter are short.
-const REPLACING: [Bounds; 2] =
-    [Bounds { readers: 1, plans: 4, deaths: 1 }, Bounds { readers: 2, plans: 3, deaths: 1 }];
-
-fn bounds(scene: &Scene) -> [Bounds; 2] {
-    if scene.others.is_empty() { BOUNDS } else { REPLACING }
-}
 
 /// Explores all of every scene, and what may happen does happen in one or another.
 #[test]
@@ -24,7 +11,7 @@ fn no_connect_ever_goes_astray() {
     let mut met = BTreeSet::new();
     let mut all = BTreeSet::new();
     for (scene, bounds) in
-        SCENES.iter().flat_map(|scene| bounds(scene).map(|bounds| (scene, bounds)))
+        SCENES.iter().flat_map(|scene| scene.bounds.map(|bounds| (scene, bounds)))
     {
         let model = Protocol::new(Mutation::Faithful, bounds, scene);
         let checker = model.checker().threads(1).spawn_bfs().join();
@@ -55,6 +42,7 @@ fn every_broken_rule_is_found_out() {
         Mutation::InsertBeforePublish,
         Mutation::IndexReusedAtOnce,
         Mutation::RowsReusedAtOnce,
+        Mutation::FirstUserRetires,
         Mutation::IdReusedWhileCounted,
         Mutation::AdoptWithoutGrace,
         Mutation::RecallForgotten,
@@ -69,7 +57,7 @@ fn every_broken_rule_is_found_out() {
 }
 
 fn break_rule(mutation: Mutation, scene: &Scene) -> Option<()> {
-    let checker = Protocol::new(mutation, bounds(scene)[0], scene).checker().threads(1);
+    let checker = Protocol::new(mutation, scene.bounds[0], scene).checker().threads(1);
     let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let path = checker.discovery(SOUND)?;
     let violation = path.last_state().violation?;

@@ -2,6 +2,7 @@
 //! may come to in each. Every backend belongs to one service only, so that whoever ends up there was
 //! that service's.
 
+use super::Bounds;
 use super::tables::FRONTENDS;
 use crate::desired::{Desired, Entry};
 use crate::model::{
@@ -16,6 +17,19 @@ use std::sync::Arc;
 pub(super) const ABSENT: u8 = 1 << 7;
 /// The service had no backend.
 pub(super) const REFUSED: u8 = 1 << 6;
+
+/// One connect at a time, and long histories; two at a time, and shorter ones.
+const BOUNDS: [Bounds; 2] =
+    [Bounds { readers: 1, plans: 6, deaths: 2 }, Bounds { readers: 2, plans: 5, deaths: 1 }];
+
+/// The same for two frontends with three states, of which there are many more histories.
+const SHARING: [Bounds; 2] =
+    [Bounds { readers: 1, plans: 5, deaths: 2 }, Bounds { readers: 2, plans: 4, deaths: 1 }];
+
+/// The same where another layout's programs are replaced: its sockets and the moment of the replacement
+/// come to all else, and the histories that matter are short.
+const REPLACING: [Bounds; 2] =
+    [Bounds { readers: 1, plans: 4, deaths: 1 }, Bounds { readers: 2, plans: 3, deaths: 1 }];
 
 /// A state that may be desired.
 pub(super) struct Wanted {
@@ -33,6 +47,8 @@ pub(super) struct Scene {
     pub(super) name: &'static str,
     /// Tables so small that what is freed is soon used again.
     pub(super) limits: Limits,
+    /// How far it is explored.
+    pub(super) bounds: [Bounds; 2],
     states: &'static [&'static [Line]],
     /// What programs of another layout serve at first, for a service with the id 0 and frontend 0: ids,
     /// and the backends they stand for.
@@ -40,10 +56,11 @@ pub(super) struct Scene {
 }
 
 /// Backends 0 and 1 are a's, 2 is b's.
-pub(super) const SCENES: [Scene; 5] = [
+pub(super) const SCENES: [Scene; 6] = [
     Scene {
         name: "backends come, rest and go",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
+        bounds: BOUNDS,
         states: &[
             &[("a", &[0], &[(0, true)])],
             &[("a", &[0], &[(0, false), (1, true)])],
@@ -54,18 +71,21 @@ pub(super) const SCENES: [Scene; 5] = [
     Scene {
         name: "a frontend changes hands",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
+        bounds: BOUNDS,
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[0], &[(2, true)])], &[]],
         others: &[],
     },
     Scene {
         name: "another frontend takes what one has left",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
+        bounds: BOUNDS,
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[1], &[(2, true)])], &[]],
         others: &[],
     },
     Scene {
         name: "two services exchange their frontends",
         limits: Limits { frontends: 2, services: 2, rows: 9, backends: 2 },
+        bounds: BOUNDS,
         states: &[
             &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
             &[("a", &[1], &[(0, true)]), ("b", &[0], &[(2, true)])],
@@ -73,8 +93,20 @@ pub(super) const SCENES: [Scene; 5] = [
         others: &[],
     },
     Scene {
+        name: "frontends share a block",
+        limits: Limits { frontends: 2, services: 2, rows: 9, backends: 2 },
+        bounds: SHARING,
+        states: &[
+            &[("a", &[0, 1], &[(0, true)])],
+            &[("a", &[0], &[(0, true)]), ("b", &[1], &[(2, true)])],
+            &[("a", &[0, 1], &[(0, false), (1, true)])],
+        ],
+        others: &[],
+    },
+    Scene {
         name: "programs of another layout are replaced",
         limits: Limits { frontends: 1, services: 2, rows: 7, backends: 2 },
+        bounds: REPLACING,
         states: &[&[("a", &[0], &[(0, true)])], &[("b", &[0], &[(2, true)])], &[]],
         others: &[(0, 0), (1, 1)],
     },

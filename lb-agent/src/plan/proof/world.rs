@@ -1,7 +1,7 @@
 //! A state of the model: tables, agent, connects, and what is right at the moment.
 
 use super::reader::{At, Reader};
-use super::tables::{FRONTENDS, Row, Tables};
+use super::tables::{Element, FRONTENDS, Row, Tables, Word};
 use super::wanted::{ABSENT, REFUSED, Wanted};
 use super::writer::{Blocks, Planners, Script, Step};
 use super::{READERS, Violation};
@@ -121,6 +121,25 @@ impl World {
             }
             _ => false,
         })
+    }
+
+    /// Whether the next step leads a frontend away from a block that another goes on to share.
+    pub(super) fn leaves_shared(&self) -> bool {
+        let Agent::Running { work: Some(work), .. } = &self.agent else { return false };
+        let Some((Step::Publish { index, .. }, rest)) = work.steps().split_first() else {
+            return false;
+        };
+        let word = self.tables.words[usize::from(*index)];
+        let stays = |element: &Element| {
+            let moves = |step: &Step| match *step {
+                Step::Publish { index, .. } => index == element.index,
+                Step::Delete { frontend } => frontend == element.frontend,
+                _ => false,
+            };
+            let same = self.tables.words[usize::from(element.index)] == word;
+            element.linked && element.index != *index && same && !rest.iter().any(moves)
+        };
+        matches!(word, Word::Block { .. }) && self.tables.elements.iter().any(stays)
     }
 
     /// Whether a connect under way holds something of this kind.

@@ -4,8 +4,10 @@
 use super::Mutation;
 use super::tables::{Row, Tables, Word};
 use super::wanted::{Wanted, frontend_of, number_of};
+use crate::desired::Desired;
+use crate::model::ServiceName;
 use crate::plan::block::Block;
-use crate::plan::{Action, Limits, Observed, Orphan, Planner, key_of};
+use crate::plan::{Action, Limits, Observed, Orphan, Plan, Planner, key_of};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +47,13 @@ type Called = (u32, Option<Arc<Script>>);
 #[derive(Debug, Default)]
 pub(super) struct Blocks(Vec<Arc<Block>>);
 
+/// A planner, and the number of what it was last asked for: from there on it is told changes.
+#[derive(Clone, Debug)]
+struct Known {
+    planner: Planner,
+    last: Option<u8>,
+}
+
 /// Planners by number, and what has been learnt of them.
 #[derive(Debug)]
 pub(super) struct Planners {
@@ -52,7 +61,7 @@ pub(super) struct Planners {
     /// What is known of another layout's ids.
     recalled: BTreeMap<u32, Orphan>,
     pub(super) blocks: Blocks,
-    planners: Vec<Arc<Planner>>,
+    planners: Vec<Arc<Known>>,
     numbers: HashMap<String, u32>,
     calls: HashMap<(u32, Call), Called>,
     adoptions: HashMap<(Tables, u8, bool), Option<u32>>,
@@ -108,17 +117,21 @@ impl Planners {
         }
     }
 
-    /// Plans for a state that is desired.
+    /// Plans for a state that is desired, one of these.
     pub(super) fn plan(
         &mut self,
         planner: u32,
         number: u8,
-        wanted: &Wanted,
+        wanted: &[Wanted],
         mutation: Mutation,
     ) -> (u32, Arc<Script>) {
-        let (next, script) = self.call(planner, Call::Plan(number), |planner, blocks| {
-            let plan = planner.plan(&wanted.desired);
-            mutate(planner, mutation);
+        let (next, script) = self.call(planner, Call::Plan(number), |known, blocks| {
+            let desired = |number: u8| &wanted[usize::from(number)].desired;
+            let before = known.last.replace(number).map(desired);
+            let planner = &mut known.planner;
+            let users = users(planner);
+            let plan = plan_both_ways(planner, before, desired(number));
+            mutate(planner, mutation, &users);
             let mut steps: Vec<Step> =
                 plan.actions.iter().map(|action| Step::new(action, blocks)).collect();
             mutation.reorder(&mut steps);
@@ -129,16 +142,16 @@ impl Planners {
     }
 
     pub(super) fn start_grace(&mut self, planner: u32) -> u32 {
-        let start = |planner: &mut Planner, _: &mut Blocks| {
-            planner.start_grace();
+        let start = |known: &mut Known, _: &mut Blocks| {
+            known.planner.start_grace();
             None
         };
         self.call(planner, Call::StartGrace, start).0
     }
 
     pub(super) fn end_grace(&mut self, planner: u32) -> u32 {
-        let end = |planner: &mut Planner, _: &mut Blocks| {
-            planner.end_grace();
+        let end = |known: &mut Known, _: &mut Blocks| {
+            known.planner.end_grace();
             None
         };
         self.call(planner, Call::EndGrace, end).0
@@ -146,7 +159,7 @@ impl Planners {
 
     /// Frees the ids that rest and are not in `counted`, a set of bits.
     pub(super) fn free(&mut self, planner: u32, counted: u8) -> u32 {
-        let free = |planner: &mut Planner, _: &mut Blocks| {
+        let free = |Known { planner, .. }: &mut Known, _: &mut Blocks| {
             let resting = planner.resting_backends().into_iter();
             planner.free_backends(&resting.filter(|id| counted & 1 << id == 0).collect());
             None
@@ -167,7 +180,7 @@ impl Planners {
             observed.recalled.clone_from(&self.recalled);
         }
         let adopted = observed.and_then(|observed| Planner::adopt(self.limits, observed).ok());
-        let number = adopted.map(|planner| self.number(planner));
+        let number = adopted.map(|planner| self.number(Known { planner, last: None }));
         self.adoptions.insert(key, number);
         number
     }
@@ -176,7 +189,7 @@ impl Planners {
     pub(super) fn fresh(&mut self) -> u32 {
         let observed = Observed { fresh: true, ..Observed::default() };
         let planner = Planner::adopt(self.limits, observed).expect("empty tables are sound");
-        self.number(planner)
+        self.number(Known { planner, last: None })
     }
 
     /// How many there are.
@@ -185,7 +198,7 @@ impl Planners {
     }
 
     pub(super) fn planner(&self, number: u32) -> &Planner {
-        &self.planners[number as usize]
+        &self.planners[number as usize].planner
     }
 
     /// Indexes and rows that the planner would not hand out.
@@ -203,12 +216,12 @@ impl Planners {
         &mut self,
         planner: u32,
         call: Call,
-        act: impl FnOnce(&mut Planner, &mut Blocks) -> Option<Arc<Script>>,
+        act: impl FnOnce(&mut Known, &mut Blocks) -> Option<Arc<Script>>,
     ) -> Called {
         if let Some(known) = self.calls.get(&(planner, call)) {
             return known.clone();
         }
-        let mut next = self.planner(planner).clone();
+        let mut next = (*self.planners[planner as usize]).clone();
         let script = act(&mut next, &mut self.blocks);
         let result = (self.number(next), script);
         self.calls.insert((planner, call), result.clone());
@@ -216,11 +229,11 @@ impl Planners {
     }
 
     /// The number of a planner: those that look alike in every field are the same.
-    fn number(&mut self, planner: Planner) -> u32 {
+    fn number(&mut self, known: Known) -> u32 {
         let next = self.planners.len() as u32;
-        let number = *self.numbers.entry(format!("{planner:?}")).or_insert(next);
+        let number = *self.numbers.entry(format!("{known:?}")).or_insert(next);
         if number == next {
-            self.planners.push(Arc::new(planner));
+            self.planners.push(Arc::new(known));
         }
         number
     }
@@ -251,8 +264,36 @@ impl Planners {
     }
 }
 
-/// What a planner would do that has forgotten a rule.
-fn mutate(planner: &mut Planner, mutation: Mutation) {
+/// Plans as the loop does, for what is not as it was `before`, and for all, which must come to the same:
+/// in its steps, and in what the planner makes of them.
+fn plan_both_ways(planner: &mut Planner, before: Option<&Desired>, desired: &Desired) -> Plan {
+    let mut other = planner.clone();
+    let all = other.plan(desired);
+    // One that has just adopted looks at all, whatever it is told.
+    let changed = before.map_or_else(BTreeSet::new, |before| changes(before, desired));
+    let plan = planner.plan_changes(desired, &changed);
+    let said = |plan: &Plan| format!("{:?}", (&plan.actions, &plan.rejections, &plan.deferred));
+    assert_eq!(said(&plan), said(&all), "changes are planned otherwise than all");
+    // What only serves to find changes.
+    other.outlook.clone_from(&planner.outlook);
+    other.unfinished.clone_from(&planner.unfinished);
+    assert_eq!(format!("{planner:?}"), format!("{other:?}"), "the planner remembers otherwise");
+    plan
+}
+
+/// The services that are not the same in both.
+fn changes(before: &Desired, now: &Desired) -> BTreeSet<ServiceName> {
+    let names = before.services.keys().chain(now.services.keys());
+    names.filter(|name| before.services.get(*name) != now.services.get(*name)).cloned().collect()
+}
+
+/// How many frontends each block has.
+fn users(planner: &Planner) -> BTreeMap<u32, u32> {
+    planner.blocks.iter().map(|(base, held)| (*base, held.users)).collect()
+}
+
+/// What a planner would do that has forgotten a rule; `before` are the users of blocks before the plan.
+fn mutate(planner: &mut Planner, mutation: Mutation, before: &BTreeMap<u32, u32>) {
     match mutation {
         Mutation::IndexReusedAtOnce => {
             for index in std::mem::take(&mut planner.retired.indexes) {
@@ -262,6 +303,14 @@ fn mutate(planner: &mut Planner, mutation: Mutation) {
         Mutation::RowsReusedAtOnce => {
             for (base, length) in std::mem::take(&mut planner.retired.blocks) {
                 planner.rows.free(base, length);
+            }
+        }
+        Mutation::FirstUserRetires => {
+            let Planner { blocks, retired, .. } = planner;
+            let left =
+                |base: &u32, users: u32| before.get(base).is_some_and(|before| users < *before);
+            for (base, held) in blocks.extract_if(.., |base, held| left(base, held.users)) {
+                retired.blocks.push((base, held.block.length()));
             }
         }
         _ => {}

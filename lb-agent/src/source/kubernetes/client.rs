@@ -4,15 +4,22 @@
 //! a wrong endpoint of the API server's own Service could not be corrected by hearing of the right
 //! one. Token files are read for every request, and everything else again after each failure.
 
+mod authorization;
+mod kubeconfig;
+mod plugin;
+
+use self::authorization::Authorization;
 use super::arrival::{Arrival, noted};
 use super::trouble::{Trouble, innermost, of_config};
 use crate::config::KubernetesSource;
 use crate::metrics::own;
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use crate::tls::{self, Identity, Trust};
+use hyper::header::AUTHORIZATION;
 use hyper::{Request, Uri};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::client::{Body, ConfigExt as _};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use lb_common::PROBE_MARK;
 use std::error::Error;
@@ -24,6 +31,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 /// How long one address may take to answer.
@@ -76,7 +84,12 @@ impl Connection {
         Self { source, made: Arc::default() }
     }
 
-    /// The client, made anew if there is none. An error is a line that says what to do.
+    /// The client, made anew if there is none.
+    ///
+    /// # Errors
+    ///
+    /// A line that says what to do: the kubeconfig or the pod's service account can't be read or used, its plugin
+    /// for credentials fails, it asks for a proxy, or `server` is no URL. The API server is not asked.
     pub async fn client(&self) -> Result<Client, String> {
         self.made().await.map(|made| made.client).map_err(|trouble| trouble.text)
     }
@@ -113,19 +126,18 @@ impl Connection {
 
 /// Reads files, but does not connect yet.
 async fn make(source: &KubernetesSource) -> Result<Made, Trouble> {
-    let (mut config, origin) = read_config(source).await?;
+    let (config, origin) = read_config(source).await?;
     if config.proxy_url.is_some() {
         return Err(Trouble::unreachable(format!(
             "{origin} asks for a proxy (proxy-url), and connections through one are not made; \
              remove it there, or name a server that is reached directly"
         )));
     }
-    let token = config.auth_info.token_file.take().map(PathBuf::from);
-    // A token that is given as text takes precedence.
-    let token = token.filter(|_| config.auth_info.token.is_none());
+    let bad = |error: String| of_config(&origin, &error);
+    let (authorization, identity) = authorization::of(&config.auth_info).await.map_err(bad)?;
+    let token = authorization.file().map(Path::to_owned);
     let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let client =
-        build(&config, token.clone()).map_err(|error| of_config(&origin, &innermost(&error)))?;
+    let client = build(&config, authorization, identity).map_err(bad)?;
     Ok(Made { client, server: Arc::new(Server { url, token, origin }) })
 }
 
@@ -136,9 +148,10 @@ async fn read_config(source: &KubernetesSource) -> Result<(Config, String), Trou
             let bad = |error: &(dyn Error + 'static)| of_config(&origin, &innermost(error));
             let read = tokio::task::spawn_blocking({
                 let path = path.clone();
-                move || Kubeconfig::read_from(path)
+                move || kubeconfig::read(&path)
             });
-            let kubeconfig = read.await.map_err(|error| bad(&error))?.map_err(|e| bad(&e))?;
+            let kubeconfig = read.await.map_err(|error| bad(&error))?;
+            let kubeconfig = kubeconfig.map_err(|error| of_config(&origin, &error))?;
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
             (config.map_err(|error| bad(&error))?, origin)
@@ -153,7 +166,12 @@ async fn read_config(source: &KubernetesSource) -> Result<(Config, String), Trou
 
 /// Whether this is the text of a kubeconfig, as far as that can be told without the files that it names.
 pub(crate) fn try_kubeconfig(text: &str) -> Result<(), String> {
-    Kubeconfig::from_yaml(text).map(drop).map_err(|error| innermost(&error))
+    kubeconfig::parse(text).map(drop)
+}
+
+/// Whether this is what a credential plugin should write.
+pub(crate) fn try_credential(written: &[u8]) -> Result<(), String> {
+    plugin::credential(written).map(drop)
 }
 
 /// As a pod, if this is one.
@@ -185,16 +203,34 @@ fn parse(server: &str) -> Result<Uri, Trouble> {
     server.parse().map_err(bad)
 }
 
-fn build(config: &Config, token: Option<PathBuf>) -> Result<Client, kube::Error> {
-    let https =
-        config.rustls_https_connector_with_connector(service_fn(|uri| Connector.dial(uri)))?;
+/// The error is a cause, for [`of_config`].
+fn build(
+    config: &Config,
+    authorization: Authorization,
+    identity: Option<Identity>,
+) -> Result<Client, String> {
+    let trust = match &config.root_cert {
+        _ if config.accept_invalid_certs => Trust::Anybody,
+        None => Trust::System,
+        Some(authorities) => {
+            Trust::Authorities(authorities.iter().cloned().map(CertificateDer::from).collect())
+        }
+    };
+    let mut https =
+        HttpsConnectorBuilder::new().with_tls_config(tls::client(trust, identity)?).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let other = ServerName::try_from(name.clone())
+            .map_err(|_| format!("`tls-server-name` {name:?} is not a server name"))?;
+        https = https.with_server_name_resolver(FixedServerNameResolver::new(other));
+    }
+    let https = https.enable_http1().wrap_connector(service_fn(|uri| Connector.dial(uri)));
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https);
-    let token = token.map(|path| Arc::new(Token { path, last: Mutex::default() }));
+    let authorization = Arc::new(authorization);
     let send = service_fn(move |mut request: Request<Body>| {
-        let (http, token) = (http.clone(), token.clone());
+        let (http, authorization) = (http.clone(), Arc::clone(&authorization));
         async move {
-            if let Some(token) = token {
-                request.headers_mut().insert(AUTHORIZATION, token.header().await?);
+            if let Some(header) = authorization.header().await? {
+                request.headers_mut().insert(AUTHORIZATION, header);
             }
             let arrival = request.extensions().get::<Arrival>().cloned();
             let method = request.method().clone();
@@ -208,39 +244,9 @@ fn build(config: &Config, token: Option<PathBuf>) -> Result<Client, kube::Error>
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer()?)
-        .layer(config.extra_headers_layer()?)
+        .layer(config.extra_headers_layer().map_err(|error| innermost(&error))?)
         .service(send);
     Ok(Client::new(service, config.default_namespace.clone()))
-}
-
-/// A file that holds a token, and what it held last.
-struct Token {
-    path: PathBuf,
-    last: Mutex<Option<HeaderValue>>,
-}
-
-// === impl Token ===
-
-impl Token {
-    /// Reads the file. One that can't be read or is no token, as while it is being replaced, leaves
-    /// the last token in place.
-    async fn header(&self) -> Result<HeaderValue, BoxError> {
-        let mut last = self.last.lock().await;
-        let problem = match tokio::fs::read_to_string(&self.path).await {
-            Ok(text) => match HeaderValue::try_from(format!("Bearer {}", text.trim())) {
-                Ok(mut header) if !text.trim().is_empty() => {
-                    header.set_sensitive(true);
-                    *last = Some(header.clone());
-                    return Ok(header);
-                }
-                _ => "it does not hold a token".to_owned(),
-            },
-            Err(error) => error.to_string(),
-        };
-        let path = self.path.display();
-        last.clone().ok_or_else(|| format!("the token file {path} can't be used: {problem}").into())
-    }
 }
 
 // === impl Connector ===
@@ -303,18 +309,6 @@ mod tests {
         assert_eq!(options.mark().unwrap(), PROBE_MARK);
         assert!(options.keepalive().unwrap());
         assert_eq!(options.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
-    }
-
-    #[tokio::test]
-    async fn a_token_file_that_is_gone_leaves_the_last_token() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let token = Token { path: file.path().to_owned(), last: Mutex::default() };
-        let missing = token.header().await.unwrap_err().to_string();
-        assert!(missing.contains("does not hold a token"), "{missing}");
-        std::fs::write(file.path(), "one\n").unwrap();
-        assert_eq!(token.header().await.unwrap(), "Bearer one");
-        drop(file);
-        assert_eq!(token.header().await.unwrap(), "Bearer one");
     }
 
     #[tokio::test]

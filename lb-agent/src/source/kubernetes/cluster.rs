@@ -192,6 +192,9 @@ impl Cluster {
             if self.facts.node == value {
                 continue;
             }
+            if let Some(node) = &value {
+                self.facts.node_at_first.fill(node);
+            }
             let before = std::mem::replace(&mut self.facts.node, value);
             self.told = None;
             let zone = before.as_ref().and_then(|node| node.zone.as_ref());

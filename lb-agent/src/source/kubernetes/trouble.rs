@@ -3,8 +3,6 @@
 
 use super::client::Server;
 use crate::shown::clean;
-use kube::client::AuthError;
-use kube::config::KubeconfigError;
 use kube::core::Status;
 use std::error::Error;
 
@@ -151,6 +149,8 @@ impl Trouble {
             format!("{cause}; check the address, and that the network lets us through")
         } else if says("token file") {
             format!("{}; see that the file is there and readable", one_line(cause))
+        } else if says("credential plugin") {
+            format!("{}; run it by hand to see more", one_line(cause))
         } else {
             format!(
                 "connection lost ({}, {verb} {resource}); check that the API server runs",
@@ -207,35 +207,13 @@ fn bad_certificate(server: &Server, problem: &str) -> String {
     format!("its certificate {what}")
 }
 
-/// The text of the first cause: the ones around it say little more than that there was one. Nothing
-/// that may hold credentials is quoted.
+/// The text of the first cause: the ones around it say little more than that there was one.
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
-    loop {
-        if let Some(text) = without_quotes(last) {
-            return text;
-        }
-        match last.source() {
-            Some(source) => last = source,
-            None => return last.to_string(),
-        }
+    while let Some(source) = last.source() {
+        last = source;
     }
-}
-
-/// Instead of the library's own text, where that shows the file or the output that it is about.
-fn without_quotes(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(KubeconfigError::Parse(error)) = error.downcast_ref() {
-        let line = error.location().map(|at| at.line()).filter(|line| *line > 0);
-        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        return Some(format!("{line}not a kubeconfig"));
-    }
-    match error.downcast_ref()? {
-        AuthError::AuthExecRun { cmd, out } => Some(format!("`{cmd}` failed with {}", out.status)),
-        AuthError::AuthExecParse(_) => {
-            Some("what the command for credentials wrote is no ExecCredential".to_owned())
-        }
-        _ => None,
-    }
+    last.to_string()
 }
 
 /// Somebody else's words, on one line that no terminal acts on.
@@ -306,6 +284,7 @@ mod tests {
             ("10.0.0.1:6443: no connection within 5s", "the network lets us through"),
             ("received corrupt message of type InvalidContentType", "does not speak TLS"),
             ("the token file /t can't be used: gone", "see that the file is there"),
+            ("the credential plugin `x` ended with exit status: 1 and said: no", "by hand"),
             ("end of file before message length reached", "connection lost (end of file"),
         ] {
             let trouble = Trouble::transport(at, cause);
@@ -337,17 +316,5 @@ mod tests {
         assert_eq!(trouble.kind, Kind::Other);
         assert!(trouble.text.contains("an object in it is; correct that object"), "{trouble:?}");
         assert!(!trouble.text.contains("s3cret"), "{trouble:?}");
-    }
-
-    #[test]
-    fn what_a_command_for_credentials_wrote_is_not_quoted() {
-        use std::os::unix::process::ExitStatusExt as _;
-        let out = std::process::Output {
-            status: std::process::ExitStatus::from_raw(256),
-            stdout: b"s3cret".to_vec(),
-            stderr: b"s3cret".to_vec(),
-        };
-        let error = AuthError::AuthExecRun { cmd: "login".into(), out: Box::new(out) };
-        assert_eq!(innermost(&kube::Error::Auth(error)), "`login` failed with exit status: 1");
     }
 }

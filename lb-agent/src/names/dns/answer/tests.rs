@@ -254,6 +254,11 @@ fn odd_messages() {
     for counts in [4, 5, 6, 7, 8, 9, 10] {
         assert_eq!(code(&with(counts, 0xff)), Some(ResponseCode::FormErr), "{counts}");
     }
+    // The first name has nothing to point at: at itself, or at what else comes before it.
+    for place in [0, 2, 11, 12] {
+        let pointed = [&good[..12], &[0xc0, place], &good[good.len() - 4..]].concat();
+        assert_eq!(code(&pointed), Some(ResponseCode::FormErr), "{place}");
+    }
     let mut chaos = query("dns.lb.internal.", RecordType::A);
     chaos.queries[0].set_query_class(DNSClass::CH);
     assert_eq!(code(&chaos.to_bytes().unwrap()), Some(ResponseCode::Refused));

@@ -93,6 +93,9 @@ pub enum Change<T> {
 pub struct Facts {
     /// The own Node object; `None` while it is unknown or does not exist.
     pub node: Option<NodeFacts>,
+    /// Its addresses and the ranges of its pods as each was first known. Kept here, where no change is
+    /// missed: who follows these facts may be late, and would take what has changed by then for the first.
+    pub node_at_first: NodeFacts,
     /// Services with a healthCheckNodePort, by namespace and name.
     pub health_checks: BTreeMap<(Arc<str>, Arc<str>), HealthCheck>,
     /// The ranges that service addresses are taken from.
@@ -117,6 +120,18 @@ pub struct NodeFacts {
     /// Whether it is being deleted, or about to be by the autoscaler: it takes no new traffic from
     /// outside.
     pub leaving: bool,
+}
+
+impl NodeFacts {
+    /// Takes addresses and ranges that were not known.
+    pub(super) fn fill(&mut self, node: &Self) {
+        if self.addresses.is_empty() {
+            self.addresses.clone_from(&node.addresses);
+        }
+        if self.pod_ranges.is_empty() {
+            self.pod_ranges.clone_from(&node.pod_ranges);
+        }
+    }
 }
 
 /// What a healthCheckNodePort answers for.

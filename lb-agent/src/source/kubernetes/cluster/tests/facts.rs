@@ -31,6 +31,25 @@ fn what_the_node_object_says() {
 }
 
 #[test]
+fn what_was_first_of_the_node_stays() {
+    let mut lab = Lab::new();
+    let first = |lab: &mut Lab| {
+        let NodeFacts { addresses, pod_ranges, .. } = &lab.cluster.facts().node_at_first;
+        (format!("{addresses:?}"), format!("{pod_ranges:?}"))
+    };
+    let known = |addresses: &str, ranges: &str| (addresses.to_owned(), ranges.to_owned());
+    assert_eq!(first(lab.put(&node("here", "", &[]))), known("[]", "[]"));
+    assert_eq!(first(lab.put(&node("here", "", &["192.0.2.1"]))), known("[192.0.2.1]", "[]"));
+    let mut object = node("here", "", &["192.0.2.2"]);
+    for range in ["10.0.0.0/24", "10.0.1.0/24"] {
+        object["spec"] = json!({ "podCIDRs": [range] });
+        assert_eq!(first(lab.put(&object)), known("[192.0.2.1]", "[10.0.0.0/24]"));
+    }
+    lab.delete(&object);
+    assert_eq!(first(lab.list(&[])), known("[192.0.2.1]", "[10.0.0.0/24]"));
+}
+
+#[test]
 fn service_cidrs_come_and_go() {
     let mut lab = Lab::new();
     let cidr = |name: &str, ranges: &[&str]| {

@@ -1,11 +1,15 @@
-//! Answers requests on a listener whose clients are not trusted: heads are small and complete in time, answers
-//! are taken in time, and connections are few.
+//! The one HTTP server, HTTP/1 only, of all that listens. Clients are not trusted: heads are small and complete in
+//! time, answers are taken in time, and connections are few.
 
-use super::patience::{Endless, Patient};
+mod patience;
+
+pub(crate) use patience::Endless;
+
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use patience::Patient;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,8 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Most connections at a time.
+/// Most connections at a time, on each listener.
 const CONNECTIONS: usize = 64;
+/// Where fewer are free than this, a connection is for one request: those that are kept for the next one leave
+/// room for whoever comes.
+const ROOM: usize = CONNECTIONS / 2;
 /// Connections beyond these for those who have precedence.
 const RESERVED: usize = 8;
 /// Most bytes of a request's head.
@@ -27,17 +34,17 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// For how long is waited for a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// For the head of a request, and between two requests.
-    pub(super) head: Duration,
+pub(crate) struct Patience {
+    /// For the head of a request, from the end of the answer before it.
+    pub(crate) head: Duration,
     /// Until the client has taken what was written to it.
-    pub(super) take: Duration,
+    pub(crate) take: Duration,
     /// How long answers that are under way may take once a stop was asked for.
-    pub(super) last_answers: Duration,
+    pub(crate) last_answers: Duration,
 }
 
 /// Who gets a connection when there are too many.
-pub(super) enum Precedence<S> {
+pub(crate) enum Precedence<S> {
     /// Who comes first: the others wait in the kernel's queue.
     Turns,
     /// Those of whom this holds; the others are turned away.
@@ -45,15 +52,28 @@ pub(super) enum Precedence<S> {
 }
 
 /// Where connections come from.
-pub(super) trait Listener: Send + Sync {
+pub(crate) trait Listener: Send + Sync {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// Answers requests on `listener`, each connection by the router that `router` has for it, until `shutdown`
-/// completes; answers that are under way then get a moment to finish.
-pub(super) async fn serve<L: Listener>(
+/// A connection, whatever it is made of: hyper's machine is in the program once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+/// Answers requests on `listener` until `shutdown` completes. The listener is closed then, and answers that are
+/// under way get a moment to finish.
+pub(crate) async fn serve<L: Listener>(
+    listener: L,
+    router: Router,
+    patience: Patience,
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_each(listener, |_| router.clone(), Precedence::Turns, patience, shutdown).await;
+}
+
+/// As [`serve`], each connection by the router that `router` has for it.
+pub(crate) async fn serve_each<L: Listener>(
     listener: L,
     router: impl Fn(&L::Stream) -> Router,
     precedence: Precedence<L::Stream>,
@@ -71,7 +91,9 @@ pub(super) async fn serve<L: Listener>(
             Some(_) = connections.join_next() => {}
             (stream, permit) = accept(&listener, &precedence, &free, &reserved) => {
                 let router = router(&stream);
-                connections.spawn(answer(stream, router, patience, stopped.clone(), permit));
+                let again = free.available_permits() >= ROOM;
+                let stream = Box::new(stream);
+                connections.spawn(answer(stream, router, patience, again, stopped.clone(), permit));
             }
         }
     }
@@ -123,10 +145,12 @@ async fn next<L: Listener>(listener: &L) -> L::Stream {
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+/// Answers one request, or if they may come `again` all that do.
+async fn answer(
+    stream: Box<dyn Stream>,
     router: Router,
     patience: Patience,
+    again: bool,
     mut stopped: watch::Receiver<()>,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
@@ -136,6 +160,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            .keep_alive(again)
             .header_read_timeout(patience.head)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
@@ -147,6 +172,10 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
     drop(connection.await);
 }
+
+// === impl Stream ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 // === impl Listener ===
 
@@ -165,3 +194,6 @@ impl Listener for UnixListener {
         self.accept().await.map(|(stream, _)| stream)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

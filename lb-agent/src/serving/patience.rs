@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 /// Said of a connection by whoever answers on it: its client is waited for however long it takes. For
 /// answers of which little waits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Endless(Arc<AtomicBool>);
+pub(crate) struct Endless(Arc<AtomicBool>);
 
 /// A stream whose peer has `limit` to take what is written before the next flush.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Patient<S> {
 // === impl Endless ===
 
 impl Endless {
-    pub(super) fn say(&self) {
+    pub(crate) fn say(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
