@@ -50,6 +50,8 @@ pub struct Seen {
 pub struct Cost {
     /// Share of a core, 1 being all of one.
     pub core: f64,
+    /// Time on a CPU in the busiest second: whether it works all the time, or did something once.
+    pub busiest: Duration,
     /// Its memory.
     pub memory: Memory,
 }
@@ -134,10 +136,10 @@ impl<'a> Large<'a> {
         seen(asked, answered, vip, turn % 2)
     }
 
-    /// What the agent costs while nothing changes.
+    /// What the agent costs in so many seconds while nothing changes, as it has not since it was ready.
     #[track_caller]
-    pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
-        idle_cost(self.lab, agent, self.services, span)
+    pub fn idle_cost(&self, agent: &Agent<'_>, seconds: u32) -> Cost {
+        idle_cost(self.lab, agent, self.services, seconds)
     }
 
     fn probe_at(&self, server: usize) -> (String, String) {
@@ -159,26 +161,30 @@ impl<'a> Large<'a> {
     }
 }
 
-/// What an agent with so many services costs while nothing changes.
+/// What an agent with so many services costs while nothing changes, for so many seconds. Nothing may have
+/// changed since it was ready: a change is saved up to a minute later.
 #[track_caller]
-pub(crate) fn idle_cost(lab: &Lab, agent: &Agent<'_>, services: u32, span: Duration) -> Cost {
-    // What the last change has left to do is done first; saving it is the last of that, and this file
-    // is saved last.
+pub(crate) fn idle_cost(lab: &Lab, agent: &Agent<'_>, services: u32, seconds: u32) -> Cost {
+    // What the load has left to do is done first; saving it is the last of that, and this file is saved
+    // last.
     let saved = lab.state_dir().join("state.json");
     let mut before = spent(agent.pid());
     let deadline = 2 * DEADLINE * services.div_ceil(SERVICES);
-    wait_for("the agent to come to rest", deadline, || {
+    let mut next_second = || {
         let_pass(Duration::from_secs(1));
         let now = spent(agent.pid());
-        let used = now - std::mem::replace(&mut before, now);
+        now - std::mem::replace(&mut before, now)
+    };
+    wait_for("the agent to come to rest", deadline, || {
+        let used = next_second();
         let all = fs::metadata(&saved).is_ok_and(|file| file.len() > u64::from(services * EACH));
         (all && used <= Duration::from_millis(20)).then_some(())
     });
-    let (begin, before) = (Instant::now(), spent(agent.pid()));
-    let_pass(span);
-    let used = spent(agent.pid()) - before;
+    let begin = Instant::now();
+    let each: Vec<Duration> = (0..seconds).map(|_| next_second()).collect();
     Cost {
-        core: used.as_secs_f64() / begin.elapsed().as_secs_f64(),
+        core: each.iter().sum::<Duration>().as_secs_f64() / begin.elapsed().as_secs_f64(),
+        busiest: each.into_iter().max().unwrap_or_default(),
         memory: Memory::of(agent.pid()),
     }
 }

@@ -133,8 +133,8 @@ impl<'a> Large<'a> {
 
     /// What the agent costs while nothing changes.
     #[track_caller]
-    pub fn idle_cost(&self, agent: &Agent<'_>, span: Duration) -> Cost {
-        idle_cost(self.lab, agent, self.services, span)
+    pub fn idle_cost(&self, agent: &Agent<'_>, seconds: u32) -> Cost {
+        idle_cost(self.lab, agent, self.services, seconds)
     }
 }
 

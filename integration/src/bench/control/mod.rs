@@ -51,7 +51,7 @@ enum World<'a> {
 struct Amount {
     services: u32,
     changes: usize,
-    idle: Duration,
+    idle: u32,
 }
 
 /// Services in a file; and how large the programs are.
@@ -84,7 +84,6 @@ pub(super) fn nftables(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 fn amounts(plan: &Plan) -> impl Iterator<Item = Amount> {
     let numbers: &[u32] = plan.choose(&[100][..], &[100, 1_000], &[100, 1_000, 10_000, 100_000]);
     let (changes, idle) = plan.choose((3, 1), (30, 3), (200, 10));
-    let idle = Duration::from_secs(idle);
     numbers.iter().map(move |services| Amount { services: *services, changes, idle })
 }
 
@@ -113,6 +112,8 @@ fn ours(lab: &Lab, source: Source, amount: Amount, report: &mut Report) -> anyho
     report.figure(figure("load, cpu", spent(agent.pid()).as_secs_f64() * 1e3, "ms"));
     let rounds = agent.status().work.longest_round_micros;
     report.figure(figure("load, longest round", rounds as f64 / 1e3, "ms"));
+    let cost = crate::large::idle_cost(lab, &agent, many, idle);
+    report.figure(figure("idle, cpu", cost.core * 100.0, "%"));
 
     let changed: Vec<Seen> = (1..=changes).map(|turn| world.change(turn)).collect();
     latencies(&changed, "change", &figure, report);
@@ -134,8 +135,6 @@ fn ours(lab: &Lab, source: Source, amount: Amount, report: &mut Report) -> anyho
     report.figure(figure("memory, most", megabytes(peak), "MB"));
     let tables: u64 = agent.maps().iter().filter_map(|table| table.memory).sum();
     report.figure(figure("tables", tables as f64 / 1e6, "MB"));
-    let cost = crate::large::idle_cost(lab, &agent, many, idle);
-    report.figure(figure("idle, cpu", cost.core * 100.0, "%"));
     Ok(())
 }
 
