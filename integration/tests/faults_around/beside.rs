@@ -19,23 +19,42 @@ use integration::wait::{eventually, wait_for};
 use lb_agent::status::{OtherProgram, Place};
 use serde::Deserialize;
 use std::io::Write as _;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const VIP: &str = "10.96.0.10:80";
-/// Another owner's.
-const THEIRS: &str = "10.96.0.20:80";
-/// Ours and the other's, with different backends.
-const BOTH: &str = "10.96.0.30:80";
-/// With the other it leads to our [`VIP`].
-const CHAINED: &str = "10.96.0.40:80";
-
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// IPv4's and IPv6's, each with the address that we serve and that of the rules' own service.
-const FAMILIES: [(&str, &str, &str); 2] =
-    [("127.0.0.1", VIP, THEIRS), ("::1", "[fd00:96::10]:80", "[fd00:96::20]:80")];
+/// Addresses of a family.
+struct Addresses {
+    host: &'static str,
+    ours: &'static str,
+    /// Another owner's.
+    theirs: &'static str,
+    /// Ours and the other's, with different backends.
+    both: &'static str,
+    /// With the other it leads to `ours`.
+    chained: &'static str,
+}
+
+const V4: Addresses = Addresses {
+    host: "127.0.0.1",
+    ours: "10.96.0.10:80",
+    theirs: "10.96.0.20:80",
+    both: "10.96.0.30:80",
+    chained: "10.96.0.40:80",
+};
+const V6: Addresses = Addresses {
+    host: "::1",
+    ours: "[fd00:96::10]:80",
+    theirs: "[fd00:96::20]:80",
+    both: "[fd00:96::30]:80",
+    chained: "[fd00:96::40]:80",
+};
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
 
 /// Rules as kube-proxy has them: a service of its own that leads to our second backend, and the address
 /// that we serve, too, which leads nowhere.
@@ -77,12 +96,10 @@ fn ruleset() -> String {
 #[test]
 fn programs_and_rules_of_others() {
     lab::run("faults-beside", |lab| {
-        let addr = |text: &str| -> SocketAddr { text.parse().expect("an address") };
         let mut web = service("web");
         let mut servers = Vec::new();
-        for (tool, (host, ours, theirs)) in
-            ["iptables-restore", "ip6tables-restore"].into_iter().zip(FAMILIES)
-        {
+        for (tool, addresses) in [("iptables-restore", V4), ("ip6tables-restore", V6)] {
+            let Addresses { host, ours, theirs, .. } = addresses;
             let backends = Backends::tcp(host, ["ours", "theirs"]);
             load(tool, &rules(addr(ours), addr(theirs), backends.at(1)));
             web = web.frontend(ours).backend(backends.at(0));
@@ -91,7 +108,7 @@ fn programs_and_rules_of_others() {
         ["10.96.0.0/16", "fd00:96::/64"].into_iter().for_each(own_network);
         let others = ruleset();
         let theirs = || {
-            for (_, _, at) in FAMILIES {
+            for at in [V4.theirs, V6.theirs] {
                 assert_eq!(dial(addr(at)).expect("their service").tag, "theirs", "{at}");
             }
         };
@@ -100,7 +117,7 @@ fn programs_and_rules_of_others() {
         let before = EmptyProgram::on_connect4(cgroup).unwrap();
         let agent = Agent::start(lab, &services(&[web]));
         let after = EmptyProgram::on_connect4(cgroup).unwrap();
-        for (_, ours, _) in FAMILIES {
+        for ours in [V4.ours, V6.ours] {
             let call = dial(addr(ours)).unwrap();
             assert_eq!((call.tag.as_str(), call.peer()), ("ours", addr(ours)));
         }
@@ -109,7 +126,7 @@ fn programs_and_rules_of_others() {
         // Gone, and everything is as before.
         assert_eq!(agent.stop().code(), Some(0));
         assert_eq!(lab.lb_agent_on_config("detach").code, Some(0));
-        for (_, ours, _) in FAMILIES {
+        for ours in [V4.ours, V6.ours] {
             assert!(dial(addr(ours)).is_err(), "{ours}: their rules decide again");
         }
         theirs();
@@ -123,10 +140,11 @@ fn programs_and_rules_of_others() {
 /// that it speaks with this very address.
 #[track_caller]
 fn answers(at: &str) -> Option<String> {
-    let at: SocketAddr = at.parse().expect("an address");
-    let connected = udp("0.0.0.0:0");
+    let at = addr(at);
+    let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let connected = udp(any);
     let asked = connected.connect(at).and_then(|()| ask_connected(&connected));
-    match (dial(at), asked, ask(&udp("0.0.0.0:0"), at)) {
+    match (dial(at), asked, ask(&udp(any), at)) {
         (Ok(call), Ok(first), Ok(second)) => {
             assert_eq!((call.peer(), connected.peer_addr().expect("it is connected")), (at, at));
             assert_eq!((first.source, second.source), (at, at));
@@ -181,40 +199,37 @@ fn expect_named(lab: &Lab, agent: &Agent<'_>, theirs: &[Translation], place: Pla
 
 /// Another owner translates, too. Who comes first decides on an address that both have, each undoes what is its
 /// own, and whoever goes leaves what the other has as it is.
-#[test]
-fn translations_of_others() {
-    lab::run("faults-translations", |lab| {
+fn translations_of_others(name: &str, addresses: &Addresses) {
+    lab::run(name, |lab| {
+        let &Addresses { host, ours: vip, theirs: their_vip, both: both_vip, chained } = addresses;
         lab.set_settings("self_test: 1s");
-        let tcp = Backends::tcp("127.0.0.1", ["ours", "theirs", "both-ours", "both-theirs"]);
+        let tcp = Backends::tcp(host, ["ours", "theirs", "both-ours", "both-theirs"]);
         let at = |index: usize| tcp.at(index);
         let _udp = Backends::start(
             Kind::Udp,
             [(at(0), "ours"), (at(1), "theirs"), (at(2), "both-ours"), (at(3), "both-theirs")],
         );
-        let ours = [("web", VIP, at(0)), ("both", BOTH, at(2))]
+        let ours = [("web", vip, at(0)), ("both", both_vip, at(2))]
             .map(|(name, vip, backend)| service(name).frontend(vip).udp(vip).backend(backend));
         lab.write_config(&services(&ours));
         let cgroup = lab.cgroup().path();
-        let v4 = |text: String| -> SocketAddrV4 { text.parse().expect("an IPv4 address") };
         let attach_theirs = || {
-            let pair = |from: &str, to: SocketAddr| (v4(from.to_owned()), v4(to.to_string()));
-            let [(theirs, first), (both, second)] = [pair(THEIRS, at(1)), pair(BOTH, at(3))];
             let translations = [
-                Translation::attach(cgroup, theirs, first),
-                Translation::attach(cgroup, both, second),
-                Translation::forth(cgroup, v4(CHAINED.to_owned()), v4(VIP.to_owned())),
+                Translation::attach(cgroup, addr(their_vip), at(1)),
+                Translation::attach(cgroup, addr(both_vip), at(3)),
+                Translation::forth(cgroup, addr(chained), addr(vip)),
             ];
             translations.map(|translation| translation.expect("the kernel takes it"))
         };
         let attached =
             || HOOKS.map(|hook| EmptyProgram::attached(cgroup, hook).expect("the cgroup is there"));
         let nothing = attached();
-        let chained = || dial(CHAINED.parse().expect("an address")).ok();
+        let chained = || dial(addr(chained)).ok();
 
-        let alone = [(VIP, None), (THEIRS, Some("theirs")), (BOTH, Some("both-theirs"))];
-        let we_alone = [(VIP, Some("ours")), (THEIRS, None), (BOTH, Some("both-ours"))];
-        let both = |winner| [(VIP, Some("ours")), (THEIRS, Some("theirs")), (BOTH, Some(winner))];
-        let vip: SocketAddr = VIP.parse().expect("an address");
+        let of = |ours, theirs, both| [(vip, ours), (their_vip, theirs), (both_vip, both)];
+        let alone = of(None, Some("theirs"), Some("both-theirs"));
+        let we_alone = of(Some("ours"), None, Some("both-ours"));
+        let both = |winner| of(Some("ours"), Some("theirs"), Some(winner));
 
         let theirs = attach_theirs();
         expect_answers(alone);
@@ -223,8 +238,8 @@ fn translations_of_others() {
         expect_named(lab, &agent, &theirs, Place::Before);
         expect_answers(both("both-theirs"));
         let call = chained().expect("their address leads to ours");
-        assert_eq!((call.tag.as_str(), call.peer()), ("ours", vip));
-        let mut held = dial(vip).expect("the service is there");
+        assert_eq!((call.tag.as_str(), call.peer()), ("ours", addr(vip)));
+        let mut held = dial(addr(vip)).expect("the service is there");
         drop((call, theirs));
         let only_ours = || attached().iter().all(|programs| programs.len() == 1);
         // The kernel lets go of links a moment later.
@@ -236,7 +251,7 @@ fn translations_of_others() {
         expect_named(lab, &agent, &theirs, Place::After);
         expect_answers(both("both-ours"));
         assert!(chained().is_none(), "nobody translates what they make of it");
-        assert!(held.peer() == vip && held.echoes("still here"));
+        assert!(held.peer() == addr(vip) && held.echoes("still here"));
         agent.expect_active(1);
         drop(theirs);
         eventually("their programs to go", DEADLINE, only_ours);
@@ -246,7 +261,7 @@ fn translations_of_others() {
 
         // Whoever is first at their hooks, it is we who go now.
         let theirs = attach_theirs();
-        let mut held = dial(THEIRS.parse().expect("an address")).expect("their service");
+        let mut held = dial(addr(their_vip)).expect("their service");
         let of_theirs = |programs: [Vec<u32>; 10]| programs.map(|ids| ids[1..].to_vec());
         let expected = of_theirs(attached());
         let mut go = |agent: Agent<'_>| {
@@ -254,7 +269,7 @@ fn translations_of_others() {
             assert_eq!(lab.lb_agent_on_config("detach").code, Some(0));
             assert_eq!(attached(), expected);
             expect_answers(alone);
-            assert_eq!(held.peer().to_string(), THEIRS);
+            assert_eq!(held.peer(), addr(their_vip));
             assert!(held.echoes("still here"));
         };
         go(agent);
@@ -264,6 +279,16 @@ fn translations_of_others() {
         drop(theirs);
         eventually("their programs to go", DEADLINE, || attached() == nothing);
     });
+}
+
+#[test]
+fn translations_of_others_over_ipv4() {
+    translations_of_others("faults-translations4", &V4);
+}
+
+#[test]
+fn translations_of_others_over_ipv6() {
+    translations_of_others("faults-translations6", &V6);
 }
 
 /// All hooks of ours.
