@@ -196,10 +196,7 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
         tracing::warn!("{warning}");
         warnings.push(warning.to_owned());
     }
-    let files = Files {
-        state: config.state_dir.join("state.json"),
-        snapshots: config.state_dir.join("snapshots.json"),
-    };
+    let files = Files::in_directory(&config.state_dir);
     let (feeds, clusters, addresses) = spawn_sources(path, config, &files);
     let identity = Identity { cgroup: host.cgroup, pin_dir: pins.clone(), warnings };
     let overrides_file = config.state_dir.join("overrides.json");

@@ -14,7 +14,7 @@ mod upkeep;
 use crate::dataplane::{Attached, Dataplane, DataplaneError};
 use crate::desired::{Input, Merger};
 use crate::metrics::own::{self, ErrorKind};
-use crate::model::{Rejection, ServiceName};
+use crate::model::{Rejection, ServiceName, Snapshot};
 use crate::monitor::{Monitor, News};
 use crate::nat::contents::Wanted;
 use crate::plan::{Action, AdoptError, Limits, Planner};
@@ -32,7 +32,7 @@ use revisions::Revisions;
 use saver::Saver;
 use selftest::SelfTests;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -51,6 +51,19 @@ pub struct Files {
     pub state: PathBuf,
     /// The last snapshot of every source, by its name.
     pub snapshots: PathBuf,
+    /// Is there while sources have said what is not saved: the tables may hold it.
+    pub behind: PathBuf,
+}
+
+impl Files {
+    /// In the directory where the agent keeps what it knows.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            state: directory.join("state.json"),
+            snapshots: directory.join("snapshots.json"),
+            behind: directory.join("behind"),
+        }
+    }
 }
 
 /// Why the loop ended or could not begin.
@@ -95,6 +108,8 @@ pub struct Reconciler<D> {
     fresh: bool,
     recall: Recall,
     handover: Handover,
+    /// Until then what sources said before the start serves nothing: the tables hold what is newer.
+    doubt: Option<Instant>,
     /// What was last reported of these services may not be true any more.
     touched: BTreeSet<ServiceName>,
     pulse: Pulse,
@@ -126,6 +141,14 @@ impl<D: Dataplane> Reconciler<D> {
         });
         let mut recall = Recall::of(earlier.as_ref());
         let planner = adopt(&mut dataplane, limits, &mut recall)?;
+        let doubt = (planner.serves() && files.behind.exists()).then(|| {
+            let longest = handover::LONGEST;
+            tracing::info!(
+                ?longest,
+                "the tables hold more than was saved: they serve as they are until all sources have delivered"
+            );
+            Instant::now() + longest
+        });
         Ok(Self {
             dataplane,
             limits,
@@ -152,6 +175,7 @@ impl<D: Dataplane> Reconciler<D> {
             fresh: true,
             recall,
             handover: Handover::default(),
+            doubt,
             touched: BTreeSet::new(),
             pulse: Pulse::default(),
             wanted: Versions::default(),
@@ -202,7 +226,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.absorb();
         loop {
             self.pulse.beat();
-            let retry = self.retry_at;
+            let (retry, doubt) = (self.retry_at, self.doubt);
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
@@ -216,6 +240,12 @@ impl<D: Dataplane> Reconciler<D> {
                 () = wait_until(retry) => {
                     self.retry_at = None;
                     block_in_place(|| self.round(Instant::now()));
+                }
+                () = wait_until(doubt) => {
+                    self.doubt = None;
+                    // All is merged again.
+                    self.fresh = true;
+                    self.absorb();
                 }
                 _ = tick.tick() => self.tick(),
             }
@@ -233,6 +263,9 @@ impl<D: Dataplane> Reconciler<D> {
         let begin = Instant::now();
         let states = self.feeds.iter_mut().map(|feed| feed.borrow_and_update().clone());
         let before = std::mem::replace(&mut self.sources, states.collect());
+        if self.sources.iter().all(|state| state.synced) {
+            self.doubt = None;
+        }
         let same = |(now, before): (&SourceState, &SourceState)| now.says_the_same(before);
         if self.fresh || !self.sources.iter().zip(&before).all(same) {
             // It may have delivered before the loop first looked.
@@ -244,9 +277,12 @@ impl<D: Dataplane> Reconciler<D> {
                 // Were the agent killed and its source away, the next would know nothing.
                 self.saver.hurry();
             }
+            if self.sources.iter().any(|state| state.synced) {
+                self.saver.fall_behind();
+            }
             let input = |state: &SourceState| Input {
                 source: Arc::clone(&state.name),
-                snapshot: state.snapshot.clone(),
+                snapshot: self.heard(state).cloned(),
                 synced: state.synced,
             };
             let inputs = self.sources.iter().map(input).collect();
@@ -262,6 +298,11 @@ impl<D: Dataplane> Reconciler<D> {
         if self.saver.is_hurried() {
             self.save();
         }
+    }
+
+    /// What serves of what a source has said.
+    fn heard<'s>(&self, state: &'s SourceState) -> Option<&'s Arc<Snapshot>> {
+        state.snapshot.as_ref().filter(|_| state.synced || self.doubt.is_none())
     }
 
     /// Takes what was learnt of the backends' health.

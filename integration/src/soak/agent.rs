@@ -63,8 +63,7 @@ impl Loop {
         let runtime = builder.worker_threads(1).enable_all().build();
         let runtime = Arc::new(runtime.expect("a runtime can be made"));
         let (source, feed) = watch::channel(SourceState::new("soak".into(), None));
-        let file = |name: &str| lab.scratch().join(name);
-        let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };
+        let files = Files::in_directory(lab.scratch());
         let (pins, cgroup) = (lab.pin_dir().to_owned(), lab.cgroup().path().to_owned());
         let stop = Arc::new(Notify::new());
         let (sender, receiver) = mpsc::channel();

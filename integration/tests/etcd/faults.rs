@@ -348,3 +348,49 @@ fn boot_during_an_outage() {
         drop(agent);
     });
 }
+
+/// An agent is killed before it has saved what it published, and the store is away: what was saved would
+/// lead to who has left.
+#[test]
+fn killed_before_it_has_saved() {
+    lab::run("fault-unsaved", |lab| {
+        let (mut etcd, settings) = one(lab);
+        let servers = Backends::tcp("127.0.0.1", ["a", "b"]);
+        let vip = "10.96.0.10:80";
+        let lead_to = |server| etcd.put(&backend_key("web", "0"), backend(servers.at(server)));
+        etcd.put(&service_key("web"), frontends(&[vip]));
+        lead_to(0);
+        lab.set_settings(&settings);
+        let mut agent = Agent::start(lab, "services: []\n");
+        let behind = lab.state_dir().join("behind");
+        let mut turn = 0;
+        let newest = loop {
+            eventually("all to be saved", NOTICE, || !behind.exists());
+            turn += 1;
+            let tag = ["a", "b"][turn % 2];
+            lead_to(turn % 2);
+            eventually("the change", BOUND, || who(vip).as_deref() == Ok(tag));
+            agent.kill9();
+            // That takes it a second.
+            if behind.exists() {
+                break tag;
+            }
+            assert!(turn < 20, "it saves too soon for this test");
+            agent = Agent::adopt(lab);
+        };
+        etcd.kill9();
+        let mut agent = Agent::spawn(lab, &[]);
+        eventually("the agent to doubt what it reads", NOTICE, || {
+            agent.log().contains("the tables hold more than was saved")
+        });
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(2) {
+            assert_eq!(who(vip).as_deref(), Ok(newest));
+        }
+        assert!(behind.exists(), "there is nothing better to save");
+        etcd.restart();
+        agent.wait_ready();
+        assert_eq!(who(vip).as_deref(), Ok(newest));
+        eventually("all to be saved", NOTICE, || !behind.exists());
+    });
+}

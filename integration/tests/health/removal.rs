@@ -2,6 +2,7 @@
 
 use integration::agent::Agent;
 use integration::client::{Call, ask, ask_connected, dial, stream, udp};
+use integration::host;
 use integration::lab::{self, Lab};
 use integration::netns;
 use integration::server::{Backends, Kind, any_port};
@@ -192,7 +193,10 @@ fn tcp_lives_on_where_the_service_says_drain() {
 #[test]
 fn mptcp_connections_are_ended_too() {
     lab::run("removal-mptcp", |lab| {
-        netns::sysctl("mptcp/enabled", "1");
+        if !host::allows_mptcp() {
+            // Its sockets are not translated, so none is connected to what is removed.
+            return;
+        }
         // How long a connection without subflows is kept in case there will be another.
         netns::sysctl("mptcp/close_timeout", "1");
         let any = any_port("127.0.0.1");

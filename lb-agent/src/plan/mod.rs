@@ -181,6 +181,11 @@ impl Planner {
         self.frontends.contains_key(frontend)
     }
 
+    /// Whether the kernel has any frontend.
+    pub fn serves(&self) -> bool {
+        !self.frontends.is_empty()
+    }
+
     /// What to do so that the kernel holds `desired`.
     pub fn plan(&mut self, desired: &Desired) -> Plan {
         self.outlook = None;

@@ -9,6 +9,7 @@ use crate::store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Of all time, one part in so many may go into saving.
@@ -36,18 +37,45 @@ pub(super) struct Saver {
     hurried: bool,
     /// What is being saved was.
     saving_hurried: bool,
+    /// [`Files::behind`] is there.
+    behind: bool,
 }
 
 impl Saver {
     pub(super) fn new(files: Files) -> Self {
         let files = Arc::new(files);
         Self {
+            behind: files.behind.exists(),
             files,
             running: None,
             problem: None,
             not_before: None,
             hurried: false,
             saving_hurried: false,
+        }
+    }
+
+    /// Sources have said something: until it is saved, an agent that starts is to know that the tables hold
+    /// more than it reads. To be called before they do.
+    pub(super) fn fall_behind(&mut self) {
+        if self.behind {
+            return;
+        }
+        let path = &self.files.behind;
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        // It need not be on disk: the tables outlive the agent, not the host. And where it can't be made,
+        // nothing can be saved either, and that is told.
+        self.behind = made.and_then(|()| fs::write(path, "")).is_ok();
+    }
+
+    /// All that was said is saved.
+    pub(super) fn catch_up(&mut self) {
+        if self.behind && self.problem.is_none() {
+            self.behind = match fs::remove_file(&self.files.behind) {
+                Ok(()) => false,
+                // The next agent waits for its sources for a while, and needs not.
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            };
         }
     }
 
@@ -112,6 +140,7 @@ impl Saver {
         }
         self.start(documents);
         self.ended().await;
+        self.catch_up();
     }
 }
 
@@ -148,8 +177,7 @@ mod tests {
     #[tokio::test]
     async fn one_at_a_time_and_the_last_is_complete() {
         let directory = tempfile::tempdir().unwrap();
-        let file = |name: &str| directory.path().join(name);
-        let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };
+        let files = Files::in_directory(directory.path());
         let mut saver = Saver::new(files.clone());
         let documents = |name: &str| Documents {
             snapshots: [(name.into(), Arc::default())].into(),
@@ -184,19 +212,38 @@ mod tests {
     async fn what_could_not_be_saved_is_told_once_and_saved_later() {
         let directory = tempfile::tempdir().unwrap();
         let inside = directory.path().join("later");
-        let file = |name: &str| inside.join(name);
         // A file where the directory should be.
-        std::fs::write(&inside, "").unwrap();
-        let mut saver = Saver::new(Files { state: file("state.json"), snapshots: file("s.json") });
+        fs::write(&inside, "").unwrap();
+        let mut saver = Saver::new(Files::in_directory(&inside));
         for told in [true, false] {
+            saver.fall_behind();
             saver.start(Documents::default());
             assert_eq!(saver.ended().await, told);
             let problem = saver.problem().unwrap();
             assert!(problem.starts_with("the state can't be saved: "), "{problem}");
         }
-        std::fs::remove_file(&inside).unwrap();
+        fs::remove_file(&inside).unwrap();
         saver.start(Documents::default());
         assert!(saver.ended().await, "it is saved again");
         assert_eq!(saver.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn it_is_behind_from_what_is_said_until_that_is_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::in_directory(directory.path());
+        let mut saver = Saver::new(files.clone());
+        saver.catch_up();
+        for _ in 0..2 {
+            saver.fall_behind();
+            assert!(files.behind.exists());
+        }
+        saver.catch_up();
+        assert!(!files.behind.exists());
+        saver.fall_behind();
+        // As another agent left it.
+        let mut saver = Saver::new(files.clone());
+        saver.finish(Documents::default()).await;
+        assert!(!files.behind.exists());
     }
 }

@@ -2,7 +2,7 @@ mod layouts;
 
 use super::*;
 use crate::dataplane::{Doomed, Fake};
-use crate::model::{Backend, Scope, Service, Snapshot};
+use crate::model::{Backend, Scope, Service};
 use lb_common::rows::FrontendKey;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,8 +26,7 @@ impl Setup {
     /// On tables that there are, with what is saved in a directory.
     fn over(fake: Fake, directory: tempfile::TempDir) -> Self {
         let (source, feed) = watch::channel(SourceState::new("s".into(), None));
-        let file = |name: &str| directory.path().join(name);
-        let files = Files { state: file("state.json"), snapshots: file("snapshots.json") };
+        let files = Files::in_directory(directory.path());
         let identity = Identity { cgroup: "/".into(), pin_dir: "/".into(), warnings: vec![] };
         let made =
             Reconciler::new(fake.clone(), LIMITS, vec![feed], identity, files, Monitor::deaf());
@@ -145,6 +144,51 @@ async fn a_source_that_is_away_is_not_waited_for_while_its_cache_serves() {
     setup.take(&[A]);
     let agent = told(&setup);
     assert!(!agent.sources[0].cached && agent.sources[0].synced, "{agent:?}");
+}
+
+/// Killed before it has saved what it published, an agent leaves tables that are newer than what the next one
+/// reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_saved_before_does_not_undo_what_the_tables_hold() {
+    let killed = |before: &[(&str, &str, &[&str])]| {
+        let mut setup = Setup::new();
+        setup.take(before);
+        setup.reconciler.attach_if_ready(Instant::now()).unwrap();
+        let Setup { fake, directory, .. } = setup;
+        let next = Setup::over(fake, directory);
+        next.say(&[A]);
+        next.source.send_modify(|state| {
+            (state.synced, state.error) = (false, Some("away".to_owned()));
+        });
+        next
+    };
+    let both = Some(vec![1, 2]);
+
+    let mut setup = killed(&[A_CHANGED]);
+    setup.reconciler.absorb();
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
+    setup.reconciler.tick();
+    assert_eq!(setup.found(A.1), both);
+    assert!(!setup.reconciler.published().borrow().agent.ready);
+    assert!(setup.directory.path().join("behind").exists() && !setup.reconciler.may_save());
+    setup.take(&[A_CHANGED, B]);
+    setup.reconciler.attach_if_ready(Instant::now()).unwrap();
+    assert_eq!((setup.found(A.1), setup.found(B.1)), (both.clone(), Some(vec![3])));
+    run_until(&mut setup, |p| p.agent.ready).await;
+    assert!(!setup.directory.path().join("behind").exists(), "it has saved all");
+
+    // It is not waited for a source for ever.
+    let mut setup = killed(&[A_CHANGED]);
+    setup.reconciler.doubt = Some(Instant::now() + TICK);
+    let began = Instant::now();
+    run_until(&mut setup, |p| p.agent.ready).await;
+    assert!(began.elapsed() >= TICK);
+    assert_eq!(setup.found(A.1), Some(vec![1]));
+
+    // And what serves nothing is not newer.
+    let mut setup = killed(&[]);
+    setup.reconciler.absorb();
+    assert_eq!(setup.found(A.1), Some(vec![1]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,7 @@ impl<D: Dataplane> Reconciler<D> {
     /// The first time that any source (or the cache) has said something and the tables hold it; where
     /// programs of another layout serve, all sources are waited for.
     pub(super) fn attach_if_ready(&mut self, now: Instant) -> Result<(), ReconcileError> {
-        let delivered = self.sources.iter().any(|state| state.snapshot.is_some());
+        let delivered = self.sources.iter().any(|state| self.heard(state).is_some());
         if self.attached.is_some() || !delivered || self.retry_at.is_some() {
             return Ok(());
         }
@@ -125,10 +125,10 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     /// Until programs of another layout are replaced, only what their agent saved says what their ids
-    /// stand for.
+    /// stand for. And while what was saved is in doubt, there is nothing better to save.
     pub(super) fn may_save(&self) -> bool {
         let before = || self.attached.is_none() && self.dataplane.others_serve();
-        !self.recall.is_needed() && !before()
+        !self.recall.is_needed() && self.doubt.is_none() && !before()
     }
 
     pub(super) fn save(&mut self) {
@@ -145,6 +145,9 @@ impl<D: Dataplane> Reconciler<D> {
     /// Something is on disk, or is to be saved again.
     pub(super) fn saved(&mut self, news: bool) {
         self.unsaved |= self.saver.problem().is_some();
+        if !self.unsaved {
+            self.saver.catch_up();
+        }
         if news {
             self.publish();
         }
