@@ -6,13 +6,18 @@ use super::upgrade::{Held, Scene, expect_new_programs, programs};
 use integration::agent::Agent;
 use integration::lab;
 use integration::process::binary;
+use integration::spec::{service, services};
 
 /// There and back, and once more, under traffic: nothing fails, and what is open keeps its name and its count.
 #[test]
 #[ignore = "takes lb-agent-other-layout, which `make faults` builds"]
 fn another_layouts_build_takes_over_and_hands_back() {
     lab::run("faults-two-builds", |lab| {
-        let mut scene = Scene::configure(lab);
+        let mut scene = Scene::new();
+        // Before it, so that the block of `web` is not in row 1, with 1 backend: that word means the same to both.
+        let aside = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let aside = service("aside").frontend("10.96.0.99:80").backends(aside);
+        lab.write_config(&services(&[aside, scene.web()]));
         let [ours, other] = ["lb-agent", "lb-agent-other-layout"].map(binary);
         let mut agent = Agent::adopt(lab);
         scene.begin();
