@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
-/// A test program that makes sense in a guest: none that needs a store or speed.
+/// A test program that makes sense in a guest: none that needs a store, a browser, or speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
     /// Its name.
@@ -41,7 +41,7 @@ const fn program(name: &'static str, short: Short, seconds: u64) -> Program {
 }
 
 /// All of them.
-pub const PROGRAMS: [Program; 31] = [
+pub const PROGRAMS: [Program; 30] = [
     program("bad_input", Short::Nothing, 15),
     program("bad_start", Short::Nothing, 30),
     program("confined", Short::All, 45),
@@ -66,21 +66,6 @@ pub const PROGRAMS: [Program; 31] = [
     program("killed", Short::Nothing, 60),
     program("limits", Short::All, 30),
     program("no_backend", Short::All, 15),
-    Program {
-        // A browser, a terminal, Prometheus, the sources, a store, and perl are not there; and it is no
-        // place to measure.
-        skip: &[
-            "page::",
-            "top::",
-            "prometheus::",
-            "examples::",
-            "every_metric_is_documented",
-            "logs::",
-            "socket::",
-            "ten_thousand::",
-        ],
-        ..program("observe", Short::Nothing, 120)
-    },
     program("outcomes", Short::All, 60),
     program("outcomes_agent", Short::Nothing, 45),
     Program {
