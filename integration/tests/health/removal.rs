@@ -11,6 +11,7 @@ use integration::wait::eventually;
 use socket2::Protocol;
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -197,8 +198,11 @@ fn mptcp_connections_are_ended_too() {
             // Its sockets are not translated, so none is connected to what is removed.
             return;
         }
-        // How long a connection without subflows is kept in case there will be another.
-        netns::sysctl("mptcp/close_timeout", "1");
+        // How long a connection without subflows is kept in case there will be another; older kernels end
+        // it at once.
+        if Path::new("/proc/sys/net/mptcp/close_timeout").exists() {
+            netns::sysctl("mptcp/close_timeout", "1");
+        }
         let any = any_port("127.0.0.1");
         let web = Backends::start(Kind::Mptcp, [(any, "web")]);
         let plain = Backends::start(Kind::Tcp, [(any, "plain")]);
