@@ -19,7 +19,7 @@ use crate::monitor::{Monitor, News};
 use crate::nat::contents::Wanted;
 use crate::plan::{Action, AdoptError, Limits, Planner};
 use crate::pulse::Pulse;
-use crate::report::{Identity, Reporter, Saved, source_status};
+use crate::report::{DOUBTED, Identity, Reporter, Saved, source_status};
 use crate::source::{Feed, SourceState};
 use crate::status::{Published, WorkStatus};
 use crate::store;
@@ -142,12 +142,8 @@ impl<D: Dataplane> Reconciler<D> {
         let mut recall = Recall::of(earlier.as_ref());
         let planner = adopt(&mut dataplane, limits, &mut recall)?;
         let doubt = (planner.serves() && files.behind.exists()).then(|| {
-            let longest = handover::LONGEST;
-            tracing::info!(
-                ?longest,
-                "the tables hold more than was saved: they serve as they are until all sources have delivered"
-            );
-            Instant::now() + longest
+            tracing::info!("{DOUBTED}");
+            Instant::now() + handover::LONGEST
         });
         Ok(Self {
             dataplane,
@@ -459,7 +455,11 @@ impl<D: Dataplane> Reconciler<D> {
             self.packets.send_replace(Arc::clone(self.wanted.now()));
         }
         self.reporter.update(desired, &self.planner, &touched);
-        let saved = Saved { behind: self.saver.is_behind(), problem: self.saver.problem() };
+        let saved = Saved {
+            behind: self.saver.is_behind(),
+            problem: self.saver.problem(),
+            doubted: self.doubt.is_some(),
+        };
         let attached = self.attached.as_ref().map(|hooks| (hooks, self.self_tests.status()));
         self.reporter.publish(attached, saved, sources, &self.work, rejections);
     }

@@ -36,7 +36,13 @@ pub(crate) struct Saved<'a> {
     pub(crate) behind: bool,
     /// Why something is not on disk.
     pub(crate) problem: Option<&'a str>,
+    /// The agent before published more than it had saved: what it saved does not serve yet.
+    pub(crate) doubted: bool,
 }
+
+/// What is said while what was saved is in doubt.
+pub(crate) const DOUBTED: &str = "the tables hold more than was saved: they serve as they are until all sources \
+     have delivered, for ten seconds at most";
 
 /// New rejections logged one by one in a round; the status has them all.
 const LOGGED: usize = 20;
@@ -178,6 +184,9 @@ impl Reporter {
             None => Default::default(),
         };
         pending.extend_from_slice(&self_test.problems);
+        if saved.doubted {
+            pending.push(DOUBTED.to_owned());
+        }
         if saved.behind {
             pending.push("what was delivered is not saved yet".to_owned());
         }

@@ -5,7 +5,7 @@ use super::{NEAR, Published, Svc};
 use crate::agent::Agent;
 use crate::apiserver::ApiServer;
 use crate::lab::Lab;
-use crate::large::{Cost, EACH, SERVICES, Seen, idle_cost, seen};
+use crate::large::{EACH, SERVICES, Seen, seen};
 use crate::netns;
 use crate::server::{Backends, Kind};
 use crate::wait::{let_pass, wait_for};
@@ -129,12 +129,6 @@ impl<'a> Large<'a> {
             Some(Published::so_far()).filter(|now| now.revisions >= last)
         });
         all.since(&before)
-    }
-
-    /// What the agent costs while nothing changes.
-    #[track_caller]
-    pub fn idle_cost(&self, agent: &Agent<'_>, seconds: u32) -> Cost {
-        idle_cost(self.lab, agent, self.services, seconds)
     }
 }
 

@@ -169,7 +169,8 @@ async fn what_was_saved_before_does_not_undo_what_the_tables_hold() {
     setup.reconciler.attach_if_ready(Instant::now()).unwrap();
     setup.reconciler.tick();
     assert_eq!(setup.found(A.1), both);
-    assert!(!setup.reconciler.published().borrow().agent.ready);
+    let pending = setup.reconciler.published().borrow().agent.pending.clone();
+    assert_eq!(pending, ["the programs are not attached yet", DOUBTED]);
     assert!(setup.directory.path().join("behind").exists() && !setup.reconciler.may_save());
     setup.take(&[A_CHANGED, B]);
     setup.reconciler.attach_if_ready(Instant::now()).unwrap();
