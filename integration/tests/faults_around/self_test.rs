@@ -38,11 +38,17 @@ fn tested(agent: &Agent<'_>, what: &str, fits: impl Fn(&SelfTestStatus) -> bool)
     wait_for(what, DEADLINE, || Some(agent.status().self_test).filter(|found| fits(found)))
 }
 
-/// What `/metrics` says of self-tests: problems, repairs.
+/// Waits until `/metrics` tells of so many problems and so many repairs at least: an answer serves for half a second,
+/// so that it may be one from before.
 #[track_caller]
-fn counted() -> [Option<f64>; 2] {
-    let metrics = Exposition::of_agent();
-    ["lb_self_test_problems", "lb_self_test_repairs_total"].map(|name| metrics.value(name, &[]))
+fn counted(problems: f64, repairs: u64) {
+    eventually(&format!("{problems} problems in /metrics, {repairs} repairs"), DEADLINE, || {
+        let metrics = Exposition::of_agent();
+        let value = |name| metrics.value(name, &[]).expect("it is there at all times");
+        let found = value("lb_self_test_problems");
+        let repaired = value("lb_self_test_repairs_total");
+        found == problems && repaired >= repairs as f64
+    });
 }
 
 /// The one problem that there is from some time on, which `/readyz`, `lbctl` and `/metrics` tell of, too.
@@ -55,7 +61,7 @@ fn problem(lab: &Lab, agent: &Agent<'_>, part: &str) {
     let shown = lab.lbctl(&["status"]);
     assert_eq!(shown.code, Some(1), "{shown:?}");
     assert!(shown.stdout.contains(problem) && shown.stdout.contains("failed"), "{shown:?}");
-    assert_eq!(counted()[0], Some(1.0), "{found:?}");
+    counted(1.0, 0);
 }
 
 /// That all is well again, after this many more repairs at least.
@@ -67,9 +73,7 @@ fn well_again(lab: &Lab, agent: &Agent<'_>, repairs: u64) {
     eventually("readiness", DEADLINE, || {
         http::get(&lab.socket(), "/readyz").is_ok_and(|(code, _)| code == 200)
     });
-    let counted = counted();
-    let [Some(0.0), Some(repaired)] = counted else { panic!("{counted:?}") };
-    assert!(repaired >= repairs as f64, "{repaired} of {repairs}");
+    counted(0.0, repairs);
 }
 
 fn links(agent: &Agent<'_>) -> BTreeMap<String, u32> {
