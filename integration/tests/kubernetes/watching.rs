@@ -323,6 +323,9 @@ fn service_ranges_and_the_node_can_be_done_without() {
     let scene = Scene::of(&api);
     scene.expect(&["default/web:http 10.1.0.1:8080"]);
     assert_eq!(scene.state().error, None);
+    eventually("nothing more to be waited for", PATIENCE, || {
+        scene.running.facts.borrow().service_cidrs_heard
+    });
     // Not asked again and again.
     let_pass(WHILE);
     assert_eq!(asked(&api, &["/servicecidrs?"]), 1);

@@ -6,9 +6,13 @@ use integration::kubernetes::{
 use integration::netns;
 use integration::packets::{self, BALANCER, EXTERNAL, NODE_PORT, PODS, Scene};
 use integration::pods::{Place, Way};
+use integration::wait::eventually;
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 fn everyone<'a>(scene: &'a Scene<'_>) -> [&'a Place; 3] {
     [&scene.client, &scene.guest, &scene.stranger]
@@ -104,28 +108,49 @@ fn unallocated_addresses_of_a_service_range_are_dropped() {
             netns::add_unreachable(&to.to_string());
         }
         scene.put(&web, &[endpoint(&a)]);
-        for from in [&*scene.client, &scene.guest] {
-            for to in free.at(80) {
+        let outside = [&*scene.client, &scene.guest];
+        let sent_on = || {
+            for (from, to) in outside.into_iter().flat_map(|from| free.at(80).map(|to| (from, to)))
+            {
                 let error = from.ask(Way::Tcp, to).expect_err("nobody has it").kind();
                 let told = [io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable];
                 assert!(told.contains(&error), "{}: {to}: {error}", from.name());
             }
-        }
+        };
+        sent_on();
+        let lab = scene.world.lab;
+        let changes = || packets::said(lab)["changes"].as_u64().expect("a number");
+        let before = changes();
         scene.world.api.put(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
             "metadata": {"name": "kubernetes"},
             "spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/64"]},
         }));
-        scene.put(&web, &[endpoint(&a)]);
-        for from in [&*scene.client, &scene.guest] {
+        eventually("the ranges to be known", DEADLINE, || changes() > before);
+        for from in outside {
             silent(from, PACKETS, free.at(80));
             reaches(from, TCP, web.at(80), &["a"]);
         }
         let allocated = Svc::new("free", 99).tcp("http", 80, 8080);
         scene.put(&allocated, &[endpoint(&a)]);
-        for from in [&*scene.client, &scene.guest] {
+        for from in outside {
             reaches(from, TCP, allocated.at(80), &["a"]);
         }
+        // An agent that starts keeps the ranges that it finds until it has heard which there are.
+        scene.world.remove(&allocated);
+        scene.settle();
+        scene.world.take_agent().kill9();
+        scene.world.api.refuse("servicecidrs", Some(503));
+        scene.world.start_agent();
+        scene.settle();
+        for from in outside {
+            silent(from, PACKETS, free.at(80));
+        }
+        let before = changes();
+        scene.world.api.delete("ServiceCIDR", "", "kubernetes");
+        scene.world.api.refuse("servicecidrs", None);
+        eventually("no ranges to be known", DEADLINE, || changes() > before);
+        sent_on();
     });
 }
 

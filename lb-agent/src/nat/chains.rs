@@ -31,6 +31,8 @@ pub struct Surroundings {
     pub interfaces: BTreeSet<PodInterface>,
     /// Ranges of service addresses: what is in them and nobody's is dropped.
     pub services: BTreeSet<IpNet>,
+    /// Whether a cluster has not told those yet.
+    pub services_are_late: bool,
 }
 
 /// Where packets come into a chain.
@@ -85,13 +87,13 @@ const HAIRPIN: &str = "hairpin";
 const PROTOCOLS: [u8; 3] = [lb_common::protocol::TCP, lb_common::protocol::UDP, 132];
 
 /// The chains that are not yet what they will be, if it is not known where pods are, or which addresses
-/// are services'.
-pub(super) fn late(around: &Surroundings) -> BTreeSet<&'static str> {
+/// are services'. When services are `complete`, pods are known, too.
+pub(super) fn late(around: &Surroundings, complete: bool) -> BTreeSet<&'static str> {
     let mut late = BTreeSet::new();
-    if around.pods.is_empty() && around.interfaces.is_empty() {
+    if !complete && around.pods.is_empty() && around.interfaces.is_empty() {
         late.extend([FILTER_PREROUTING, NAT_PREROUTING, UNLESS_POD]);
     }
-    if around.services.is_empty() {
+    if around.services.is_empty() && (!complete || around.services_are_late) {
         late.insert(FILTER_INSIDE);
     }
     late

@@ -114,6 +114,7 @@ fn surroundings(facts: &[watch::Receiver<Arc<Facts>>]) -> Surroundings {
         pods: pods.copied().collect(),
         interfaces: interfaces.collect(),
         services: services.copied().collect(),
+        services_are_late: facts.iter().any(|facts| !facts.service_cidrs_heard),
     }
 }
 
@@ -430,8 +431,8 @@ impl Table {
             if waits {
                 return Ok(false);
             }
-            let late = (!wanted.complete).then(|| chains::late(around));
-            let done = nat.bring(&found, &chains, &self.contents, late.as_ref())?;
+            let late = chains::late(around, wanted.complete);
+            let done = nat.bring(&found, &chains, &late, &self.contents, wanted.complete)?;
             self.draws = Some(self.contents.draws().clone());
             self.say_refused();
             return Ok(done);

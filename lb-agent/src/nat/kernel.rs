@@ -144,9 +144,9 @@ impl Nat {
     }
 
     /// Brings a family's table from what was found there to these chains and contents, in one transaction. A table
-    /// that does not fit is replaced whole, whatever is late. `late`: not everything has been heard of yet; what
-    /// may only be late and chains that are not wanted stay, and these chains stay as they are. Returns whether
-    /// anything was done.
+    /// that does not fit is replaced whole, whatever is late. Chains that are `late` stay as they are, where they
+    /// have rules. Until contents are `complete`, what may only be late and chains that are not wanted stay, too.
+    /// Returns whether anything was done.
     ///
     /// # Errors
     ///
@@ -155,8 +155,9 @@ impl Nat {
         &self,
         found: &Found,
         chains: &Chains,
+        late: &BTreeSet<&'static str>,
         contents: &Contents,
-        late: Option<&BTreeSet<&'static str>>,
+        complete: bool,
     ) -> Result<bool, NatError> {
         let family = contents.family();
         let mut transaction = Transaction::new();
@@ -176,8 +177,8 @@ impl Nat {
         for (name, chain) in chains {
             let comments = chain.rules.iter().map(messages::comment);
             let known = found.chains.get(name).map(|chain| &chain.comments);
-            let stays = late.is_some_and(|late| late.contains(name.as_str()))
-                && known.is_some_and(|known| !known.is_empty());
+            let stays =
+                late.contains(name.as_str()) && known.is_some_and(|known| !known.is_empty());
             if stays || known.is_some_and(|known| known.iter().cloned().eq(comments)) {
                 continue;
             }
@@ -187,13 +188,12 @@ impl Nat {
             transaction.add_rules(family, name, chain);
         }
         let mut change = contents.difference(&found.elements);
-        if late.is_some() {
+        if !complete {
             late::keep(&mut change, contents, &found.elements);
         }
         transaction.delete_elements(family, &change.removed);
         transaction.add_elements(family, pairs(&change.added));
-        let gone =
-            || found.chains.keys().filter(|name| late.is_none() && !chains.contains_key(*name));
+        let gone = || found.chains.keys().filter(|name| complete && !chains.contains_key(*name));
         for name in gone() {
             transaction.delete_rules(family, name);
         }

@@ -227,6 +227,16 @@ impl Cluster {
                 self.told = None;
             }
         }
+        if self.cidrs.is_complete() {
+            self.no_more_service_cidrs();
+        }
+    }
+
+    /// There are no ServiceCIDRs but those taken in: they have been listed, or the server withholds them.
+    pub fn no_more_service_cidrs(&mut self) {
+        if !std::mem::replace(&mut self.facts.service_cidrs_heard, true) {
+            self.told = None;
+        }
     }
 
     /// What was told of objects that could not be read, and are gone or can be read now, is over.

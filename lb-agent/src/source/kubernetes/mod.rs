@@ -268,7 +268,12 @@ impl Follower {
                 }
             },
             Event::ServiceCidr(News::Change(change, _)) => self.cluster.service_cidr(change),
-            Event::ServiceCidr(news) => self.take_how("servicecidrs", news, now),
+            Event::ServiceCidr(news) => {
+                if matches!(news, News::Withheld(_)) {
+                    self.cluster.no_more_service_cidrs();
+                }
+                self.take_how("servicecidrs", news, now);
+            }
         }
     }
 

@@ -100,6 +100,8 @@ pub struct Facts {
     pub health_checks: BTreeMap<(Arc<str>, Arc<str>), HealthCheck>,
     /// The ranges that service addresses are taken from.
     pub service_cidrs: BTreeSet<IpNet>,
+    /// Whether those are all: they have been listed, or the server withholds them.
+    pub service_cidrs_heard: bool,
     /// Ports of Services whose policy finds no endpoint on this node.
     pub lacking: Lacking,
     /// The ranges that pods' addresses are in, as far as they are told by them.

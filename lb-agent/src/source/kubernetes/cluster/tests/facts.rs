@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::source::kubernetes::objects::Family;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 #[test]
 fn what_the_node_object_says() {
@@ -68,6 +69,21 @@ fn service_cidrs_come_and_go() {
     assert_eq!(ranges(lab.list(&[])), [""; 0]);
     assert_eq!(lab.rejections(), [""; 0]);
     assert_eq!(lab.cluster.refused(), 1);
+}
+
+#[test]
+fn service_cidrs_are_late_until_listed_or_withheld() {
+    let heard = |cluster: &mut Cluster| cluster.facts().service_cidrs_heard;
+    let mut cluster = Cluster::new(settings(), started());
+    for part in [Change::Begin, Change::Listed(ServiceCIDR::default())] {
+        cluster.service_cidr(part);
+        assert!(!heard(&mut cluster));
+    }
+    cluster.service_cidr(Change::Complete);
+    assert!(heard(&mut cluster));
+    let mut cluster = Cluster::new(settings(), started());
+    cluster.no_more_service_cidrs();
+    assert!(heard(&mut cluster));
 }
 
 #[test]
