@@ -1,5 +1,6 @@
 //! A minimal HTTP/1.0 client, so that the tests don't lean on the client they test.
 
+use crate::wait::patience;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -27,7 +28,7 @@ pub struct Answer {
 /// If nobody answers there in time, or the answer is no HTTP.
 pub fn get(socket: &Path, path: &str) -> io::Result<(u16, String)> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE * patience()))?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n");
     answered(stream, request.as_bytes()).map(|answer| (answer.code, answer.body))
 }
@@ -39,7 +40,7 @@ pub fn get(socket: &Path, path: &str) -> io::Result<(u16, String)> {
 /// If nobody answers there in time, or the answer is no HTTP.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Answer> {
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE * patience()))?;
     answered(stream, request)
 }
 

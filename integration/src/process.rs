@@ -42,6 +42,15 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// Copies a program that is to be run. A child does so: were the copy open for writing here, every child that
+/// another thread starts would have it open, too, until it is the program that it is to be, and what is open for
+/// writing can't be run.
+#[track_caller]
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().expect("cp can be run");
+    assert!(copied.success(), "{} can't be copied: {copied}", from.display());
+}
+
 /// The agent, without this capability (`net_admin`).
 pub fn without(capability: &str) -> Command {
     let mut command = Command::new("setpriv");

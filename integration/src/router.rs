@@ -71,11 +71,11 @@ impl Router {
         Self { stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Keeps the line busy, so that what is sent next arrives a tenth of a second later. Without
-    /// that, it arrives while the system call still runs that sends it.
+    /// Keeps the line busy, so that what is sent next arrives some tenths of a second later, yet before it is sent
+    /// again. Without that, it arrives while the system call still runs that sends it.
     pub fn keep_busy(&self) {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket can be bound");
-        for _ in 0..5 {
+        for _ in 0..16 {
             socket.send_to(&[0; 1200], silent(true)).expect("the line takes a packet");
         }
     }

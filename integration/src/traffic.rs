@@ -73,6 +73,8 @@ struct Member {
     tag: String,
     from: Instant,
     until: Option<Instant>,
+    /// Whether it may be leaving: what is connected to it may be ended.
+    leaving: bool,
 }
 
 /// An answer: who gave it, and who the client's socket says it came from.
@@ -101,17 +103,29 @@ impl Traffic {
     /// From now on the backend with this tag may answer for the service at `to`. Said before the
     /// backend is published.
     pub fn joins(&self, to: SocketAddr, tag: impl Into<String>) {
-        let member = Member { tag: tag.into(), from: Instant::now(), until: None };
+        let member = Member { tag: tag.into(), from: Instant::now(), until: None, leaving: false };
         self.shared.members(|members| members.entry(to).or_default().push(member));
+    }
+
+    /// From now on the backend with this tag may leave the service at `to`, which ends UDP sockets that are
+    /// connected to it. Said before it does.
+    #[track_caller]
+    pub fn may_leave(&self, to: SocketAddr, tag: &str) {
+        self.member(to, tag, |member| member.leaving = true);
     }
 
     /// The backend with this tag may answer for the service at `to` until then, and no longer.
     #[track_caller]
     pub fn leaves(&self, to: SocketAddr, tag: &str, until: Instant) {
+        self.member(to, tag, |member| member.until = Some(until));
+    }
+
+    #[track_caller]
+    fn member(&self, to: SocketAddr, tag: &str, with: impl FnOnce(&mut Member)) {
         let known = self.shared.members(|members| {
             let mut all = members.get_mut(&to).into_iter().flatten();
             let member = all.find(|member| member.tag == tag && member.until.is_none())?;
-            member.until = Some(until);
+            with(member);
             Some(())
         });
         assert!(known.is_some(), "{tag} is no backend at {to}");
@@ -208,6 +222,7 @@ impl Shared {
     fn judge(&self, line: &Line, begun: Instant, answer: io::Result<Answer>) {
         let ended = Instant::now();
         let wrong = match answer {
+            Err(error) if self.is_ended(line, begun, &error) => return,
             Err(error) => error.to_string(),
             Ok(Answer { source, .. }) if source != line.to => format!("the peer is {source}"),
             Ok(Answer { tag, .. }) => match self.misplaced(line.to, &tag, begun, ended) {
@@ -225,6 +240,16 @@ impl Shared {
             let (from, until) = (begun - self.begun, ended - self.begun);
             complaints.push(format!("{from:.3?}..{until:.3?} {way:?} to {to}: {wrong}"));
         }
+    }
+
+    /// Whether a socket was ended because its backend left while it waited for an answer.
+    fn is_ended(&self, line: &Line, begun: Instant, error: &io::Error) -> bool {
+        let leaves =
+            |member: &Member| member.leaving && member.until.is_none_or(|until| until >= begun);
+        line.way == Way::Connected
+            && error.kind() == io::ErrorKind::ConnectionAborted
+            && self
+                .members(|members| members.get(&line.to).is_some_and(|all| all.iter().any(leaves)))
     }
 
     /// What is wrong if the backend with this tag answers a connect of this time.

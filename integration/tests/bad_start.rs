@@ -139,7 +139,7 @@ fn no_privilege() {
         lab.write_config(&format!("services:\n{}", good(&backends)));
         // Everything else is within reach: the binary, the file, and the directories to write to.
         let program = lab.scratch().join("lb-agent");
-        fs::copy(binary("lb-agent"), &program).unwrap();
+        process::copy_program(&binary("lb-agent"), &program);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let nobody = (nix::unistd::Uid::from_raw(NOBODY), nix::unistd::Gid::from_raw(NOBODY));
         nix::unistd::chown(lab.scratch(), Some(nobody.0), Some(nobody.1)).unwrap();

@@ -361,29 +361,23 @@ fn a_flood_takes_no_memory() {
             });
             open.collect::<Vec<_>>()
         };
+        let answers = |by: &str| {
+            let ask = ["@127.0.0.1", "-p", "5354", by, "+short", "web.lb.internal"];
+            run(Command::new("dig").args(ask), lab.scratch()).stdout.trim() == "10.96.0.10"
+        };
+        // What came first is worked off first; until then there may be no room for another question.
+        let worked_off = || eventually("the flood to be over", DEADLINE, || answers("+notcp"));
         // What a first flood takes (buffers, threads) is not what it goes on taking.
         drop(flood(20_000));
+        worked_off();
         let before = resident(agent.pid());
         let open = flood(100_000);
+        worked_off();
         let after = resident(agent.pid());
         assert!(after < before + (4 << 20), "from {before} to {after} bytes");
-        assert_eq!(short(lab, "web.lb.internal A"), ["10.96.0.10"]);
         assert!(agent.status().ready);
         // They had ten seconds for a question; nobody has closed them.
-        eventually("places for connections", 2 * DEADLINE, || {
-            let told = run(
-                Command::new("dig").args([
-                    "@127.0.0.1",
-                    "-p",
-                    "5354",
-                    "+tcp",
-                    "+short",
-                    "web.lb.internal",
-                ]),
-                lab.scratch(),
-            );
-            told.stdout.trim() == "10.96.0.10"
-        });
+        eventually("places for connections", 2 * DEADLINE, || answers("+tcp"));
         drop(open);
     });
 }

@@ -2,60 +2,83 @@
 
 use integration::lab;
 use integration::soak::{self, Fault, Options, Outcome, Reached};
-use std::sync::atomic::AtomicBool;
+use integration::wait::patience;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What came of it, and what went wrong first.
-fn soak(name: &str, seconds: u64, fault: Option<Fault>) -> (Outcome, Vec<String>) {
+/// How long it may take until there is enough to judge by.
+const MOST: Duration = Duration::from_secs(60);
+
+/// What came of it, and what went wrong first. It goes on until that is enough.
+fn soak(
+    name: &str,
+    fault: Option<Fault>,
+    is_enough: impl Fn(Duration, &Outcome) -> bool + Sync,
+) -> (Outcome, Vec<String>) {
     let seed = rand::random();
     // An emulated machine does less in the same time.
-    let duration = Duration::from_secs(seconds) * integration::wait::patience();
-    let options = Options { duration, clients: 2, seed, fault };
+    let options = Options { duration: MOST * patience(), clients: 2, seed, fault };
     let (mut outcome, mut complaints) = (Outcome::default(), Vec::new());
     lab::run(name, |lab| {
+        let stop = AtomicBool::new(false);
+        let tell = |so_far, outcome: &Outcome| {
+            if is_enough(so_far, outcome) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
         let complain = |complaint: &str| complaints.push(complaint.to_owned());
-        outcome = soak::run(lab, &options, &AtomicBool::new(false), |_, _| {}, complain);
+        outcome = soak::run(lab, &options, &stop, tell, complain);
     });
     (outcome, complaints)
 }
 
+/// One that hardly did anything has not shown anything.
+fn has_done_much(outcome: &Outcome) -> bool {
+    let Outcome { connects, reached, changes, publishes, grace_periods, .. } = *outcome;
+    let Reached { tcp, connected, datagrams } = reached;
+    let each = [(tcp, 250), (connected, 5_000), (datagrams, 250)];
+    connects >= 20_000
+        && each.iter().all(|(way, enough)| way.iter().all(|reached| reached >= enough))
+        && changes >= 500
+        && publishes >= 500
+        && grace_periods >= 5
+}
+
+/// Whether a fault is found.
+fn is_found(name: &str, fault: Fault, found: impl Fn(&Outcome) -> bool + Sync) {
+    let (outcome, _) = soak(name, Some(fault), |_, outcome| found(outcome));
+    assert!(found(&outcome), "{outcome:?}");
+}
+
 #[test]
 fn connects_and_changes_without_end() {
-    let (outcome, complaints) = soak("soak", 10, None);
+    let (outcome, complaints) = soak("soak", None, |so_far, outcome| {
+        so_far >= Duration::from_secs(10) * patience() && has_done_much(outcome)
+    });
     println!("{outcome:?}");
     assert!(outcome.is_clean(), "{outcome:?} {complaints:#?}");
-    // One that hardly did anything has not shown anything.
-    let Outcome { connects, refused, reached, changes, publishes, grace_periods, .. } = outcome;
-    assert!(connects >= 20_000, "{outcome:?}");
+    assert!(has_done_much(&outcome), "{outcome:?}");
     // Some dial what nobody serves at the time; most must reach somebody.
-    assert!(refused < connects / 2, "{outcome:?}");
-    let Reached { tcp, connected, datagrams } = reached;
-    for (way, enough) in [(tcp, 250), (connected, 5_000), (datagrams, 250)] {
-        assert!(way.iter().all(|reached| *reached >= enough), "{enough}: {outcome:?}");
-    }
-    assert!(changes >= 500 && publishes >= 500 && grace_periods >= 5, "{outcome:?}");
+    assert!(outcome.refused < outcome.connects / 2, "{outcome:?}");
 }
 
 #[test]
 fn another_services_backend_is_found() {
-    let (outcome, _) = soak("soak-row", 4, Some(Fault::WrongRow));
-    assert!(outcome.wrong_service > 0, "{outcome:?}");
+    is_found("soak-row", Fault::WrongRow, |outcome| outcome.wrong_service > 0);
 }
 
 #[test]
 fn a_removed_backend_is_found() {
-    let (outcome, _) = soak("soak-stale", 4, Some(Fault::StaleBlock));
-    assert!(outcome.removed_backend > 0, "{outcome:?}");
+    is_found("soak-stale", Fault::StaleBlock, |outcome| outcome.removed_backend > 0);
 }
 
 #[test]
 fn a_service_that_is_lost_is_found() {
-    let (outcome, _) = soak("soak-lost", 4, Some(Fault::LostFrontend));
-    assert!(outcome.failed > 0, "{outcome:?}");
+    is_found("soak-lost", Fault::LostFrontend, |outcome| outcome.failed > 0);
 }
 
 #[test]
 fn a_block_that_is_written_late_is_found() {
-    let (outcome, _) = soak("soak-late", 4, Some(Fault::PublishFirst));
-    assert!(outcome.wrong_service + outcome.failed > 0, "{outcome:?}");
+    let found = |outcome: &Outcome| outcome.wrong_service + outcome.failed > 0;
+    is_found("soak-late", Fault::PublishFirst, found);
 }

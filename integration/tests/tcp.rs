@@ -1,7 +1,7 @@
 //! TCP: every way to connect reaches a backend, and the caller sees the frontend it dialled.
 
 use integration::agent::Agent;
-use integration::client::{Call, cookie, dial};
+use integration::client::{Call, cookie, dial, ended};
 use integration::host;
 use integration::lab;
 use integration::netns;
@@ -10,10 +10,8 @@ use integration::spec::{service, services};
 use integration::sys;
 use integration::tables::frontend_of;
 use integration::wait::eventually;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 const VIP4: &str = "10.96.0.10:80";
@@ -100,9 +98,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 fn wait_writable(socket: &Socket) {
-    let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    assert_eq!(poll(&mut watched, PollTimeout::from(5000u16)), Ok(1), "not connected after 5 s");
-    assert!(matches!(socket.take_error(), Ok(None)));
+    ended(socket).expect("it connects");
 }
 
 #[test]

@@ -133,7 +133,12 @@ fn one_line(rejection: &Rejection) -> String {
 /// detaches at its end.
 pub async fn run(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
     let config = read_config(path, overrides)?;
-    serve(Some(path), &config, |_| async { Ok(terminated().await?) }).await
+    let terminated = terminated()?;
+    serve(Some(path), &config, |_| async {
+        terminated.await;
+        Ok(())
+    })
+    .await
 }
 
 /// What is there once the sources are followed, for what runs beside the loop.
@@ -144,15 +149,17 @@ struct Started {
     addresses: Option<Addresses>,
 }
 
-/// SIGTERM or SIGINT.
-async fn terminated() -> std::io::Result<()> {
+/// SIGTERM or SIGINT, which from this call on don't end the process by themselves: what has been attached is to be
+/// left in order.
+fn terminated() -> std::io::Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Serves until what `beside` makes ends; then the agent stops in order, and ends as that did. `path`

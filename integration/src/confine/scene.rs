@@ -3,7 +3,7 @@
 
 use crate::agent::Agent;
 use crate::lab::Lab;
-use crate::process::{self, Finished, binary};
+use crate::process::{self, Finished, binary, copy_program};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
@@ -30,7 +30,7 @@ impl<'a> Scene<'a> {
         fs::set_permissions(scratch, Permissions::from_mode(0o755))
             .expect("the scratch directory is writable");
         let program = scratch.join("lb-agent");
-        fs::copy(binary("lb-agent"), &program).expect("the scratch directory is writable");
+        copy_program(&binary("lb-agent"), &program);
         // The lab looks for it in another place.
         symlink("run/lb-agent/agent.sock", lab.socket())
             .expect("the scratch directory is writable");

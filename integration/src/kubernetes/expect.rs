@@ -2,6 +2,7 @@
 
 use crate::pods::{Pair, Place, Way};
 use crate::refusal::{Refusal, refusal};
+use crate::wait::patience;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -100,7 +101,7 @@ pub fn rejected(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketA
         assert_eq!(came, expected, "{asks}");
         let known = error.raw_os_error().is_some_and(|error| errors.contains(&error));
         assert!(known, "{asks}: {error}");
-        assert!(took < AT_ONCE, "{asks}: it took {took:?}");
+        assert!(took < AT_ONCE * patience(), "{asks}: it took {took:?}");
     }
 }
 
@@ -151,7 +152,7 @@ fn fails(from: &Place, ways: &[Way], to: impl IntoIterator<Item = SocketAddr>, e
         let error = asked.map_or_else(|error| error.raw_os_error(), |_| None);
         let expected = error.is_some_and(|error| errors.contains(&error));
         assert!(expected, "{}: {way:?} to {to}: {error:?} after {took:?}", from.name());
-        assert!(took < AT_ONCE, "{}: {way:?} to {to}: it took {took:?}", from.name());
+        assert!(took < AT_ONCE * patience(), "{}: {way:?} to {to}: it took {took:?}", from.name());
     }
 }
 

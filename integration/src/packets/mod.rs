@@ -158,8 +158,10 @@ impl<'a> Scene<'a> {
         let turn = self.turn.get() + 1;
         self.turn.set(turn);
         let probe = Svc::new("probe", 251).udp("", turn, PROBE_PORT);
-        let own = endpoint(stranger);
-        self.world.put(&probe, &[own]);
+        self.world.settle();
+        // Nothing is put behind it: once it is there, all is.
+        let slices = probe.slices(&[endpoint(stranger)]);
+        self.world.api.put_all([probe.object()].into_iter().chain(slices));
         for to in probe.at(turn) {
             eventually(&format!("packets to {to} to be translated"), DEADLINE, || {
                 stranger.ask_within(Way::Unconnected, to, PATIENCE).is_ok()

@@ -8,7 +8,7 @@ use crate::agent::Agent;
 use crate::lab::Lab;
 use crate::server::{Backends, Kind};
 use crate::spec::{Spec, service, services};
-use crate::wait::{eventually, let_pass, within};
+use crate::wait::{eventually, let_pass, patience, within};
 use lb_agent::status::ServiceStatus;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -74,7 +74,11 @@ pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> 
             let (ledger, done) = (&ledger, &done);
             scope.spawn(move || clients::run(ledger, done, seed.wrapping_add(number)));
         }
-        for _ in 0..kills {
+        // Where all takes long, more often, until the moments are such that both happen.
+        let enough = |at_work: u32, idle: u32| at_work.min(idle) >= kills / 10;
+        let mut turn = 0;
+        while turn < kills || (turn < 3 * kills && !enough(at_work, idle)) {
+            turn += 1;
             let before = world.outcomes();
             let changes = random.random_range(1..4);
             for change in 1..=changes {
@@ -97,7 +101,7 @@ pub fn run(lab: &Lab, kills: u32, seed: u64, mut complain: impl FnMut(&str)) -> 
             eventually("what the file says", DEADLINE, || is_applied(&agent, &world));
             if agent.status().work.rounds > 0 {
                 at_work += 1;
-                moments = (moments * 3 / 2).min(*BOUNDS.end());
+                moments = (moments * 3 / 2).min(*BOUNDS.end() * u64::from(patience()));
             } else if world.outcomes() != before {
                 idle += 1;
                 moments = (moments * 2 / 3).max(*BOUNDS.start());

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use world::World;
 
 /// How often progress is told.
-const TELL: Duration = Duration::from_secs(5);
+const TELL: Duration = Duration::from_secs(2);
 
 /// For how long changes go on until what waits for grace periods is waited for, too: where they come much faster,
 /// few frontends would ever be served.

@@ -1,6 +1,7 @@
 //! A host with a real systemd as its first process: in namespaces and a cgroup of its own, all gone with it.
 
 use crate::cgroup::own_cgroup;
+use crate::process::copy_program;
 use crate::sys;
 use crate::wait::{eventually, wait_for};
 use nix::sched::{CloneFlags, setns};
@@ -42,7 +43,7 @@ impl Systemd {
         for (path, source) in files {
             let path = over.join(path);
             fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("writable");
-            fs::copy(source, &path).expect("the file is there");
+            copy_program(source, &path);
         }
         let directory = over.join("run/systemd/system");
         fs::create_dir_all(&directory).expect("the scratch directory is writable");

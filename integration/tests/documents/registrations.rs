@@ -42,7 +42,7 @@ fn registrations_are_as_shown() {
              registrar=$!; until_said '^lbctl: registered' taken\n\
              etcdctl put /lb/backends/web/a \
              '{{\"address\": \"10.0.0.6:8080\", \"registered_by\": \"host-6/77\"}}' > /dev/null\n\
-             until_said lost taken; end\n"
+             until_said 'was taken over' taken; end\n"
         );
         let finished = scene.run(&script);
         let said = |name: &str| fs::read_to_string(scene.home().join(name)).unwrap_or_default();

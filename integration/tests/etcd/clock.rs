@@ -73,12 +73,13 @@ fn an_hour_forth_and_back_changes_nothing() {
             let told = within(SOON, || off(&agent).filter(|off| (off - jump).abs() < HOUR / 2));
             assert!(told.is_some(), "{jump}: {:?}", off(&agent));
             let (begin, checks) = (Instant::now(), idle[0].hits()[0]);
-            while begin.elapsed() < LONG {
+            let seen = || idle[0].hits()[0] - checks;
+            // Where all takes long, they are fewer at a time; those that a jump stops would be stopped for an hour.
+            while begin.elapsed() < LONG || (seen() < 5 && begin.elapsed() < LONG * 10) {
                 assert!(is_well("web") && is_well("idle"), "{jump}: {:#?}", agent.services());
                 traffic.goes_on(10);
             }
-            let checks = idle[0].hits()[0] - checks;
-            assert!(checks >= 5, "{jump}: {checks} checks in {LONG:?}");
+            assert!(seen() >= 5, "{jump}: {} checks in {:?}", seen(), begin.elapsed());
             let status = agent.status();
             assert_eq!(status.work.publishes, publishes, "{jump}");
             assert_eq!(status.pending, [""; 0], "{jump}");

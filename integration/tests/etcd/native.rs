@@ -47,7 +47,8 @@ fn allocated(etcd: &Etcd, service: &str) -> Option<String> {
 #[track_caller]
 fn gets_an_address(etcd: &Etcd, service: &str) -> String {
     let get = || allocated(etcd, service);
-    let address = wait_for(&format!("{service} to get an address"), BOUND, get);
+    // One that was given back is free only when nobody can be served by it any more.
+    let address = wait_for(&format!("{service} to get an address"), GRACE + BOUND, get);
     // Both keys are written at once.
     assert_eq!(etcd.get(&format!("/lb/vips/{address}")).as_deref(), Some(service));
     address
@@ -180,7 +181,7 @@ impl Host {
                 &text(self.cgroup.path()),
             ],
         );
-        eventually("the second agent", BOUND, || {
+        eventually("the second agent", BOUND * 2, || {
             http::get(&self.socket(), "/readyz").is_ok_and(|(code, _)| code == 200)
         });
         agent

@@ -152,7 +152,7 @@ fn rows_are_collected_and_only_those() {
         ] {
             assert!(tables.connection(cookie).is_some(), "{what}");
         }
-        assert!(agent.log().contains("collected rows"), "{}", agent.log());
+        eventually("word of it", DEADLINE, || agent.log().contains("collected rows"));
         drop(stay);
         thread.join().unwrap();
         process::kill(&mut child);

@@ -13,7 +13,7 @@ use integration::server::Backends;
 use integration::spec::{service, services};
 use integration::sys::replace_program;
 use integration::tables::Tables;
-use integration::wait::eventually;
+use integration::wait::{eventually, patience};
 use lb_common::{MEMORY_VERSION, control};
 use std::collections::BTreeMap;
 use std::fs;
@@ -149,6 +149,7 @@ fn what_is_open_and_counted_goes_over_and_back() {
             assert_eq!(agent.status().self_test.earlier, []);
         }
         let (socket, tag) = &named[0];
+        socket.set_read_timeout(Some(DEADLINE * patience())).unwrap();
         agent.reload(&choices.services(&scene, Some(tag)));
         let error = reply(socket).expect_err("the socket is ended");
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");

@@ -9,12 +9,13 @@ use integration::agent::Agent;
 use integration::client::{Call, dial, udp};
 use integration::empty_program::EmptyProgram;
 use integration::lab::{self, Lab};
-use integration::process::binary;
+use integration::process::{binary, copy_program};
 use integration::server::{Backends, Kind};
 use integration::spec::{Spec, service, services};
 use integration::traffic::{Traffic, Way};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -94,9 +95,8 @@ fn another_build(lab: &Lab) -> PathBuf {
 
 /// A copy of the agent, whose programs were changed.
 pub(super) fn rebuilt(lab: &Lab, change: impl Fn(&mut [u8], &str)) -> PathBuf {
-    let path = lab.scratch().join("rebuilt");
-    fs::copy(binary("lb-agent"), &path).expect("there is room for a copy of the agent");
-    let mut bytes = fs::read(&path).expect("the copy can be read");
+    let [written, path] = ["written", "rebuilt"].map(|name| lab.scratch().join(name));
+    let mut bytes = fs::read(binary("lb-agent")).expect("the agent can be read");
     let mut objects = 0;
     for at in (0..bytes.len().saturating_sub(64)).step_by(4) {
         const BPF: u8 = 247;
@@ -106,7 +106,9 @@ pub(super) fn rebuilt(lab: &Lab, change: impl Fn(&mut [u8], &str)) -> PathBuf {
         }
     }
     assert_eq!(objects, 2, "the agent has one object, and one for old kernels");
-    fs::write(&path, bytes).expect("the copy can be written");
+    fs::write(&written, bytes).expect("there is room for a copy of the agent");
+    copy_program(&written, &path);
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("it is ours");
     path
 }
 

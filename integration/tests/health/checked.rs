@@ -370,7 +370,12 @@ fn tries_leave_nothing_open() {
         least();
         let before = least();
         let_pass(Duration::from_secs(3));
-        let after = least();
-        assert!(after <= before + 10, "{before} files were open, now {after}");
+        // Where tries take longer than their intervals, there may be no moment without some; what is left open by
+        // those that have ended would stay.
+        let mut after = least();
+        eventually("no more files to be open than before", DEADLINE, || {
+            after = after.min(least());
+            after <= before + 10
+        });
     });
 }

@@ -135,14 +135,14 @@ fn the_request_says_who_asks_and_for_what() {
     });
 }
 
-/// A server that writes `head` and then `part` until the client has gone, and how much it wrote.
+/// A server that writes `head` and then `part` until the client has gone, and the most that one client took.
 fn flooding(head: &'static str, part: &'static [u8]) -> (Server, Arc<AtomicUsize>) {
     let written = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&written);
     let server = Server::start(move |mut stream| {
         request(&mut stream);
         let _ = std::io::Write::write_all(&mut stream, head.as_bytes());
-        count.fetch_add(flood(&mut stream, part), Ordering::Relaxed);
+        count.fetch_max(flood(&mut stream, part), Ordering::Relaxed);
     });
     (server, written)
 }
@@ -179,9 +179,8 @@ fn answers_without_end() {
         }
         nothing_is_left();
         for written in [of_long, of_endless, of_bytes, of_one, of_headers] {
-            // Each may have been tried more than once.
             let written = written.load(Ordering::Relaxed);
-            assert!(written < 4 * BUFFERS, "{written} bytes were taken");
+            assert!(written < BUFFERS, "{written} bytes were taken");
         }
     });
 }

@@ -7,7 +7,7 @@ use integration::lab::{self, Lab};
 use integration::netns;
 use integration::server::{Backends, Kind, any_port};
 use integration::spec::{Spec, service, services};
-use integration::wait::eventually;
+use integration::wait::{eventually, patience};
 use socket2::Protocol;
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, UdpSocket};
@@ -138,6 +138,10 @@ fn a_blocked_call_returns_when_the_service_is_removed() {
         let agent = Agent::start(lab, &services(&[dns, web]));
         let clients: Vec<UdpSocket> = (0..4).map(|_| connected(DNS).0).collect();
         let calls: Vec<Call> = (0..4).map(|_| dial(addr(WEB)).unwrap()).collect();
+        // What ends them is to be the removal, however long that takes.
+        let most = Some(DEADLINE * patience());
+        clients.iter().for_each(|client| client.set_read_timeout(most).unwrap());
+        calls.iter().for_each(|call| call.stream.set_read_timeout(most).unwrap());
         thread::scope(|scope| {
             let waiting: Vec<_> = clients
                 .iter()

@@ -51,6 +51,7 @@ impl Busy {
         self.all.iter().for_each(|&at| self.traffic.joins(at, new.name()));
         world.put(&self.service, &[endpoint(old), endpoint(new)]);
         self.traffic.goes_on(3);
+        self.all.iter().for_each(|&at| self.traffic.may_leave(at, old.name()));
         world.put(&self.service, &[endpoint(new)]);
         let until = Instant::now();
         self.all.iter().for_each(|&at| self.traffic.leaves(at, old.name(), until));
@@ -73,6 +74,7 @@ fn works_after_restarting_kube_proxy() {
         busy.traffic.goes_on(3);
         // Both serve meanwhile, and from now on only the first is to.
         busy.all.iter().for_each(|&at| busy.traffic.joins(at, "a"));
+        busy.all.iter().for_each(|&at| busy.traffic.may_leave(at, "c"));
         let only = busy.service.slices(&[endpoint(&busy.pods[0])]);
         world.api.put_all(only);
         busy.traffic.goes_on(3);

@@ -256,7 +256,11 @@ fn bookmarks_keep_a_quiet_watch_from_being_forgotten() {
     // Slices change, services don't; then all that happened is forgotten.
     put_slice(&api, "web", &["10.1.0.2"]);
     scene.expect(&["default/web:http 10.1.0.2:8080"]);
-    let_pass(WHILE);
+    // Until bookmarks have carried both watches past that.
+    for _ in 0..2 {
+        let heard = scene.state().heard.at();
+        eventually("bookmarks", PATIENCE, || scene.state().heard.at() > heard);
+    }
     api.compact();
     api.restart();
     put_service(&api, "late", "10.96.0.30");

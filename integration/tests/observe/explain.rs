@@ -155,9 +155,11 @@ fn who_is_left_out_and_what_is_no_frontend() {
         );
         let drained = lab.lbctl(&["drain", &format!("web/{}", server.at(1))]);
         assert_eq!(drained.code, Some(0), "{drained:?}");
-        let told = wait_for("both to be left out", MOMENT, || {
+        // Before it is known why one is left out, that may be so already.
+        let told = wait_for("both to be left out, and why", MOMENT, || {
             let told = explained(lab, "10.96.0.1:80");
-            (told.left_out.len() == 2).then_some(told)
+            let known = told.left_out.iter().all(|left| left.reason != Reason::NotLedTo);
+            (told.left_out.len() == 2 && known).then_some(told)
         });
         let why = |address| told.left_out.iter().find(|left| left.address == address).unwrap();
         assert_eq!(why(down).reason, Reason::Failing);

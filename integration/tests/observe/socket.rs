@@ -87,7 +87,7 @@ fn members_of_the_group_change_things_and_others_do_not() {
         assert_eq!((found.gid(), found.mode() & 0o7777), (GROUP, 0o660));
 
         let lbctl = lab.scratch().join("lbctl");
-        fs::copy(binary("lbctl"), &lbctl).unwrap();
+        process::copy_program(&binary("lbctl"), &lbctl);
         fs::set_permissions(&lbctl, Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(lab.scratch(), Permissions::from_mode(0o755)).unwrap();
         let run = |gid: u32, groups: &[u32], arguments: &[&str]| -> Finished {

@@ -8,7 +8,7 @@ use integration::packets::tcp::Tap;
 use integration::packets::{self, NODE_PORT, PODS, Scene};
 use integration::pods::{Place, Pod};
 use integration::traffic::{Traffic, Way};
-use integration::wait::eventually;
+use integration::wait::{eventually, patience};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,11 @@ fn endpoints_change_while_packets_flow() {
         let (traffic, all) = traffic(scene, &pods);
         for turn in 0..12 {
             let (stays, goes) = (turn % 2, ["c", "a"][turn % 2]);
+            // What it has not answered when it goes would be lost, whoever forwards.
+            let mut ending = endpoints.clone();
+            ending[1 - stays] = ending[1 - stays].clone().terminating();
+            scene.put(&Scene::web(), &ending);
+            traffic.goes_on(2);
             scene.put(&Scene::web(), &endpoints[stays..=stays]);
             let gone = Instant::now();
             all.iter().for_each(|to| traffic.leaves(*to, goes, gone));
@@ -182,6 +187,8 @@ fn udp_follows(scene: &Scene<'_>, from: &Place, to: SocketAddr, endpoints: &[End
     becomes("a");
     // One that ends, but serves, is not taken away from those who have it.
     scene.put(&Scene::web(), &[a.clone().terminating(), c.clone()]);
+    // Whatever it still had to read was asked before.
+    socket.set_read_timeout(Some(DEADLINE * patience())).expect("a timeout");
     for _ in 0..20 {
         let tag = ask_connected(&socket).map(|reply| reply.tag);
         assert_eq!(tag.ok().as_deref(), Some("a"), "{} at {to}", from.name());

@@ -63,7 +63,8 @@ pub async fn run(
     };
     let sources = vec![Source::Kubernetes(Arc::new(source))];
     let config = overridden(Config { sources, ..Config::default() }, overrides);
-    serve(None, &config, |started| beside(decided, node, file, started)).await
+    let terminated = terminated()?;
+    serve(None, &config, |started| beside(decided, node, file, terminated, started)).await
 }
 
 /// What runs beside the loop, in tasks of its own: the loop may be busy for a while, and whoever asks
@@ -72,6 +73,7 @@ async fn beside(
     decided: Decided,
     node: String,
     file: Option<ConfigFile>,
+    terminated: impl Future<Output = ()> + Send + 'static,
     started: Started,
 ) -> anyhow::Result<()> {
     let started_at = SystemTime::now();
@@ -118,7 +120,10 @@ async fn beside(
     }
     let pod_ranges = decided.watch_pod_ranges;
     tasks.spawn(async move { Err(watch_node(node, pod_ranges, facts).await) });
-    tasks.spawn(async { Ok(terminated().await?) });
+    tasks.spawn(async move {
+        terminated.await;
+        Ok(())
+    });
     if let Some(file) = file {
         tasks.spawn(async move {
             changed(&file).await;

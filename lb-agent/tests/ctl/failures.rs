@@ -112,7 +112,10 @@ fn no_permission_names_the_group() {
     let mut command = agent.command(&["services"]);
     if nix::unistd::geteuid().is_root() {
         let copy = agent.dir().join("lbctl");
-        fs::copy(command.get_program(), &copy).unwrap();
+        // A child does so: what this process has open for writing, another thread's child has, too, for a
+        // moment, and then it can't be run.
+        let copied = Command::new("cp").arg(command.get_program()).arg(&copy).status().unwrap();
+        assert!(copied.success());
         let settings: Vec<_> =
             command.get_envs().map(|(k, v)| (k.to_owned(), v.map(Into::into))).collect();
         command = Command::new(copy);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The source's `removal_grace`.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// How long the agent may take for a change once the store is back.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
@@ -267,7 +267,7 @@ impl<'a> Scene<'a> {
         // The next one is refused while the first holds the tables.
         drop(self.agent.take());
         self.agent = Some(Agent::spawn(self.lab, &[]));
-        eventually("the next agent", BOUND, || self.agent().try_status().is_some());
+        eventually("the next agent", BOUND * 2, || self.agent().try_status().is_some());
     }
 
     /// Waits until the agent says that it can't follow the store, and returns what it says.
