@@ -1,8 +1,9 @@
-//! A run's results among the documents: `docs/bench`, and what the README says of it.
+//! A run's results among the documents: `docs/bench`, and what the README and `docs/scale.md` say of it.
 
 use super::control::INSTALLED;
 use super::machine::Machine;
 use super::results::Results;
+use super::scale::page;
 use super::table::{Table, tables};
 use super::{Figure, SECTIONS, ipvs, machine, plots, verdict};
 use anyhow::{Context as _, ensure};
@@ -25,12 +26,13 @@ const ROWS: [(&str, &str, &str); 7] = [
     ("after", "cpu", "processor time"),
 ];
 
-/// Writes results, tables and plots into `docs/bench` of a work tree, and the summary into its README.
+/// Writes results, tables and plots into `docs/bench` of a work tree, the summary into its README, and what many
+/// hosts come to into `docs/scale.md`.
 ///
 /// # Errors
 ///
-/// If a file can't be written, a plot not be drawn, or the README of `root` can't be read or has no lines for the
-/// summary. What comes before that is written.
+/// If a file can't be written, a plot not be drawn, or one of those pages of `root` can't be read or has no lines for
+/// what belongs there. What comes before that is written.
 pub fn publish(results: &Results, root: &Path) -> anyhow::Result<()> {
     let directory = root.join("docs/bench");
     results.write(&directory)?;
@@ -41,7 +43,13 @@ pub fn publish(results: &Results, root: &Path) -> anyhow::Result<()> {
         fs::read_to_string(&readme).with_context(|| format!("can't read {}", readme.display()))?;
     let text = replaced(&text, &summary(results, &drawn))
         .with_context(|| format!("{} has no lines {BEGIN}and {END}", readme.display()))?;
-    write(&readme, &text)
+    write(&readme, &text)?;
+    let scale = root.join("docs/scale.md");
+    let text =
+        fs::read_to_string(&scale).with_context(|| format!("can't read {}", scale.display()))?;
+    let text = page::filled(&text, &results.figures)
+        .with_context(|| format!("{} can't be written anew", scale.display()))?;
+    write(&scale, &text)
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {

@@ -20,6 +20,9 @@ const UNITS: [(&str, &str, f64); 7] = [
     ("MB", "GB", 1e3),
 ];
 
+/// Pages that have parts which are made of the results.
+const PAGES: [&str; 2] = ["README.md", "docs/scale.md"];
+
 fn published() -> Results {
     Results::read(&Path::new(ROOT).join("docs/bench")).expect("there are published results")
 }
@@ -27,10 +30,12 @@ fn published() -> Results {
 #[test]
 fn what_is_published_is_of_the_results() {
     let scratch = TempDir::with_prefix("lb-").expect("a directory can be made");
-    fs::copy(Path::new(ROOT).join("README.md"), scratch.path().join("README.md"))
-        .expect("it is writable");
+    fs::create_dir(scratch.path().join("docs")).expect("it is writable");
+    for page in PAGES {
+        fs::copy(Path::new(ROOT).join(page), scratch.path().join(page)).expect("it is writable");
+    }
     publish(&published(), scratch.path()).expect("they can be published again");
-    let mut names = vec!["README.md".to_owned()];
+    let mut names = PAGES.map(str::to_owned).to_vec();
     for entry in fs::read_dir(scratch.path().join("docs/bench")).expect("it was made") {
         let name = entry.expect("a directory can be read").file_name();
         // Of numbers that were read the last digit may be another.

@@ -6,6 +6,7 @@ mod hosts;
 mod leases;
 mod lists;
 pub mod model;
+pub mod page;
 
 use self::hosts::{Hosts, Used};
 use self::model::{Costs, Fleet, Room, cold_start, demands, line};
