@@ -10,7 +10,8 @@ use integration::server::closed;
 use integration::{lab, wait};
 use lb_agent::health::board::CheckResult::{Failing, Passing};
 use lb_agent::model::check::{Check, HttpProbe, Probe};
-use std::net::TcpListener;
+use socket2::{Domain, Socket, Type};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -188,7 +189,12 @@ fn answers_without_end() {
 #[test]
 fn no_connection_waits_for_its_time() {
     lab::run("probe-traces", |_| {
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Nobody takes its connections: all that are tried until the slowest of the others is done must have room.
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        silent.bind(&any.into()).unwrap();
+        silent.listen(4096).unwrap();
+        let silent = TcpListener::from(silent);
         let good = Server::answering(OK);
         // Servers that close first, before the client or at the same time.
         let closes = Server::start(|mut stream| {
