@@ -55,6 +55,8 @@ struct Line {
     way: Way,
     to: SocketAddr,
     answers: AtomicU64,
+    /// How often a socket was ended because its backend left.
+    ended: AtomicU64,
     ports: Ports,
 }
 
@@ -144,7 +146,8 @@ impl Traffic {
         self.watch(format!("who dials {to}"));
         // Those who ask the same service in other ways have other ports.
         let ports = Ports::after(u16::try_from(self.clients.len() * 1000).unwrap_or_default());
-        let line = Arc::new(Line { way, to, answers: AtomicU64::new(0), ports });
+        let line =
+            Arc::new(Line { way, to, answers: AtomicU64::new(0), ended: AtomicU64::new(0), ports });
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&line));
         let thread = thread::spawn(move || shared.run(&own));
         self.clients.push(Client { line, thread: Some(thread) });
@@ -242,14 +245,23 @@ impl Shared {
         }
     }
 
-    /// Whether a socket was ended because its backend left while it waited for an answer.
+    /// Whether a socket was ended because its backend left while it waited for an answer. A client waits for one
+    /// answer at a time, so each backend that leaves can end one of its sockets.
     fn is_ended(&self, line: &Line, begun: Instant, error: &io::Error) -> bool {
+        if line.way != Way::Connected || error.kind() != io::ErrorKind::ConnectionAborted {
+            return false;
+        }
         let leaves =
             |member: &Member| member.leaving && member.until.is_none_or(|until| until >= begun);
-        line.way == Way::Connected
-            && error.kind() == io::ErrorKind::ConnectionAborted
-            && self
-                .members(|members| members.get(&line.to).is_some_and(|all| all.iter().any(leaves)))
+        self.members(|members| {
+            let of_service = members.get(&line.to).into_iter().flatten();
+            let leaving: Vec<&Member> = of_service.filter(|member| member.leaving).collect();
+            let so_far = line.ended.load(Ordering::Relaxed);
+            let may_be = so_far < leaving.len() as u64 && leaving.iter().copied().any(leaves);
+            // Only the client itself counts.
+            line.ended.store(so_far + u64::from(may_be), Ordering::Relaxed);
+            may_be
+        })
     }
 
     /// What is wrong if the backend with this tag answers a connect of this time.
@@ -333,6 +345,35 @@ mod tests {
         traffic.leaves(to, "a", Instant::now());
         eventually("a complaint", DEADLINE, || complaint(&traffic).contains("a, "));
         assert!(complaint(&traffic).contains("too late"), "{}", complaint(&traffic));
+    }
+
+    #[test]
+    fn one_socket_of_each_client_may_end_with_its_backend() {
+        let traffic = Traffic::default();
+        let to = "127.0.0.1:53".parse().unwrap();
+        let line = |way| Line {
+            way,
+            to,
+            answers: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            ports: Ports::after(0),
+        };
+        let (connected, kept) = (line(Way::Connected), line(Way::Kept));
+        let begun = Instant::now();
+        let is_ended = |line: &Line, kind: io::ErrorKind| {
+            traffic.shared.is_ended(line, begun, &io::Error::from(kind))
+        };
+        traffic.joins(to, "a");
+        traffic.joins(to, "b");
+        assert!(!is_ended(&connected, io::ErrorKind::ConnectionAborted), "nobody leaves");
+        traffic.may_leave(to, "a");
+        assert!(!is_ended(&connected, io::ErrorKind::ConnectionRefused), "by something else");
+        assert!(!is_ended(&kept, io::ErrorKind::ConnectionAborted), "it is not connected");
+        assert!(is_ended(&connected, io::ErrorKind::ConnectionAborted));
+        assert!(!is_ended(&connected, io::ErrorKind::ConnectionAborted), "once");
+        traffic.leaves(to, "a", Instant::now());
+        traffic.may_leave(to, "b");
+        assert!(is_ended(&connected, io::ErrorKind::ConnectionAborted), "and once by another");
     }
 
     #[test]

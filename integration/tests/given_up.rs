@@ -9,6 +9,7 @@ use integration::netns;
 use integration::router::{Router, silent};
 use integration::sys;
 use integration::wait::eventually;
+use lb_agent::dataplane::FailureKind;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Protocol;
 use std::net::{Shutdown, SocketAddr};
@@ -44,7 +45,6 @@ fn each(name: &str, gives_up: impl Fn(SocketAddr, Protocol) + Sync) {
         let dataplane = Dataplane::serve(lab, &services);
         let mut failures = Failures::listen(lab);
         let repeated = || netns::counter("TcpExt", "TCPSynRetrans");
-        let mut failed = false;
         for dialled in [VIP, VIP6, MAPPED] {
             for &protocol in &protocols {
                 let what = format!("{dialled} {protocol:?}");
@@ -55,7 +55,8 @@ fn each(name: &str, gives_up: impl Fn(SocketAddr, Protocol) + Sync) {
                     gives_up(addr(dialled), protocol);
                     eventually(&format!("{what} to be over"), MOMENT, || dialling() == 0);
                     if repeated() > sent {
-                        failed = true;
+                        let heard = failures.next(MOMENT).expect("word of that");
+                        assert_eq!(heard[0].kind, FailureKind::Unanswered, "{what}");
                         return false;
                     }
                     let mut expected = before;
@@ -65,9 +66,7 @@ fn each(name: &str, gives_up: impl Fn(SocketAddr, Protocol) + Sync) {
                 });
             }
         }
-        if !failed {
-            failures.expect_none();
-        }
+        failures.expect_none();
     });
 }
 

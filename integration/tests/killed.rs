@@ -25,6 +25,6 @@ fn killed_again_and_again() {
     // Where nobody dials, nothing is shown.
     assert!(outcome.connects >= 200 * u64::from(kills), "{outcome:?}");
     // Neither where kills meet no work, nor where no agent lives to do any. They come about as often as each
-    // other: by how their moments are chosen, of 20 there are at least 3 each unless most changes change nothing.
+    // other, by how their moments are chosen; where that takes long, it goes on.
     assert!(at_work >= kills / 10 && idle >= kills / 10, "{killed:?}");
 }

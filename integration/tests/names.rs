@@ -4,7 +4,7 @@
 use integration::agent::Agent;
 use integration::lab::{self, Lab};
 use integration::netns;
-use integration::process::{Finished, binary, run};
+use integration::process::{Finished, Memory, binary, run};
 use integration::server::Backends;
 use integration::spec::{Spec, service, services};
 use integration::wait::{eventually, wait_for};
@@ -324,14 +324,6 @@ fn a_taken_port_holds_up_nothing() {
     });
 }
 
-/// Resident memory of a process, in bytes.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kilobytes = line.trim().strip_suffix(" kB").and_then(|n| n.parse::<u64>().ok());
-    kilobytes.expect("a number") * 1024
-}
-
 /// Junk and questions without end, by datagrams and by connections that are left open: they are not waited for.
 #[test]
 fn a_flood_takes_no_memory() {
@@ -370,10 +362,11 @@ fn a_flood_takes_no_memory() {
         // What a first flood takes (buffers, threads) is not what it goes on taking.
         drop(flood(20_000));
         worked_off();
-        let before = resident(agent.pid());
+        let most = || Memory::of(agent.pid()).peak << 10;
+        let before = most();
         let open = flood(100_000);
         worked_off();
-        let after = resident(agent.pid());
+        let after = most();
         assert!(after < before + (4 << 20), "from {before} to {after} bytes");
         assert!(agent.status().ready);
         // They had ten seconds for a question; nobody has closed them.

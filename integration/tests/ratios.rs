@@ -7,6 +7,7 @@ use integration::bench::{
     Extent, Figure, Plan, Report, SECTIONS, Section, check, publish, verdict,
 };
 use std::fs;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -60,6 +61,9 @@ fn every_section_can_be_measured_and_published() {
     let (scratch, machine) = (tempfile::tempdir().unwrap(), Machine::here());
     let readme = scratch.path().join("README.md");
     fs::write(&readme, "<!-- bench: begin -->\n<!-- bench: end -->\n").unwrap();
+    let scale = scratch.path().join("docs/scale.md");
+    fs::create_dir(scratch.path().join("docs")).unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scale.md"), &scale).unwrap();
     let results =
         Results { machine, finished: 0, quick: true, seed: SEED, failed: Vec::new(), figures };
     publish::publish(&results, scratch.path()).unwrap();
@@ -72,6 +76,8 @@ fn every_section_can_be_measured_and_published() {
         assert!(directory.join(format!("{plot}.svg")).is_file(), "{plot} is not drawn");
         assert!(readme.contains(&format!("(docs/bench/{plot}.svg)")), "{readme}");
     }
+    let scale = fs::read_to_string(scale).unwrap();
+    assert!(scale.contains("\n| 4 | ") && scale.contains("\n| a host, checking | "), "{scale}");
     let document = document.unwrap();
     for Section { name, .. } in SECTIONS.iter().filter(|section| section.name != EMULATED) {
         let group = name.split('-').next().unwrap();

@@ -44,7 +44,8 @@ pub struct Killed {
     pub idle: u32,
 }
 
-/// Kills the agent so often. Panics if it does not come back each time with what its file says, or
+/// Kills the agent so often, or up to three times as often where it takes that until both kinds of kills came
+/// about. Panics if it does not come back each time with what its file says, or
 /// if anything has leaked in the end.
 ///
 /// How fast the agent is depends on the machine. So the moments of the kills reach further after one that came

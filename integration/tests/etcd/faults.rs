@@ -304,7 +304,7 @@ fn a_lease_that_runs_out_during_an_outage() {
         let servers = Backends::tcp("127.0.0.1", ["leased"]);
         let (name, vip) = ("leased", "10.96.60.1:80");
         // The store must be away before it ends, however long it takes until it is seen.
-        let ttl = Duration::from_secs(8);
+        let ttl = BOUND + Duration::from_secs(2);
         etcd.put(&service_key(name), frontends(&[vip]));
         let begun = Instant::now();
         etcd.put_leased(&backend_key(name, "0"), backend(servers.at(0)), ttl);

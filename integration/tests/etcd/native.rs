@@ -1,6 +1,8 @@
 //! Our own layout, end to end: what is put into the store is what a connect finds.
 
-use crate::scene::{BOUND, GRACE, addr, backend, backend_key, frontends, one, service_key, who};
+use crate::scene::{
+    BOUND, GRACE, START, addr, backend, backend_key, frontends, one, service_key, who,
+};
 use integration::agent::Agent;
 use integration::cgroup::Cgroup;
 use integration::client::dial;
@@ -46,9 +48,13 @@ fn allocated(etcd: &Etcd, service: &str) -> Option<String> {
 
 #[track_caller]
 fn gets_an_address(etcd: &Etcd, service: &str) -> String {
+    gets_an_address_within(etcd, service, BOUND)
+}
+
+#[track_caller]
+fn gets_an_address_within(etcd: &Etcd, service: &str, bound: Duration) -> String {
     let get = || allocated(etcd, service);
-    // One that was given back is free only when nobody can be served by it any more.
-    let address = wait_for(&format!("{service} to get an address"), GRACE + BOUND, get);
+    let address = wait_for(&format!("{service} to get an address"), bound, get);
     // Both keys are written at once.
     assert_eq!(etcd.get(&format!("/lb/vips/{address}")).as_deref(), Some(service));
     address
@@ -181,7 +187,7 @@ impl Host {
                 &text(self.cgroup.path()),
             ],
         );
-        eventually("the second agent", BOUND * 2, || {
+        eventually("the second agent", START, || {
             http::get(&self.socket(), "/readyz").is_ok_and(|(code, _)| code == 200)
         });
         agent
@@ -327,7 +333,8 @@ fn who_gets_no_address_is_told() {
             })
         });
         etcd.delete(&service_key("a"));
-        gets_an_address(&etcd, "c");
+        // Nobody has it before nobody can be served by it any more.
+        gets_an_address_within(&etcd, "c", GRACE + BOUND);
         eventually("no complaint", BOUND, || agent.complaints().is_empty());
     });
 }

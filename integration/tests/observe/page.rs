@@ -243,9 +243,11 @@ pub(super) fn ten_thousand_services(lab: &Lab, services: u32, add: impl FnOnce()
         let script = filter.replace("TEXT", &format!("'{text}'"));
         browser.value(&format!("(() => {{ {script} }})()")).as_f64().expect("milliseconds")
     };
-    // Of three each: whoever measures may be kept from running.
-    let quickest = |text: &str| (0..3).map(|_| filtered(text)).fold(f64::INFINITY, f64::min);
-    let slowest = ["s", "s9", "s99", "s999", ""].map(quickest).into_iter().fold(0.0, f64::max);
+    // The best of three each: whoever measures may be kept from running. One after the other, so that each has to
+    // be drawn each time.
+    let passes = [(); 3].map(|()| ["s", "s9", "s99", "s999", ""].map(filtered));
+    let quickest = |text: usize| passes.iter().map(|pass| pass[text]).fold(f64::INFINITY, f64::min);
+    let slowest = (0..5).map(quickest).fold(0.0, f64::max);
     filtered("s9999");
     browser.until(&format!("{rows} === 1"));
     filtered("");

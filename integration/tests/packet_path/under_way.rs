@@ -138,11 +138,6 @@ fn endpoints_change_while_packets_flow() {
         let (traffic, all) = traffic(scene, &pods);
         for turn in 0..12 {
             let (stays, goes) = (turn % 2, ["c", "a"][turn % 2]);
-            // What it has not answered when it goes would be lost, whoever forwards.
-            let mut ending = endpoints.clone();
-            ending[1 - stays] = ending[1 - stays].clone().terminating();
-            scene.put(&Scene::web(), &ending);
-            traffic.goes_on(2);
             scene.put(&Scene::web(), &endpoints[stays..=stays]);
             let gone = Instant::now();
             all.iter().for_each(|to| traffic.leaves(*to, goes, gone));

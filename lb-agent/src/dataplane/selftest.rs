@@ -150,7 +150,7 @@ impl Kernel {
         if unknown.iter().any(|id| !self.remembered.names.contains_key(id)) {
             // Without CAP_SYS_ADMIN they have no names for us.
             self.remembered.names = unknown.iter().map(|id| (*id, None)).collect();
-            // One that is unloaded meanwhile is no program any more; the others are.
+            // One that is unloaded after it was listed gives an error; those behind it still have names.
             for program in loaded_programs().filter_map(Result::ok) {
                 if let Some(name) = self.remembered.names.get_mut(&program.id()) {
                     *name = program.name_as_str().filter(|n| !n.is_empty()).map(str::to_owned);

@@ -328,3 +328,31 @@ fn with<const N: usize>(mut rule: Rule, more: [Expression; N]) -> Rule {
     rule.extend(more);
     rule
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_until_it_is_known() {
+        let pods = || BTreeSet::from(["10.0.0.0/8".parse().unwrap()]);
+        let known = Surroundings { pods: pods(), services: pods(), ..Surroundings::default() };
+        let unheard =
+            Surroundings { pods: pods(), services_are_late: true, ..Surroundings::default() };
+        let heard = Surroundings { services_are_late: false, ..unheard.clone() };
+        let all = [FILTER_INSIDE, FILTER_PREROUTING, NAT_PREROUTING, UNLESS_POD];
+        for (around, complete, expected) in [
+            (Surroundings::default(), false, &all[..]),
+            (Surroundings::default(), true, &[]),
+            (known.clone(), false, &[]),
+            (Surroundings { services_are_late: true, ..known }, true, &[]),
+            (unheard.clone(), false, &[FILTER_INSIDE]),
+            (unheard, true, &[FILTER_INSIDE]),
+            (heard.clone(), false, &[FILTER_INSIDE]),
+            (heard, true, &[]),
+        ] {
+            let late = late(&around, complete);
+            assert!(late.iter().eq(expected), "{around:?} {complete}: {late:?}");
+        }
+    }
+}

@@ -145,7 +145,7 @@ impl Nat {
 
     /// Brings a family's table from what was found there to these chains and contents, in one transaction. A table
     /// that does not fit is replaced whole, whatever is late. Chains that are `late` stay as they are, where they
-    /// have rules. Until contents are `complete`, what may only be late and chains that are not wanted stay, too.
+    /// have rules; once contents are `complete`, where they begin as they should. Until contents are `complete`, what may only be late and chains that are not wanted stay, too.
     /// Returns whether anything was done.
     ///
     /// # Errors
@@ -175,11 +175,15 @@ impl Nat {
             }
         }
         for (name, chain) in chains {
-            let comments = chain.rules.iter().map(messages::comment);
+            let comments: Vec<_> = chain.rules.iter().map(messages::comment).collect();
             let known = found.chains.get(name).map(|chain| &chain.comments);
-            let stays =
-                late.contains(name.as_str()) && known.is_some_and(|known| !known.is_empty());
-            if stays || known.is_some_and(|known| known.iter().cloned().eq(comments)) {
+            // Once contents are complete, what is late is only the end of a chain.
+            let may_stay = |known: &Vec<Vec<u8>>| match complete {
+                true => known.starts_with(&comments),
+                false => !known.is_empty(),
+            };
+            let stays = late.contains(name.as_str()) && known.is_some_and(may_stay);
+            if stays || known == Some(&comments) {
                 continue;
             }
             if known.is_some_and(|known| !known.is_empty()) {

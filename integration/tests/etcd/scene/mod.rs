@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// How long the agent may take for a change once the store is back.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
+/// How long the start of an agent may take, which is not optimised.
+pub(crate) const START: Duration = Duration::from_secs(20);
 
 const WEB4: &str = "10.96.0.10:80";
 const WEB6: &str = "[fd00:96::10]:80";
@@ -267,7 +269,7 @@ impl<'a> Scene<'a> {
         // The next one is refused while the first holds the tables.
         drop(self.agent.take());
         self.agent = Some(Agent::spawn(self.lab, &[]));
-        eventually("the next agent", BOUND * 2, || self.agent().try_status().is_some());
+        eventually("the next agent", START, || self.agent().try_status().is_some());
     }
 
     /// Waits until the agent says that it can't follow the store, and returns what it says.
