@@ -155,17 +155,22 @@ impl<'a> Scene<'a> {
 
     #[track_caller]
     fn settle_for(&self, stranger: &Pod) {
-        let turn = self.turn.get() + 1;
-        self.turn.set(turn);
-        let probe = Svc::new("probe", 251).udp("", turn, PROBE_PORT);
-        self.world.settle();
-        // Nothing is put behind it: once it is there, all is.
-        let slices = probe.slices(&[endpoint(stranger)]);
-        self.world.api.put_all([probe.object()].into_iter().chain(slices));
-        for to in probe.at(turn) {
-            eventually(&format!("packets to {to} to be translated"), DEADLINE, || {
-                stranger.ask_within(Way::Unconnected, to, PATIENCE).is_ok()
-            });
+        // Once with what is put behind it, and then alone: behind that, nothing is left to be written.
+        for is_alone in [false, true] {
+            let turn = self.turn.get() + 1;
+            self.turn.set(turn);
+            let probe = Svc::new("probe", 251).udp("", turn, PROBE_PORT);
+            let own = endpoint(stranger);
+            if is_alone {
+                self.world.api.put_all([probe.object()].into_iter().chain(probe.slices(&[own])));
+            } else {
+                self.world.put(&probe, &[own]);
+            }
+            for to in probe.at(turn) {
+                eventually(&format!("packets to {to} to be translated"), DEADLINE, || {
+                    stranger.ask_within(Way::Unconnected, to, PATIENCE).is_ok()
+                });
+            }
         }
     }
 

@@ -152,7 +152,7 @@ fn flooding(head: &'static str, part: &'static [u8]) -> (Server, Arc<AtomicUsize
 fn answers_without_end() {
     lab::run("probe-flood", |_| {
         let filler: &[u8] = &[b'x'; 65536];
-        let chunk: &[u8] = b"1\r\nx\r\n";
+        let chunk: &[u8] = b"8\r\nxxxxxxxx\r\n";
         let gigabyte = "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n";
         let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         let (long, of_long) = flooding(gigabyte, filler);

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What tests run, apart from the programs under test.
-const TOOLS: [&str; 27] = [
+const TOOLS: [&str; 28] = [
     "bash",
     "cat",
     "chown",
     "chrt",
+    "cp",
     "id",
     "install",
     "ip",
