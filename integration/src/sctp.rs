@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const PROTOCOL: i32 = 132;
@@ -48,7 +49,9 @@ pub fn ask(to: SocketAddr, patience: Duration) -> io::Result<Asked> {
     let socket = raw(to, PROTOCOL)?;
     socket.connect(SocketAddr::new(to.ip(), 0))?;
     let mut local = socket.local_addr()?;
-    local.set_port(rand::random_range(32_768..61_000));
+    // Connection tracking takes who comes again from the same port for who was there before, for seconds.
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    local.set_port(32_768 + ASKED.fetch_add(1, Ordering::Relaxed) % 28_232);
     let asked = Packet {
         from_port: local.port(),
         to_port: to.port(),
