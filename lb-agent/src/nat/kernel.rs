@@ -145,8 +145,8 @@ impl Nat {
 
     /// Brings a family's table from what was found there to these chains and contents, in one transaction. A table
     /// that does not fit is replaced whole, whatever is late. Chains that are `late` stay as they are, where they
-    /// have rules; once contents are `complete`, where they begin as they should. Until contents are `complete`, what may only be late and chains that are not wanted stay, too.
-    /// Returns whether anything was done.
+    /// have rules; once contents are `complete`, where they begin as they should. Until then, what may only be late
+    /// and chains that are not wanted stay, too. Returns whether anything was done.
     ///
     /// # Errors
     ///
